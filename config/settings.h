@@ -1,0 +1,197 @@
+// The whole configuration as plain structs with their defaults: the meaning of every key of the YAML file.
+// Keys in the file are the member names. parse.h reads them; docs/configuration.md and `tollgate schema` describe them.
+// Durations: "250ms", "10s", "5m", "24h", "31d". Sizes: "512", "64KiB", "8MiB", "1GiB". Paths: relative to the file.
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "metering/base/time.h"
+
+namespace tollgate::config {
+
+struct ListenerTls {
+  struct Certificate {
+    std::string certificate_file, key_file;
+  };
+  std::string certificate_file, key_file;      // the default certificate (PEM chain, leaf first)
+  std::vector<Certificate> certificates;       // further ones, chosen by SNI from the names inside them
+  std::string client_ca_file;                  // set: client certificates are required and verified
+  std::string min_version = "1.2";             // "1.2" | "1.3"
+};
+
+struct Listener {
+  std::string address;  // "127.0.0.1:8080", "[::1]:8080", "0.0.0.0:8080"
+  std::optional<ListenerTls> tls;
+};
+
+struct Admin {
+  std::string address = "127.0.0.1:9901";  // "" switches the admin port off
+  std::string token_file;                  // bearer token for all but /livez /readyz /metrics /version
+};
+
+struct UpstreamTls {
+  std::string ca_file;               // default: the system's store
+  bool verify = true;                // false is for tests: names and chains are not checked
+  std::string server_name;           // SNI and name to verify; default: the host of the server URL
+  std::string certificate_file, key_file;  // client certificate
+};
+
+struct Upstream {
+  std::string name;
+  std::vector<std::string> servers;  // "http://host:port", "https://host:port"
+  UpstreamTls tls;
+  Milliseconds connect_timeout{2'000};
+  Milliseconds response_timeout{60'000};   // request sent .. response head
+  Milliseconds idle_timeout{60'000};       // between two reads or writes of a body
+  Milliseconds keepalive_timeout{55'000};  // idle connection kept in the pool
+  std::uint32_t max_idle_connections = 256;  // per worker
+  std::uint32_t max_connections = 1'024;     // per worker; beyond it a request waits up to queue_timeout
+  Milliseconds queue_timeout{1'000};
+  std::uint32_t max_retries = 1;             // further servers tried when the call was surely never received
+};
+
+struct Route {
+  std::string host;                 // "" matches every Host
+  std::string path_prefix = "/";    // longest prefix wins, matched on whole segments of the normalised path
+  std::string upstream;
+  bool metered = true;              // false: proxied without token, licence or quota (health pages, public assets)
+  bool allow_upgrade = true;        // WebSocket and other Upgrade requests
+};
+
+enum class OnOutage : std::uint8_t { lease, allow, deny };
+
+struct Store {
+  std::string url = "embedded:redis";  // embedded:DIR | redis://[user[:password]@]host:port/db | rediss://... | redis+unix://PATH?db=0
+  std::string password_file;           // wins over a password in the URL
+  std::string user;
+  OnOutage on_outage = OnOutage::lease;
+  Milliseconds timeout{50};            // longest a call waits for the store
+  Milliseconds connect_timeout{1'000};
+  std::string ca_file;                 // rediss://: default the system's store
+  std::string server_name;             // rediss://: SNI and name to verify; default: the URL's host
+  bool verify = true;
+  std::string redis_server = "redis-server";  // program started by embedded:
+};
+
+struct Journal {
+  std::string directory = "journal";
+};
+
+struct AccessLog {
+  std::string file = "-";  // "-" is standard output, "" is off
+};
+
+struct JwtIssuer {
+  std::string issuer;                   // required value of `iss`; "" accepts any
+  std::vector<std::string> audience;    // one of them must be in `aud`; empty accepts any
+  std::vector<std::string> algorithms;  // HS256.. EdDSA; required
+  std::string secret_file;              // exactly one of the three
+  std::string jwks_file;
+  std::string jwks_url;
+  std::string jwks_ca_file;
+  Milliseconds jwks_refresh{300'000};       // age at which a set is fetched again
+  Milliseconds jwks_min_interval{10'000};   // never more often, whatever tokens arrive
+  Milliseconds leeway{30'000};              // for exp, nbf, iat
+  bool require_expiry = true;
+  struct Claims {
+    std::string user = "sub", tenant = "tenant", organization = "org", user_type = "user_type", licenses = "licenses";
+  } claims;
+};
+
+struct Identity {
+  std::vector<JwtIssuer> jwt;
+  struct Source {
+    std::string header;  // "authorization" (Bearer scheme) or any other header that holds the bare token
+    std::string cookie;  // exactly one of the two
+  };
+  std::vector<Source> sources;           // tried in order; default: Authorization
+  std::size_t max_token_bytes = 8 * 1024;
+  std::uint32_t token_cache_entries = 65'536;  // per worker
+  bool forward_token = true;             // pass the token on to the upstream
+};
+
+struct Catalogue {
+  std::vector<std::string> dialects{"creatio"};
+  std::vector<std::string> custom_sections;      // root entities, at most 3
+  std::vector<std::string> custom_prefixes{"Usr"};
+  std::vector<std::string> unlicensed_objects;   // entities with a custom prefix that belong to no section
+  std::map<std::string, std::vector<std::string>> custom_children;  // custom section root -> its detail entities
+  std::map<std::string, std::string> uids;       // schema UId -> entity of this installation
+  std::map<std::string, std::vector<std::pair<std::string, std::string>>> processes;  // process -> [(entity, operation)]
+  bool allow_unknown = true;                     // unknown: allow | deny
+  std::size_t max_body = 8 * 1024 * 1024;        // largest body buffered for inspection
+};
+
+struct Licensing {
+  std::string system = "bpmonline";  // bpmonline | none (creatio_partner, zoho, cherwell: not in this version)
+  std::vector<std::string> main_products;
+  std::uint32_t main_product_users = 0;
+  std::string directory_file;  // CSV: user, organization, license, user_type
+  std::string rules_file;      // a rulebook of one's own instead of the preset
+};
+
+struct QuotaRule {
+  std::string name;
+  std::uint64_t limit = 0;
+  Milliseconds window{86'400'000};
+  Milliseconds bucket{0};  // 0: chosen from the window
+  std::vector<std::string> per{"user"};
+  std::string on = "licensed";
+  bool staff = false;      // bind staff too
+  std::map<std::string, std::uint64_t> overrides;
+};
+
+struct Limits {
+  std::size_t max_header_bytes = 64 * 1024;
+  std::size_t max_request_line = 16 * 1024;
+  std::uint32_t max_header_count = 128;
+  std::uint64_t max_body = 0;                // 0: no limit
+  std::uint32_t max_connections = 20'000;    // per worker
+  std::size_t buffer = 64 * 1024;            // per direction of one exchange; beyond it the sender is paused
+};
+
+struct Timeouts {
+  Milliseconds tls_handshake{10'000};
+  Milliseconds request_head{10'000};  // first byte .. end of head
+  Milliseconds request_body{60'000};  // between two reads of the body
+  Milliseconds client_idle{75'000};   // keep-alive connection without a request
+  Milliseconds client_write{60'000};  // client that does not read
+  Milliseconds upgrade_idle{3'600'000};
+  Milliseconds drain{30'000};         // SIGTERM: longest wait for calls in flight
+  Milliseconds drain_delay{0};        // SIGTERM: /readyz says no for this long before listeners close
+};
+
+struct Proxy {
+  std::vector<std::string> trusted_proxies;  // CIDR; only these may set X-Forwarded-* and Forwarded
+  std::string problem_base_url = "https://tollgate.example/problems/";  // prefix of `type` in problem documents
+  bool odata_errors = true;      // add the OData error object for callers that accept OData JSON
+  std::string rate_limit_headers = "always";  // always | never
+  bool legacy_rate_limit_headers = false;     // X-RateLimit-Limit/-Remaining/-Reset too
+};
+
+struct Settings {
+  int version = 1;
+  std::uint32_t workers = 0;  // 0: one per core
+  std::vector<Listener> listeners;
+  Admin admin;
+  std::vector<Upstream> upstreams;
+  std::vector<Route> routes;
+  Store store;
+  Journal journal;
+  AccessLog access_log;
+  Identity identity;
+  Catalogue catalogue;
+  Licensing licensing;
+  std::vector<QuotaRule> quotas;
+  bool usage_by_object = true;  // count per (object, operation) for GET /.tollgate/usage
+  Limits limits;
+  Timeouts timeouts;
+  Proxy proxy;
+  std::string base_directory;   // folder of the file: what relative paths are relative to; not a key
+};
+
+}  // namespace tollgate::config

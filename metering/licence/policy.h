@@ -1,0 +1,64 @@
+// May this user do this? The licence rules of one CRM system as data over a small engine.
+//
+// The data is a Rulebook: sections (object -> section, children, lookups), portal products with their rights matrix,
+// availability by main product, custom sections, licence-name patterns. config/load reads it from a preset file
+// (config/presets/bpmonline.yaml for bpm'online 7.x / Creatio 8.0), so another system is another file.
+//
+// Decision order (first match ends it), each step with its own Reason:
+//   1 staff: allowed and not metered by these rules
+//   2 no licence name of the user matches a portal product            -> license_missing
+//   3 no matching product is available with the owned main product   -> product_unavailable
+//   4 object not in a section: passes, not counted (lookups, metadata, basic functions)
+//     section not in the rights of any of the user's products         -> section_not_licensed
+//   5 operation not in rights[section]; delete is never granted       -> operation_not_licensed
+//   6 custom section beyond the explicit list                         -> custom_section_limit
+// A use through $expand, $filter or a join is reported, not enforced: the CRM's own rights apply to it.
+// One denied part denies the whole request: parts of an atomic change set cannot be cut out.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "metering/base/reason.h"
+#include "metering/catalogue/classification.h"
+#include "metering/identity/principal.h"
+#include "metering/licence/rulebook.h"
+
+namespace tollgate::licence {
+
+// One countable operation: what a quota is charged for. A batch of n operations on licensed objects is n units.
+struct Unit {
+  std::string_view object;      // canonical name; lives as long as the Classification
+  catalogue::Operation operation;
+  std::string_view section;     // lives as long as the Policy
+  std::string_view product;     // portal product that grants it; "" when not applicable
+};
+
+// What the licence room says of each use, in the order of Classification::uses; for `explain` and the tests.
+struct ResolvedUse {
+  std::string section;                       // "cases", "custom:UsrRealty"; "" when the object is in no section
+  catalogue::Operation section_operation;    // a write on a child is an edit of its section
+  enum class Role : std::uint8_t { none, root, child, view, lookup, feed, custom } role = Role::none;
+};
+
+struct Decision {
+  Reason reason = Reason::ok;
+  std::string detail;           // for the caller when denied: names object, section, product, operation
+  bool metered = false;         // quotas apply to `units`
+  std::vector<Unit> units;
+};
+
+class Policy {
+ public:
+  explicit Policy(std::shared_ptr<const Rulebook> rulebook);
+  // Thread-safe. Cost: a hash look-up a use.
+  Decision decide(const identity::Principal& principal, const catalogue::Classification& classification) const;
+  ResolvedUse resolve(const catalogue::ObjectUse& use) const;
+  const Rulebook& rulebook() const { return *rulebook_; }
+
+ private:
+  std::shared_ptr<const Rulebook> rulebook_;
+};
+
+}  // namespace tollgate::licence

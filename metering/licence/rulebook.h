@@ -1,0 +1,50 @@
+// The licence rules of one CRM system as plain data. Filled by config/load from a preset or a rules_file; see
+// config/presets/bpmonline.yaml for the format with comments.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace tollgate::licence {
+
+// Bit set over catalogue::Operation.
+using Rights = std::uint8_t;
+
+struct Section {
+  std::string id;                     // "cases"
+  std::string caption;
+  std::string entity;                 // root object
+  std::vector<std::string> views;     // read in place of the root
+  std::vector<std::string> children;  // a write on them is an edit of the section, a read a read
+  std::vector<std::string> lookups;   // known, in no section: free
+  std::vector<std::string> feed;      // basic functions: free
+};
+
+struct Product {
+  std::string id;                                // "customer"
+  std::string title;                             // "Customer Portal"
+  std::vector<std::string> name_patterns;        // regular expressions, ECMAScript, searched without case
+  std::vector<std::string> available_with;       // main product ids; "ALL"
+  std::map<std::string, Rights> rights;          // section id -> operations
+  std::uint32_t custom_sections_max = 0;
+  Rights custom_section_rights = 0;
+};
+
+struct Rulebook {
+  std::string system;                  // "bpmonline"; "none": every recognised object is licensed, nothing is denied
+  std::vector<Section> sections;
+  std::vector<Product> products;
+  std::vector<std::string> known_objects;                       // spelled canonically, in no section
+  std::map<std::string, std::string> uids;                      // schema UId -> object
+  std::map<std::string, std::string> relations;                 // "Object.Column" or "*.Column" -> object
+  // From the operator's settings:
+  std::vector<std::string> main_products;
+  std::vector<std::string> custom_sections;                     // permitted roots, at most 3
+  std::map<std::string, std::vector<std::string>> custom_children;
+  std::vector<std::string> custom_prefixes;
+  std::vector<std::string> unlicensed_objects;
+};
+
+}  // namespace tollgate::licence

@@ -1,0 +1,87 @@
+// Where calls are counted. The one interface behind which a store can be a script on Redis (metering/redis), local
+// leases over it, or plain memory (tests, simulator).
+//
+// A call on n operations charges every account that applies, ALL OR NOTHING: either each account had room for its
+// units and all are counted, or none is. An account is one rule for one subject: "daily" of user ann of tenant acme.
+//
+// Exactness: in no span of `window` are more units admitted than the limit. Time is the store's own clock, never the
+// proxy's. A unit is counted in the bucket [b*bucket, (b+1)*bucket) of its admission and leaves the window when
+// (b+1)*bucket + window + guard has passed: late by at most bucket + guard, never early.
+//
+// Threads: a Ledger belongs to one worker; callbacks run on that worker, possibly before charge() returns.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "metering/base/error.h"
+#include "metering/base/time.h"
+
+namespace tollgate::quota {
+
+inline constexpr std::uint64_t kUnlimited = UINT64_MAX;  // counted, never refused
+
+// Names an account in the store. partition/subject/field follow metering/quota/keys.h.
+struct AccountKey {
+  std::string subject_key;  // one key per subject: "q:{p017}:acme:u:ann"; same subject = same Redis slot
+  std::string field;        // account within the subject: "daily", or "daily|Case|read" for finer rules
+  bool operator==(const AccountKey&) const = default;
+};
+
+struct AccountCharge {
+  AccountKey key;
+  std::uint64_t limit = 0;   // the rule's limit; an override kept in the store wins
+  Milliseconds window{0};
+  Milliseconds bucket{0};
+  std::uint32_t units = 0;   // > 0
+  std::uint32_t rule = 0;    // index into the rules, for the reply; not sent to the store
+};
+
+// What an account looks like right after a charge (or refusal), by the store's clock.
+struct AccountState {
+  std::uint64_t used = 0;               // units in the window now, this charge included if admitted
+  std::uint64_t limit = 0;              // effective limit, override included
+  Milliseconds next_free_after{0};      // when the oldest bucket leaves; 0 when nothing is counted
+  std::uint64_t next_free_units = 0;    // what it gives back
+  Milliseconds admitted_after{0};       // when the refused units would fit; 0 when they fit now; max() when never (units > limit)
+  std::uint64_t remaining() const { return used >= limit ? 0 : limit - used; }
+};
+
+// Proof of an admitted charge: needed to give it back exactly.
+struct Receipt {
+  struct Item {
+    AccountKey key;
+    std::int64_t bucket_number = 0;
+    std::uint32_t units = 0;
+    Milliseconds window{0}, bucket{0};
+  };
+  std::vector<Item> items;
+};
+
+struct ChargeOutcome {
+  enum class Status : std::uint8_t { admitted, exceeded, unavailable } status = Status::unavailable;
+  std::vector<AccountState> states;   // in the order of the charges; empty when unavailable
+  std::vector<std::uint32_t> violated;  // indexes of charges without room (exceeded)
+  Receipt receipt;                    // admitted
+  std::string error;                  // unavailable: why, for the log
+};
+
+class Ledger {
+ public:
+  virtual ~Ledger() = default;
+
+  using ChargeDone = std::function<void(ChargeOutcome&&)>;
+  using ReadDone = std::function<void(Result<std::vector<AccountState>>&&)>;
+
+  // Always answers, within the store's bound (`store.timeout`): unavailable when the store did not answer in time.
+  // An answer that arrives after the bound and says `admitted` is given back by the ledger itself.
+  virtual void charge(std::vector<AccountCharge> charges, ChargeDone done) = 0;
+  // The upstream never received the call. No answer; a failure leaves the units charged (the safe side).
+  virtual void give_back(Receipt receipt) = 0;
+  // States without charging. `units` of the charges is ignored.
+  virtual void read(std::vector<AccountCharge> accounts, ReadDone done) = 0;
+};
+
+}  // namespace tollgate::quota
