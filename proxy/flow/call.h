@@ -1,0 +1,47 @@
+// One call on its way through the gate: what is known about it so far and what was decided.
+// Owned by the exchange; filled by the Gate; read at the end to make the usage fact.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "metering/catalogue/classification.h"
+#include "metering/identity/principal.h"
+#include "metering/licence/policy.h"
+#include "metering/quota/ledger.h"
+#include "proxy/flow/snapshot.h"
+
+namespace tollgate::flow {
+
+// A reply of our own. Framing, Date, X-Request-Id and Connection are added by whoever sends it.
+struct LocalReply {
+  int status = 0;
+  Reason reason = Reason::ok;
+  std::string fields;  // complete field lines, each ending in CRLF: content type, WWW-Authenticate, Retry-After, ...
+  std::string body;
+};
+
+struct Call {
+  // Set by the exchange before Gate::on_head.
+  std::shared_ptr<const Snapshot> snapshot;
+  std::string request_id;      // already chosen: kept from the client if well formed, else new
+  std::string client_address;  // after trusted proxies
+
+  // Filled by the gate.
+  const config::Route* route = nullptr;  // in snapshot->settings
+  std::shared_ptr<const identity::VerifiedToken> token;  // nullptr on unmetered routes
+  catalogue::Classification classification;
+  licence::Decision decision;
+  std::vector<quota::AccountCharge> charges;
+  std::vector<quota::AccountState> states;  // of the charges, after the store answered
+  quota::Receipt receipt;                   // empty: nothing to give back
+  Reason reason = Reason::ok;
+  bool degraded = false;                    // let through without a store decision
+  bool usage_request = false;               // GET /.tollgate/usage
+  bool odata_reply = false;                 // the caller accepts OData JSON
+  LocalReply reply;                         // when the gate said Next::reply
+  std::string response_fields;              // field lines to add to a forwarded reply (RateLimit, ...)
+};
+
+}  // namespace tollgate::flow

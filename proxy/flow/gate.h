@@ -1,0 +1,50 @@
+// The decision about one call, in order: route, token, what it touches, licence, quota. Pure: no socket, no clock,
+// no thread; the store's answer comes in as an event. One Gate a worker (it holds that worker's token cache).
+//
+//      on_head ──> forward            (unmetered route)
+//         │  ├───> reply              (401, 403, 404, 413, usage is Next::read_usage)
+//         │  ├───> need_body ─> buffer the whole body (limit body_limit(), past it body_too_large()) ─> on_body
+//         │  └───> charge ────> Ledger::charge(call.charges) ─> on_charge ─> forward | reply
+//      on_body ──> charge | forward | reply
+//
+// A Next::forward means: send the request to call.route->upstream, add call.response_fields to the reply's head.
+// A Next::reply means: send call.reply. If the upstream never received a forwarded call: Ledger::give_back(call.receipt).
+#pragma once
+#include <span>
+#include <string_view>
+
+#include "metering/base/time.h"
+#include "metering/identity/token_cache.h"
+#include "proxy/flow/call.h"
+#include "proxy/http/message.h"
+
+namespace tollgate::flow {
+
+enum class Next : std::uint8_t { forward, need_body, charge, read_usage, reply };
+
+class Gate {
+ public:
+  Gate(std::size_t token_cache_entries, std::uint64_t hash_seed);
+
+  Next on_head(Call& call, const http::RequestHead& head, UnixTime now);
+  // `body` is the whole decoded body. `head` is the same as in on_head.
+  Next on_body(Call& call, const http::RequestHead& head, std::string_view body);
+  Next on_charge(Call& call, quota::ChargeOutcome&& outcome);
+  // Answer to Next::read_usage: the ledger's states of call.charges. Always ends in Next::reply.
+  Next on_usage(Call& call, Result<std::vector<quota::AccountState>>&& states);
+
+  // A failure outside the gate becomes a reply in the same form (body past the limit, upstream dead, time-outs, ...).
+  static void fail(Call& call, Reason reason, std::string_view detail);
+
+  std::uint64_t token_cache_hits() const { return cache_.hits(); }
+  std::uint64_t token_cache_misses() const { return cache_.misses(); }
+
+ private:
+  Next authenticate(Call& call, const http::RequestHead& head, UnixTime now);
+  Next classify(Call& call, const http::RequestHead& head, std::string_view body);
+
+  identity::TokenCache cache_;
+  std::uint64_t generation_ = 0;
+};
+
+}  // namespace tollgate::flow
