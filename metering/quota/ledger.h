@@ -74,6 +74,11 @@ class Ledger {
 
   using ChargeDone = std::function<void(ChargeOutcome&&)>;
   using ReadDone = std::function<void(Result<std::vector<AccountState>>&&)>;
+  struct Listed {
+    std::string field;  // AccountKey::field
+    std::uint64_t used = 0;
+  };
+  using ListDone = std::function<void(Result<std::vector<Listed>>&&)>;
 
   // Always answers, within the store's bound (`store.timeout`): unavailable when the store did not answer in time.
   // An answer that arrives after the bound and says `admitted` is given back by the ledger itself.
@@ -82,6 +87,9 @@ class Ledger {
   virtual void give_back(Receipt receipt) = 0;
   // States without charging. `units` of the charges is ignored.
   virtual void read(std::vector<AccountCharge> accounts, ReadDone done) = 0;
+  // The accounts of one subject whose field starts with `prefix` and that hold anything, all counted over the same
+  // window and bucket. For what was not known beforehand: which objects a user called (GET /.tollgate/usage).
+  virtual void list(std::string subject_key, std::string prefix, Milliseconds window, Milliseconds bucket, ListDone done) = 0;
 };
 
 }  // namespace tollgate::quota

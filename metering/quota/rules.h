@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -48,6 +49,16 @@ class Rules {
   std::vector<AccountCharge> accounts(const Caller& caller) const;
 
   static constexpr std::uint32_t kObservation = UINT32_MAX;
+
+  // Observation accounts ("#|Case|read") live under the user's subject key, over the window of the first rule per user
+  // (24 h when there is none). For Ledger::list.
+  struct Observation {
+    std::string subject_key, prefix;
+    Milliseconds window{0}, bucket{0};
+  };
+  Observation observation(const Caller& caller) const;
+  // "#|Case|read" -> object and operation; nullopt for any other field.
+  static std::optional<CountedOperation> parse_observation(std::string_view field);
 
  private:
   std::vector<Rule> rules_;
