@@ -39,6 +39,7 @@ struct Call {
   Reason reason = Reason::ok;
   bool degraded = false;                    // let through without a store decision
   bool usage_request = false;               // GET /.tollgate/usage
+  quota::Rules::Observation observation;    // usage_request: what to list
   bool odata_reply = false;                 // the caller accepts OData JSON
   LocalReply reply;                         // when the gate said Next::reply
   std::string response_fields;              // field lines to add to a forwarded reply (RateLimit, ...)

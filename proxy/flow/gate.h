@@ -30,8 +30,10 @@ class Gate {
   // `body` is the whole decoded body. `head` is the same as in on_head.
   Next on_body(Call& call, const http::RequestHead& head, std::string_view body);
   Next on_charge(Call& call, quota::ChargeOutcome&& outcome);
-  // Answer to Next::read_usage: the ledger's states of call.charges. Always ends in Next::reply.
-  Next on_usage(Call& call, Result<std::vector<quota::AccountState>>&& states);
+  // Answers to Next::read_usage: Ledger::read of call.charges and Ledger::list of call.observation, both asked for at
+  // once. Always ends in Next::reply.
+  Next on_usage(Call& call, Result<std::vector<quota::AccountState>>&& states,
+                Result<std::vector<quota::Ledger::Listed>>&& objects);
 
   // A failure outside the gate becomes a reply in the same form (body past the limit, upstream dead, time-outs, ...).
   static void fail(Call& call, Reason reason, std::string_view detail);

@@ -1,0 +1,36 @@
+// Replies of our own: problem documents (RFC 9457), challenges (RFC 6750), quota replies and the usage page.
+// Pure: text in, LocalReply out. Framing, Date, Connection and X-Request-Id are added by the sender.
+#pragma once
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "metering/quota/ledger.h"
+#include "proxy/flow/call.h"
+
+namespace tollgate::flow {
+
+// A problem document for `reason`. `detail` is a sentence for the caller and may quote names, never secrets.
+// Callers that accept OData JSON (call.odata_reply) also get the OData `error` object in the same document.
+LocalReply problem(const Call& call, Reason reason, std::string_view detail);
+
+// 401 with the Bearer challenge: without an error attribute when no token was sent (RFC 6750 section 3.1).
+LocalReply unauthorized(const Call& call, Reason reason, std::string_view detail);
+
+// 429 for call.states and the indexes of the charges without room. Retry-After is the moment at which the same call
+// would be admitted, rounded up to a second; it is left out when the call can never fit (more units than the limit).
+LocalReply quota_exceeded(const Call& call, std::span<const std::uint32_t> violated);
+
+// GET /.tollgate/usage: call.charges with their states, and what the caller did by object and operation.
+LocalReply usage(const Call& call, std::span<const quota::AccountState> states,
+                 std::span<const quota::Ledger::Listed> objects);
+
+// The body of that reply for any user: also what the admin API answers.
+std::string usage_json(const Snapshot& snapshot, const identity::Principal& principal,
+                       std::span<const quota::AccountCharge> accounts, std::span<const quota::AccountState> states,
+                       std::span<const quota::Ledger::Listed> objects);
+
+// RateLimit and RateLimit-Policy field lines for the states of call.charges; "" when switched off or nothing is limited.
+std::string rate_limit_lines(const Call& call);
+
+}  // namespace tollgate::flow
