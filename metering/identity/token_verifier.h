@@ -7,9 +7,17 @@
 //   - duplicate members in the header or duplicate claims that we use are refused: parsers disagree which wins
 //   - exp, nbf, iat are numbers; exp is required unless configured otherwise; leeway applies to all three
 //   - the user claim must be a non-empty string without control characters
+//   - typ is absent, JWT or at+jwt (RFC 9068); nested (cty: JWT) and unencoded (b64: false) tokens are refused
+//
+// Which keys are tried: those of the issuer that fit the algorithm and whose kid is the token's; a token without kid is
+// tried against all that fit, and a key without kid (secret, PEM) stands for any kid. A token that names a key the set
+// lacks is refused and makes the ring ask for a fresh set.
+// Claims beside the user: tenant and organization are text or whole numbers, user_type is read by parse_user_type(),
+// licences are a text or a list of texts; null counts as absent; any other type is refused.
 //
 // Key sets can change while workers verify: KeyRing holds an atomic pointer to an immutable KeySet.
 #pragma once
+#include <cstdint>
 #include <expected>
 #include <memory>
 #include <string>
@@ -42,9 +50,13 @@ class TokenVerifier {
   std::expected<std::shared_ptr<const VerifiedToken>, TokenRefusal> verify(std::string_view token, UnixTime now) const;
 
   const std::vector<IssuerRules>& issuers() const { return issuers_; }
+  // Grows whenever a key set of any issuer is swapped: read it before verify(); when it differs from the last call's,
+  // clear the token cache first, so that a withdrawn key stops working at once. A few atomic loads.
+  std::uint64_t keys_version() const;
 
  private:
   std::vector<IssuerRules> issuers_;
+  std::vector<std::uint32_t> permitted_;  // a bit for each Algorithm, in the order of issuers_
   std::size_t max_token_bytes_;
 };
 
