@@ -1,0 +1,53 @@
+// The ledger in plain memory: for tests, benches and the simulator. Same decisions and the same record bytes as the
+// script on Redis, so that the two can be run side by side.
+//
+//   Milliseconds now{1'700'000'000'000};
+//   MemoryLedger ledger([&] { return now; });
+//   ledger.charge(charges, [](ChargeOutcome&& outcome) { ... });   // called back before charge() returns
+//
+// One thread. Nothing is ever written to disk. Accounts without a live bucket are dropped when they are next touched.
+#pragma once
+#include <functional>
+#include <map>
+#include <string>
+#include <unordered_map>
+
+#include "metering/quota/ledger.h"
+#include "metering/quota/record.h"
+
+namespace tollgate::quota {
+
+class MemoryLedger final : public Ledger {
+ public:
+  // store_clock: milliseconds since 1970; it may be the only clock of a test. A step back is absorbed: the ledger goes on
+  // from the latest time it has seen.
+  explicit MemoryLedger(std::function<Milliseconds()> store_clock);
+
+  void charge(std::vector<AccountCharge> charges, ChargeDone done) override;
+  void give_back(Receipt receipt) override;
+  void read(std::vector<AccountCharge> accounts, ReadDone done) override;
+
+  // A limit of one account that wins over the rule's; nullopt takes it away.
+  void set_override(const AccountKey& key, std::optional<std::uint64_t> limit);
+  // What a store that cannot be reached does: every charge ends `unavailable`, every read fails, give_back is lost.
+  void set_available(bool available) { available_ = available; }
+  // The record as the store would hold it; "" when there is none.
+  std::string record(const AccountKey& key) const;
+  std::size_t account_count() const { return accounts_.size(); }
+
+ private:
+  struct Account {
+    RollingWindow window;
+    std::optional<std::uint64_t> limit_override;
+  };
+  Milliseconds now();
+  Account& account(const AccountKey& key, const WindowShape& shape, Milliseconds now);
+  void drop_if_empty(const AccountKey& key);
+
+  std::function<Milliseconds()> store_clock_;
+  Milliseconds latest_{0};
+  bool available_ = true;
+  std::unordered_map<std::string, Account> accounts_;  // subject key + '\n' + field
+};
+
+}  // namespace tollgate::quota
