@@ -1,0 +1,225 @@
+// The life of one HTTP exchange (one request and its reply) as a state machine: events in, actions out. No socket,
+// no clock, no thread. The edge (proxy/net) turns bytes into events and implements ExchangePort; tests script a port.
+//
+//   request half    waiting ─> buffering ─> complete        (the gate needs the whole body)
+//                      └─────> streaming ─> complete        (with back-pressure)
+//                      └─────> discarding ─> complete       (a reply of our own went out first; bounded)
+//
+//   reply half      deciding ─> acquiring ─> forwarding ─> replying ─> flushing ─> over
+//                      │  ▲         │  ▲________│ (retry)     └──> tunnel ──────────▲
+//                      │  └ store   └───────────┴──> flushing (a reply of our own)  │
+//                      └──> flushing ────────────────────────────────────────────────
+//
+// Invariants
+//   - exactly one usage::Fact per exchange, on every ending, parse failures included; recorded once the last byte of
+//     the reply has left, or when it is known that it never will
+//   - a charge is given back if and only if the upstream surely never received the call: no byte of the request was
+//     handed to any upstream connection that got established
+//   - no memory but the buffered body (settings.catalogue.max_body) and what the port holds (settings.limits.buffer a
+//     direction: beyond it the sender is paused)
+//   - a request is sent again only when it was surely never received (connecting failed), or when a reused connection
+//     was closed without a byte of a reply and the request is idempotent (RFC 9110 section 9.2.2) and still whole
+//
+// Threads: belongs to one worker; every function on that worker. Events must not be delivered from within an action,
+// except on_charge and on_usage, which a ledger may answer at once.
+//
+// Time-outs -> reason: request body 408 request_timeout, queue of the pool 503 overloaded, connecting 502
+// upstream_unreachable (never received, so given back), waiting for the reply or a stalled body 504 upstream_timeout.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "metering/base/time.h"
+#include "metering/quota/ledger.h"
+#include "metering/usage/fact.h"
+#include "proxy/flow/call.h"
+#include "proxy/flow/gate.h"
+#include "proxy/http/message.h"
+
+namespace tollgate::flow {
+
+// A request that is not fully read when a reply of our own goes out is read and dropped up to this much, so that the
+// connection can go on; more than that closes it.
+inline constexpr std::uint64_t kDiscardMax = 64 * 1024;
+
+// What becomes of the client connection after the exchange.
+enum class ClientEnd : std::uint8_t {
+  keep,   // next request
+  close,  // everything was sent: close, in a way that lets the client read it
+  abort,  // the reply is cut short: close at once, so that the client sees that it is incomplete
+};
+
+// What waits: each side of an exchange has one timer; a new setting replaces the old one.
+enum class Timer : std::uint8_t { client, upstream };
+
+// How an upstream failed.
+enum class UpstreamFailure : std::uint8_t {
+  connect,       // no connection, no TLS session or no address: nothing was sent
+  queue_full,    // waited queue_timeout for a free connection: nothing was sent
+  closed_early,  // the connection ended before the first byte of a reply
+  invalid,       // the reply breaks HTTP, or ended in its middle
+};
+
+// The edge, as seen by one exchange. All bytes are copied or sent before the function returns.
+class ExchangePort {
+ public:
+  virtual ~ExchangePort() = default;
+  virtual MonotonicTime now() = 0;
+  virtual UnixTime unix_now() = 0;
+
+  virtual void client_write(std::string_view bytes) = 0;
+  virtual std::size_t client_backlog() const = 0;  // bytes written and not yet taken by the socket
+  virtual void client_read(bool wanted) = 0;       // on_request_body and on_request_end may come; starts unwanted
+  virtual void client_end_writing() = 0;           // tunnel: half-close once the backlog is sent
+
+  // Takes a connection to the upstream of the call's route. True: it is there, on_upstream_ready is implied with the
+  // same values. False: on_upstream_ready or on_upstream_failed follows. `fresh`: not one from the idle pool.
+  struct Upstream {
+    std::string_view server;  // "10.0.0.7:9000", for the fact; lives as long as the connection
+    bool reused = false;
+  };
+  virtual bool upstream_acquire(const config::Route& route, bool fresh, bool replayable, Upstream& upstream) = 0;
+  virtual void upstream_expect(std::string_view method) = 0;  // a reply to this method follows
+  virtual void upstream_write(std::string_view bytes) = 0;
+  virtual std::size_t upstream_backlog() const = 0;
+  virtual void upstream_read(bool wanted) = 0;
+  virtual void upstream_end_writing() = 0;
+  virtual void upstream_release(bool reusable) = 0;  // also gives up an acquisition under way
+
+  virtual void charge(std::vector<quota::AccountCharge> charges) = 0;  // -> on_charge
+  virtual void read_usage(const Call& call) = 0;                       // -> on_usage
+  virtual void give_back(quota::Receipt receipt) = 0;
+
+  virtual void set_timer(Timer timer, Milliseconds after) = 0;
+  virtual void clear_timer(Timer timer) = 0;
+
+  virtual void record(const usage::Fact& fact) = 0;
+};
+
+// What the edge knows about the request's connection.
+struct Arrival {
+  std::shared_ptr<const Snapshot> snapshot;
+  std::string_view peer_address;  // of the socket: "203.0.113.9", "2001:db8::1"
+  bool tls = false;
+  bool draining = false;          // the proxy is about to stop: the reply closes the connection
+  bool overloaded = false;        // beyond the cap of connections: answered with 503
+  std::string_view new_request_id;  // used when the client sent none that is well formed
+};
+
+class Exchange {
+ public:
+  // Both outlive the exchange.
+  Exchange(ExchangePort& port, Gate& gate);
+  ~Exchange();
+  Exchange(const Exchange&) = delete;
+  Exchange& operator=(const Exchange&) = delete;
+
+  // ---- client side. `head` and the bytes it was parsed from stay in place until over().
+  void on_request_head(const Arrival& arrival, const http::RequestHead& head);
+  // The head was refused (400, 414, 431, 501), or did not arrive in time (408).
+  void on_request_refused(const Arrival& arrival, const http::ParseFailure& failure);
+  void on_request_body(std::string_view payload);            // decoded; in a tunnel: raw
+  void on_request_end(std::string_view trailer_lines);       // field lines with CRLF; in a tunnel: the client's FIN
+  void on_request_body_refused(const http::ParseFailure& failure);
+  void on_client_writable();                                 // the backlog shrank
+  void on_client_gone();                                     // reset, write failed, or stalled for too long
+
+  // ---- store
+  void on_charge(quota::ChargeOutcome&& outcome);
+  void on_usage(Result<std::vector<quota::AccountState>>&& states, Result<std::vector<quota::Ledger::Listed>>&& objects);
+
+  // ---- upstream side
+  void on_upstream_ready(const ExchangePort::Upstream& upstream);
+  void on_upstream_head(const http::ResponseHead& head);     // 1xx too
+  void on_upstream_body(std::string_view payload);           // decoded; in a tunnel: raw
+  void on_upstream_end(std::string_view trailer_lines, bool reusable);  // in a tunnel: the upstream's FIN
+  void on_upstream_failed(UpstreamFailure failure);
+  void on_upstream_writable();                               // the backlog shrank
+
+  void on_timer(Timer timer);
+  // The worker stops now: ends the exchange, whatever is under way. No answer of the ledger may follow.
+  void stop();
+
+  // ---- what the edge asks
+  bool active() const { return reply_ != Reply::over; }   // false before the first and after each exchange
+  bool over() const { return reply_ == Reply::over; }
+  ClientEnd client_end() const { return client_end_; }    // once over
+  bool tunnel() const { return reply_ == Reply::tunnel; }
+  // Waiting for the ledger: the exchange must stay in place until it has answered, even when the client is gone.
+  bool awaits_store() const { return store_pending_; }
+  bool request_complete() const { return request_ == Request::complete; }
+
+ private:
+  enum class Request : std::uint8_t { waiting, buffering, streaming, discarding, complete };
+  enum class Reply : std::uint8_t { deciding, acquiring, forwarding, replying, tunnel, flushing, over };
+
+  void begin(const Arrival& arrival);
+  void act(Next next);
+  void start_body_buffer();
+  void forward();
+  void acquire(bool fresh);
+  void send_request(const ExchangePort::Upstream& upstream);
+  void stream_request();
+  void write_request_payload(std::string_view payload);
+  void request_sent();
+  void forward_informational(const http::ResponseHead& head);
+  void start_tunnel(const http::ResponseHead& head);
+  void finish_reply(bool upstream_reusable);
+  bool retry(UpstreamFailure failure);
+  void fail(Reason reason, std::string_view detail);
+  void cut_short(Reason reason);
+  void send_local_reply();
+  void settle_if_flushed();
+  void release_upstream(bool reusable);
+  void give_back();
+  void watch_upstream();
+  void end(ClientEnd end);
+  void record();
+  bool replayable() const;
+  bool head_request() const { return head_ != nullptr && head_->method == "HEAD"; }
+  const config::Settings& settings() const { return call_.snapshot->settings; }
+
+  ExchangePort& port_;
+  Gate& gate_;
+  const http::RequestHead* head_ = nullptr;  // the edge's; nullptr when the head was refused
+  Call call_;
+  const config::Upstream* upstream_config_ = nullptr;
+  std::string body_;           // buffered for inspection
+  std::string trailer_lines_;  // of a buffered body
+  std::string scratch_;        // heads under construction; its memory is kept from one exchange to the next
+  std::string upstream_server_;
+  std::string peer_address_;
+
+  Request request_ = Request::waiting;
+  Reply reply_ = Reply::over;
+  ClientEnd client_end_ = ClientEnd::keep;
+  bool tls_ = false;
+  bool keep_alive_ = false;        // the client connection goes on afterwards
+  bool store_pending_ = false;
+  bool client_lost_ = false;
+  bool upstream_held_ = false;     // a connection, or an acquisition under way
+  bool upstream_reused_ = false;
+  bool upstream_written_ = false;  // some byte of the request was handed to an established connection
+  bool body_written_ = false;      // some byte of a streamed body was
+  bool upgrade_ = false;
+  bool stale_retry_used_ = false;
+  bool head_sent_ = false;         // a final reply head was written to the client
+  bool continue_sent_ = false;
+  bool reply_chunked_ = false;
+  bool client_paused_ = false, upstream_paused_ = false;
+  bool client_finished_ = false, upstream_finished_ = false;  // tunnel: FIN seen
+  bool upstream_timer_on_ = false;
+  bool given_back_ = false;
+  std::uint32_t retries_ = 0;
+  std::uint32_t attempts_ = 0;
+  int status_ = 0;
+  std::uint64_t bytes_in_ = 0, bytes_out_ = 0, discarded_ = 0;
+  UnixTime arrived_unix_{};
+  MonotonicTime arrived_{}, charge_started_{}, upstream_started_{};
+  Duration store_time_{0}, upstream_time_{0};
+};
+
+}  // namespace tollgate::flow

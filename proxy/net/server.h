@@ -1,0 +1,113 @@
+// The data plane: listeners, workers, upstream pools. Started from a snapshot, reloaded with another, drained, stopped.
+//
+//   Server::Options options;
+//   options.snapshot = snapshot;                       // a validated configuration
+//   options.make_ledger = [](event_base* base, unsigned worker) { return ...; };
+//   auto server = Server::start(std::move(options));   // listens and serves when it returns
+//   (*server)->reload(next_snapshot);
+//   (*server)->drain(30s);                             // returns when every call in flight has ended, or after 30 s
+//   server->reset();                                   // stops and joins the workers
+//
+// One thread a worker, each with its own event base, SO_REUSEPORT listener, upstream pools, Gate, Ledger and sinks;
+// nothing is shared between workers but the snapshot, the TLS contexts (immutable) and the resolver of host names.
+//
+// Threads: start, reload, drain and the destructor from one control thread; post, counters, ports, draining from any.
+// Ignores SIGPIPE for the process: a peer that goes away is an error of a write, not a signal.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "metering/base/error.h"
+#include "metering/base/time.h"
+#include "metering/quota/ledger.h"
+#include "metering/usage/fact.h"
+#include "proxy/flow/snapshot.h"
+
+struct event_base;
+
+namespace tollgate::net {
+
+// Sums over all workers at one moment; each worker's part is at most one turn of its loop old.
+struct Counters {
+  struct Connections {
+    std::uint64_t active = 0, idle = 0;  // with and without an exchange
+    std::uint64_t tunnels = 0;           // client side: upgraded connections; not in active
+  };
+  Connections client, upstream;
+  std::uint64_t upstream_connecting = 0, upstream_waiting = 0;  // connections under way; requests waiting for one
+  std::uint64_t accepted_total = 0;             // client connections
+  std::uint64_t refused_connections_total = 0;  // closed or answered 503 because of limits.max_connections
+  std::uint64_t accept_failures_total = 0;      // out of file descriptors or memory
+  std::uint64_t tls_failures_total = 0;         // handshakes with clients that failed
+  std::uint64_t upstream_connects_total = 0, upstream_connect_failures_total = 0;
+  std::uint64_t token_cache_hits = 0, token_cache_misses = 0;
+  struct Health {
+    std::string upstream, server;
+    bool healthy = true;  // false: the last attempt to connect failed, on any worker
+  };
+  std::vector<Health> upstream_health;          // every server of every upstream of the present snapshot
+};
+
+struct CertificateExpiry {
+  std::string file;
+  UnixTime not_after;
+};
+
+class Server {
+ public:
+  struct Options {
+    std::shared_ptr<const flow::Snapshot> snapshot;
+    unsigned workers = 1;  // > 0
+    // Called on the worker's thread before it serves. May be null: every charge is then unavailable.
+    std::function<std::unique_ptr<quota::Ledger>(event_base*, unsigned worker)> make_ledger;
+    std::function<std::vector<std::unique_ptr<usage::FactSink>>(unsigned worker)> make_sinks;
+    // level: "error", "warning", "info". From any thread.
+    std::function<void(std::string_view level, std::string_view text)> log;
+    // Called on the worker's thread about once a second and when it stops: the place to flush logs and journals.
+    std::function<void(unsigned worker)> on_tick;
+    std::uint64_t seed = 0;  // of request ids and hash tables; 0: taken from the system
+  };
+
+  // Opens every listener and loads every certificate, or fails without leaving anything behind.
+  static Result<std::unique_ptr<Server>> start(Options options);
+  ~Server();
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  // All or nothing: new listeners are opened and certificates read (again) first; on an error nothing has changed.
+  // Listeners of equal address stay open, others are closed after what waits in their queue was accepted. Requests
+  // under way end under the snapshot they began with. Upstreams whose settings did not change keep their connections.
+  // `workers` of the settings cannot change while running.
+  Result<void> reload(std::shared_ptr<const flow::Snapshot> snapshot);
+
+  // Stops accepting, closes idle connections, answers what comes on others with Connection: close. Returns when none
+  // is left or after `limit`; true when none is left. What is still under way is cut by the destructor.
+  bool drain(Milliseconds limit);
+  // From this moment on replies say Connection: close, but listeners stay open (settings.timeouts.drain_delay).
+  void begin_drain();
+  bool draining() const;
+
+  Counters counters() const;
+  // Actual ports in the order of settings.listeners (differs from the address for port 0).
+  std::vector<std::uint16_t> ports() const;
+  std::vector<CertificateExpiry> certificates() const;
+  unsigned workers() const;
+  std::shared_ptr<const flow::Snapshot> snapshot() const;
+
+  // Runs `task` on the worker's thread, soon. Tasks posted after the worker stopped are dropped.
+  void post(unsigned worker, std::function<void()> task);
+  // That worker's ledger; to be used on the worker's thread only (inside post).
+  quota::Ledger* ledger(unsigned worker);
+
+ private:
+  struct Impl;
+  explicit Server(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tollgate::net
