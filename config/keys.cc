@@ -1,0 +1,361 @@
+#include "config/keys.h"
+
+namespace tollgate::config {
+namespace {
+
+using namespace std::chrono_literals;
+constexpr std::uint64_t kKiB = 1024, kMiB = 1024 * kKiB, kGiB = 1024 * kMiB;
+constexpr Milliseconds kDay = 24h;
+
+template <class T>
+Items items(std::vector<T>* list, Fields (*describe_item)(T&), std::size_t items_min = 0) {
+  Items result;
+  result.items_min = items_min;
+  result.count = [list] { return list->size(); };
+  result.at = [list, describe_item](std::size_t i) { return describe_item((*list)[i]); };
+  result.add = [list, describe_item](const std::string&) { return describe_item(list->emplace_back()); };
+  return result;
+}
+
+Fields describe_certificate(ListenerTls::Certificate& c) {
+  return {
+      {"certificate_file", Text{&c.certificate_file, Format::input_file, {}, false}, "PEM chain, leaf first.", true},
+      {"key_file", Text{&c.key_file, Format::input_file, {}, false}, "PEM private key of the leaf.", true},
+  };
+}
+
+Fields describe_listener_tls(ListenerTls& tls) {
+  return {
+      {"certificate_file", Text{&tls.certificate_file, Format::input_file},
+       "The default certificate: PEM chain, leaf first."},
+      {"key_file", Text{&tls.key_file, Format::input_file}, "PEM private key of the default certificate."},
+      {"certificates", items(&tls.certificates, describe_certificate),
+       "Further certificates, chosen by SNI from the names inside them."},
+      {"client_ca_file", Text{&tls.client_ca_file, Format::input_file},
+       "When set, clients must present a certificate that one of these authorities issued."},
+      {"min_version", Text{&tls.min_version, Format::any, {"1.2", "1.3"}}, "Lowest TLS version that is accepted."},
+  };
+}
+
+Fields describe_listener(Listener& listener) {
+  return {
+      {"address", Text{&listener.address, Format::listen_address, {}, false},
+       "Where clients connect: IP address and port, `127.0.0.1:8080`, `[::1]:8080`, `0.0.0.0:8080`. Port 0 lets the "
+       "system choose.",
+       true},
+      {"tls",
+       OptionalGroup{[&listener] { return listener.tls.has_value(); },
+                     [&listener] {
+                       if (!listener.tls) listener.tls.emplace();
+                       return describe_listener_tls(*listener.tls);
+                     }},
+       "Speak TLS on this listener."},
+  };
+}
+
+Fields describe_admin(Admin& admin) {
+  return {
+      {"address", Text{&admin.address, Format::listen_address},
+       "Where health checks, metrics, the admin API and the web page are served. Empty switches the admin port off."},
+      {"token_file", Text{&admin.token_file, Format::input_file},
+       "File with the bearer token that the admin API asks for; `/livez`, `/readyz`, `/metrics` and `/version` need "
+       "none."},
+  };
+}
+
+Fields describe_upstream_tls(UpstreamTls& tls) {
+  return {
+      {"ca_file", Text{&tls.ca_file, Format::input_file},
+       "PEM certificates of the authorities to trust. Default: the system's store."},
+      {"verify", Flag{&tls.verify}, "Check the upstream's certificate chain and name. `false` is for tests."},
+      {"server_name", Text{&tls.server_name, Format::host_name},
+       "Name sent by SNI and verified. Default: the host of the server's URL."},
+      {"certificate_file", Text{&tls.certificate_file, Format::input_file}, "Client certificate: PEM chain."},
+      {"key_file", Text{&tls.key_file, Format::input_file}, "Private key of the client certificate."},
+  };
+}
+
+Fields describe_upstream(Upstream& u) {
+  return {
+      {"servers", TextList{&u.servers, Format::server_url, {}, 1, 1'000, true},
+       "Base URLs of the CRM's servers, `http://host:port` or `https://host:port`; calls are spread over them.", true},
+      {"tls", Group{describe_upstream_tls(u.tls)}, "How `https` servers are verified."},
+      {"connect_timeout", Span{&u.connect_timeout, 1ms, 10min}, "Longest wait for a connection."},
+      {"response_timeout", Span{&u.response_timeout, 1ms, kDay},
+       "From the whole request sent to the head of the reply."},
+      {"idle_timeout", Span{&u.idle_timeout, 1ms, kDay}, "Between two reads or writes of a body."},
+      {"keepalive_timeout", Span{&u.keepalive_timeout, 1ms, kDay},
+       "How long an idle connection is kept. Keep it below the upstream's own."},
+      {"max_idle_connections", Number{&u.max_idle_connections, 0, 1'000'000}, "Idle connections kept, per worker."},
+      {"max_connections", Number{&u.max_connections, 1, 1'000'000},
+       "Connections to this upstream, per worker; beyond it a call waits up to `queue_timeout`."},
+      {"queue_timeout", Span{&u.queue_timeout, 0ms, 10min}, "Longest wait for a free connection."},
+      {"max_retries", Number{&u.max_retries, 0, 10},
+       "Further servers tried when the call was surely never received by the first."},
+  };
+}
+
+Items describe_upstreams(std::vector<Upstream>* upstreams) {
+  Items result = items(upstreams, describe_upstream, 1);
+  result.named = true;
+  result.name_of = [upstreams](std::size_t i) { return (*upstreams)[i].name; };
+  result.add = [upstreams](const std::string& name) {
+    upstreams->emplace_back().name = name;
+    return describe_upstream(upstreams->back());
+  };
+  return result;
+}
+
+Fields describe_route(Route& route) {
+  return {
+      {"host", Text{&route.host, Format::host_name}, "Host this route is for, without port. Empty matches every host."},
+      {"path_prefix", Text{&route.path_prefix, Format::path_prefix, {}, false},
+       "The longest prefix that matches wins; matched on whole segments of the normalised path."},
+      {"upstream", Text{&route.upstream, Format::identifier, {}, false}, "Name of the upstream that gets the calls.",
+       true},
+      {"metered", Flag{&route.metered},
+       "`false`: proxied without token, licence or quota (health pages, public assets)."},
+      {"allow_upgrade", Flag{&route.allow_upgrade}, "Let WebSocket and other `Upgrade` requests through."},
+  };
+}
+
+Fields describe_store(Store& store) {
+  OnOutage* on_outage = &store.on_outage;
+  return {
+      {"url", Text{&store.url, Format::store_url, {}, false},
+       "Where calls are counted: `embedded:DIR` (a Redis started and owned by the proxy), "
+       "`redis://[user[:password]@]host:port/db`, `rediss://...` (TLS), `redis+unix://PATH?db=0`. A password belongs "
+       "into `password_file` or `${ENV}`."},
+      {"user", Text{&store.user}, "ACL user; wins over a user in the URL."},
+      {"password_file", Text{&store.password_file, Format::input_file},
+       "File with the password; wins over a password in the URL."},
+      {"on_outage",
+       Choice{[on_outage] { return static_cast<std::size_t>(*on_outage); },
+              [on_outage](std::size_t i) { *on_outage = static_cast<OnOutage>(i); },
+              {"lease", "allow", "deny"}},
+       "When the store does not answer: `lease` serves what is already leased, then denies; `allow` lets calls through "
+       "uncounted; `deny` refuses them with 503."},
+      {"timeout", Span{&store.timeout, 1ms, 1min}, "Longest a call waits for the store."},
+      {"connect_timeout", Span{&store.connect_timeout, 1ms, 10min}, "Longest wait for a connection to the store."},
+      {"ca_file", Text{&store.ca_file, Format::input_file},
+       "`rediss://`: authorities to trust. Default: the system's store."},
+      {"server_name", Text{&store.server_name, Format::host_name},
+       "`rediss://`: name sent by SNI and verified. Default: the host of the URL."},
+      {"verify", Flag{&store.verify}, "`rediss://`: check chain and name. `false` is for tests."},
+      {"redis_server", Text{&store.redis_server, Format::any, {}, false},
+       "Program that `embedded:` starts: a name looked up in PATH, or an absolute path."},
+  };
+}
+
+Fields describe_claims(JwtIssuer::Claims& claims) {
+  return {
+      {"user", Text{&claims.user, Format::any, {}, false}, "Claim that names the user."},
+      {"tenant", Text{&claims.tenant}, "Claim that names the tenant."},
+      {"organization", Text{&claims.organization}, "Claim that names the organization."},
+      {"user_type", Text{&claims.user_type}, "Claim that says `portal` or `staff`."},
+      {"licenses", Text{&claims.licenses}, "Claim with the list of the user's licence names."},
+  };
+}
+
+Fields describe_issuer(JwtIssuer& jwt) {
+  return {
+      {"issuer", Text{&jwt.issuer}, "Required value of the `iss` claim. Empty accepts any."},
+      {"audience", TextList{&jwt.audience, Format::any, {}, 0, 100, true},
+       "One of these must be in the `aud` claim. Empty accepts any."},
+      {"algorithms", TextList{&jwt.algorithms, Format::any, algorithm_names(), 1, 20, true},
+       "Signature algorithms that are accepted.", true},
+      {"secret_file", Text{&jwt.secret_file, Format::input_file},
+       "File with the shared secret of HS256, HS384, HS512. Exactly one of `secret_file`, `jwks_file`, `jwks_url`."},
+      {"jwks_file", Text{&jwt.jwks_file, Format::input_file}, "File with the issuer's key set (RFC 7517)."},
+      {"jwks_url", Text{&jwt.jwks_url, Format::web_url}, "Address the key set is fetched from."},
+      {"jwks_ca_file", Text{&jwt.jwks_ca_file, Format::input_file},
+       "Authorities to trust for `jwks_url`. Default: the system's store."},
+      {"jwks_refresh", Span{&jwt.jwks_refresh, 1s, 31 * kDay}, "Age at which a key set is fetched again."},
+      {"jwks_min_interval", Span{&jwt.jwks_min_interval, 100ms, kDay},
+       "A key set is never fetched more often than this, whatever tokens arrive."},
+      {"leeway", Span{&jwt.leeway, 0ms, 1h}, "Clock difference forgiven for `exp`, `nbf` and `iat`."},
+      {"require_expiry", Flag{&jwt.require_expiry}, "Refuse tokens without `exp`."},
+      {"claims", Group{describe_claims(jwt.claims)}, "Names of the claims that say who is calling."},
+  };
+}
+
+Fields describe_source(Identity::Source& source) {
+  return {
+      {"header", Text{&source.header, Format::header_name},
+       "`authorization` (Bearer scheme), or any other header that holds the bare token."},
+      {"cookie", Text{&source.cookie, Format::cookie_name}, "Cookie that holds the token."},
+  };
+}
+
+Fields describe_identity(Identity& identity) {
+  return {
+      {"jwt", items(&identity.jwt, describe_issuer), "Issuers of JSON Web Tokens that are trusted."},
+      {"sources", items(&identity.sources, describe_source),
+       "Where the token is looked for, in order; each entry has `header` or `cookie`. Default: `Authorization`."},
+      {"max_token_bytes", Size{&identity.max_token_bytes, 256, 256 * kKiB}, "Longer tokens are refused unread."},
+      {"token_cache_entries", Number{&identity.token_cache_entries, 0, 16'777'216},
+       "Verified tokens remembered, per worker. 0 verifies every call anew."},
+      {"forward_token", Flag{&identity.forward_token}, "Pass the token on to the upstream."},
+  };
+}
+
+Fields describe_catalogue(Catalogue& catalogue) {
+  return {
+      {"dialects", TextList{&catalogue.dialects, Format::any, dialect_names(), 1, 10, true},
+       "API families the CRM speaks, tried in order."},
+      {"custom_sections", TextList{&catalogue.custom_sections, Format::object_name, {}, 0, 3},
+       "Root entities of the portal's own sections, at most 3."},
+      {"custom_prefixes", TextList{&catalogue.custom_prefixes, Format::object_name, {}, 0, 100, true},
+       "Prefixes of entities that this installation added."},
+      {"unlicensed_objects", TextList{&catalogue.unlicensed_objects, Format::object_name},
+       "Entities with a custom prefix that belong to no section."},
+      {"custom_children", TextListMap{&catalogue.custom_children, Format::object_name, Format::object_name},
+       "Root of a custom section -> its detail entities."},
+      {"uids", TextMap{&catalogue.uids, Format::uid, Format::object_name},
+       "Schema UId -> entity, for services that name an object only by its UId."},
+      {"processes", Effects{&catalogue.processes},
+       "Business process -> what it does, a list of `{object: Case, operation: edit}`."},
+      {"allow_unknown", Flag{&catalogue.allow_unknown},
+       "Let calls through whose object or effect cannot be told from the request."},
+      {"max_body", Size{&catalogue.max_body, kKiB, kGiB}, "Largest body that is buffered to be looked into."},
+  };
+}
+
+Fields describe_licensing(Licensing& licensing) {
+  return {
+      {"system", Text{&licensing.system, Format::any, system_names()},
+       "Whose licence rules apply. `none`: every recognised object is licensed and nothing is denied."},
+      {"main_products", TextList{&licensing.main_products, Format::any, {}, 0, 100, true},
+       "Main products that the customer owns; portal products are available with some of them only. For `bpmonline`: "
+       "studio, sales, sales_enterprise, marketing, customer_center, service_enterprise, bank_customer_journey, "
+       "crm_bundle."},
+      {"main_product_users", Number{&licensing.main_product_users, 0, 100'000'000},
+       "Licensed users of the main product; portal seats of some products depend on it."},
+      {"directory_file", Text{&licensing.directory_file, Format::input_file},
+       "CSV with the columns user, organization, license, user_type; wins over the token's claims."},
+      {"rules_file", Text{&licensing.rules_file, Format::input_file},
+       "A rulebook of one's own instead of the built-in one of `system`."},
+  };
+}
+
+Fields describe_quota(QuotaRule& rule) {
+  return {
+      {"name", Text{&rule.name, Format::identifier, {}, false},
+       "Name of the rule, `[a-z0-9_-]+`. Calls are counted under it: renaming starts from zero.", true},
+      {"limit", Number{&rule.limit, 0, kUnitsMax}, "Calls that fit into one window.", true},
+      {"window", Span{&rule.window, 1s, 366 * kDay}, "Length of the rolling window."},
+      {"bucket", Span{&rule.bucket, 0ms, 31 * kDay},
+       "Resolution of the window; 0 chooses it: a 1440th of the window, within 100 ms and 60 s."},
+      {"per", TextList{&rule.per, Format::any, dimension_names(), 1, 6, true},
+       "What has a window of its own: any of tenant, organization, product, user, object, operation."},
+      {"on", Text{&rule.on, Format::any, {"licensed", "all"}},
+       "`licensed`: operations on licensed objects; `all`: every forwarded call of an authenticated user."},
+      {"staff", Flag{&rule.staff}, "Bind staff too."},
+      {"overrides", NumberMap{&rule.overrides, 0, kUnitsMax},
+       "User (for rules without user: organization) -> limit instead of `limit`."},
+  };
+}
+
+Fields describe_limits(Limits& limits) {
+  return {
+      {"max_header_bytes", Size{&limits.max_header_bytes, kKiB, kMiB}, "Whole head of a request or reply."},
+      {"max_request_line", Size{&limits.max_request_line, 128, kMiB}, "Method, target and version."},
+      {"max_header_count", Number{&limits.max_header_count, 8, 10'000}, "Header fields of one message."},
+      {"max_body", Size{&limits.max_body, 0, 1024 * kGiB}, "Largest request body. 0: no limit."},
+      {"max_connections", Number{&limits.max_connections, 1, 10'000'000}, "Client connections, per worker."},
+      {"buffer", Size{&limits.buffer, 4 * kKiB, 64 * kMiB},
+       "Buffer per direction of one exchange; beyond it the sender is paused."},
+  };
+}
+
+Fields describe_timeouts(Timeouts& t) {
+  return {
+      {"tls_handshake", Span{&t.tls_handshake, 1ms, 10min}, "Longest TLS handshake of a client."},
+      {"request_head", Span{&t.request_head, 1ms, 1h}, "From the first byte of a request to the end of its head."},
+      {"request_body", Span{&t.request_body, 1ms, kDay}, "Between two reads of the body."},
+      {"client_idle", Span{&t.client_idle, 1ms, kDay}, "Keep-alive connection without a request."},
+      {"client_write", Span{&t.client_write, 1ms, kDay}, "Client that does not read its reply."},
+      {"upgrade_idle", Span{&t.upgrade_idle, 1ms, 31 * kDay}, "Upgraded connection (WebSocket) without traffic."},
+      {"drain", Span{&t.drain, 0ms, kDay}, "After SIGTERM: longest wait for calls in flight."},
+      {"drain_delay", Span{&t.drain_delay, 0ms, 1h},
+       "After SIGTERM: `/readyz` says no for this long before the listeners close."},
+  };
+}
+
+Fields describe_proxy(Proxy& proxy) {
+  return {
+      {"trusted_proxies", TextList{&proxy.trusted_proxies, Format::network, {}, 0, 10'000, true},
+       "Networks (CIDR) whose `X-Forwarded-*` and `Forwarded` fields are believed."},
+      {"problem_base_url", Text{&proxy.problem_base_url, Format::web_url, {}, false},
+       "Prefix of `type` in problem documents; the reason code is appended."},
+      {"odata_errors", Flag{&proxy.odata_errors}, "Add the OData `error` object for callers that accept OData JSON."},
+      {"rate_limit_headers", Text{&proxy.rate_limit_headers, Format::any, {"always", "never"}},
+       "Send `RateLimit` and `RateLimit-Policy`."},
+      {"legacy_rate_limit_headers", Flag{&proxy.legacy_rate_limit_headers},
+       "Send `X-RateLimit-Limit`, `-Remaining` and `-Reset` too."},
+  };
+}
+
+}  // namespace
+
+Fields describe(Settings& s) {
+  return {
+      {"version", Number{&s.version, 1, 1}, "Version of this format: 1."},
+      {"workers", Number{&s.workers, 0, 1'024}, "Worker threads. 0: one per core."},
+      {"listeners", items(&s.listeners, describe_listener, 1),
+       "Where clients connect. Default: one listener on 127.0.0.1:8080."},
+      {"admin", Group{describe_admin(s.admin)}, "The admin port."},
+      {"upstreams", describe_upstreams(&s.upstreams), "The CRM's servers: name -> upstream.", true},
+      {"routes", items(&s.routes, describe_route, 1),
+       "Which calls go where. Default with a single upstream: everything goes there."},
+      {"store", Group{describe_store(s.store)}, "Where calls are counted."},
+      {"journal", Group{{{"directory", Text{&s.journal.directory, Format::directory, {}, false},
+                          "Folder of the usage journal that billing is made from."}}},
+       "The usage journal."},
+      {"access_log", Group{{{"file", Text{&s.access_log.file, Format::output_file},
+                             "JSON lines, one a request. `-` is standard output, empty is off."}}},
+       "The access log."},
+      {"identity", Group{describe_identity(s.identity)}, "Who is calling."},
+      {"catalogue", Group{describe_catalogue(s.catalogue)}, "What a request touches."},
+      {"licensing", Group{describe_licensing(s.licensing)}, "What the licence allows."},
+      {"quotas", items(&s.quotas, describe_quota), "How many calls are allowed."},
+      {"usage_by_object", Flag{&s.usage_by_object},
+       "Count per object and operation too, for `GET /.tollgate/usage`."},
+      {"limits", Group{describe_limits(s.limits)}, "Largest sizes and counts."},
+      {"timeouts", Group{describe_timeouts(s.timeouts)}, "Longest waits."},
+      {"proxy", Group{describe_proxy(s.proxy)}, "How replies look and whom to believe."},
+  };
+}
+
+const Names& algorithm_names() {
+  static const Names names{"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256",
+                           "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"};
+  return names;
+}
+const Names& dialect_names() {
+  static const Names names{"creatio", "zoho", "cherwell", "rest"};
+  return names;
+}
+const Names& system_names() {
+  static const Names names{"bpmonline", "none"};
+  return names;
+}
+const Names& future_system_names() {
+  static const Names names{"creatio_partner", "zoho", "cherwell"};
+  return names;
+}
+const Names& main_product_names() {
+  static const Names names{"studio", "sales", "sales_enterprise", "marketing", "customer_center",
+                           "service_enterprise", "bank_customer_journey", "crm_bundle"};
+  return names;
+}
+const Names& dimension_names() {
+  static const Names names{"tenant", "organization", "product", "user", "object", "operation"};
+  return names;
+}
+const Names& operation_names() {
+  static const Names names{"read", "create", "edit", "delete", "execute"};
+  return names;
+}
+
+}  // namespace tollgate::config
