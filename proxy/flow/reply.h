@@ -30,7 +30,8 @@ std::string usage_json(const Snapshot& snapshot, const identity::Principal& prin
                        std::span<const quota::AccountCharge> accounts, std::span<const quota::AccountState> states,
                        std::span<const quota::Ledger::Listed> objects);
 
-// RateLimit and RateLimit-Policy field lines for the states of call.charges; "" when switched off or nothing is limited.
-std::string rate_limit_lines(const Call& call);
+// RateLimit-Policy and RateLimit field lines for the states of call.charges; "" when no rule applies. `violated`: the
+// indexes of the charges without room, of a refused call; then Retry-After is among the lines.
+std::string rate_limit_lines(const Call& call, std::span<const std::uint32_t> violated = {});
 
 }  // namespace tollgate::flow

@@ -1,0 +1,194 @@
+#include "proxy/flow/reply.h"
+
+#include <fmt/format.h>
+
+#include <map>
+
+#include "metering/base/json_text.h"
+#include "metering/quota/rate_limit_fields.h"
+
+namespace tollgate::flow {
+namespace {
+
+constexpr std::string_view kProblemFields =
+    "Content-Type: application/problem+json\r\nCache-Control: no-store\r\n";
+
+std::string problem_type(const Call& call, Reason reason) {
+  std::string type = call.snapshot->settings.proxy.problem_base_url;
+  for (char c : code(reason)) type.push_back(c == '_' ? '-' : c);
+  return type;
+}
+
+// The members that every problem has; `more` writes further ones. OData 4 JSON Format section 21.1 wants `error` with
+// code and message at the top level; OData 3 verbose JSON clients read the same member.
+template <class More>
+std::string problem_body(const Call& call, Reason reason, std::string_view detail, More&& more) {
+  std::string body;
+  JsonWriter json(body);
+  json.object([&] {
+    json.field("type", problem_type(call, reason));
+    json.field("title", info(reason).title);
+    json.field("status", info(reason).status);
+    json.field("detail", detail);
+    json.field("instance", call.request_id);
+    json.field("reason", code(reason));
+    more(json);
+    if (call.odata_reply)
+      json.field_object("error", [&] {
+        json.field("code", code(reason));
+        json.field("message", detail);
+      });
+  });
+  return body;
+}
+
+LocalReply reply_with(const Call& call, Reason reason, std::string_view detail) {
+  return LocalReply{.status = info(reason).status,
+                    .reason = reason,
+                    .fields = std::string(kProblemFields),
+                    .body = problem_body(call, reason, detail, [](JsonWriter&) {})};
+}
+
+// Text for a quoted-string (RFC 9110 section 5.6.4) of which RFC 6750 section 3 allows %x20-21 / %x23-5B / %x5D-7E.
+std::string quotable(std::string_view text) {
+  std::string out;
+  for (char c : text) out.push_back(c >= 0x20 && c < 0x7f && c != '"' && c != '\\' ? c : '\'');
+  return out;
+}
+
+bool is_observation(const quota::AccountCharge& charge) { return charge.rule == quota::Rules::kObservation; }
+
+std::string hours_and_minutes(Milliseconds span) {
+  auto seconds = quota::seconds_up(span);
+  if (seconds < 120) return fmt::format("{} seconds", seconds);
+  if (seconds < 7'200) return fmt::format("{} minutes", (seconds + 59) / 60);
+  return fmt::format("{} hours", (seconds + 3'599) / 3'600);
+}
+
+}  // namespace
+
+LocalReply problem(const Call& call, Reason reason, std::string_view detail) {
+  LocalReply reply = reply_with(call, reason, detail);
+  // The store may be back, or the load gone, at any moment: clients should come again, but not at once.
+  if (reason == Reason::store_unavailable || reason == Reason::overloaded || reason == Reason::draining)
+    reply.fields += "Retry-After: 1\r\n";
+  return reply;
+}
+
+LocalReply unauthorized(const Call& call, Reason reason, std::string_view detail) {
+  LocalReply reply = reply_with(call, reason, detail);
+  reply.fields += "WWW-Authenticate: Bearer realm=\"tollgate\"";
+  if (reason != Reason::token_missing)
+    reply.fields += fmt::format(", error=\"invalid_token\", error_description=\"{}\"", quotable(detail));
+  reply.fields += "\r\n";
+  return reply;
+}
+
+LocalReply quota_exceeded(const Call& call, std::span<const std::uint32_t> violated) {
+  Milliseconds wait{0};
+  bool never = false;
+  const quota::AccountState* worst = nullptr;
+  std::uint32_t worst_index = 0;
+  for (std::uint32_t index : violated) {
+    const quota::AccountState& state = call.states[index];
+    if (state.admitted_after == Milliseconds::max()) never = true;
+    if (worst == nullptr || state.admitted_after > wait) {
+      worst = &state;
+      worst_index = index;
+      wait = state.admitted_after;
+    }
+  }
+  const auto& rules = call.snapshot->rules.rules();
+  std::string detail = "The quota is used up.";
+  if (worst != nullptr) {
+    const quota::AccountCharge& charge = call.charges[worst_index];
+    const quota::Rule& rule = rules[charge.rule];
+    auto window = std::chrono::duration_cast<Seconds>(rule.window).count();
+    if (never)
+      detail = fmt::format("This request costs {} calls, more than the limit of {} of quota '{}' ({} s rolling).",
+                           charge.units, worst->limit, rule.name, window);
+    else
+      detail = fmt::format(
+          "{} of {} calls of quota '{}' were made in the last {} s; this request needs {}. There is room again in {}. "
+          "The window is rolling: it does not reset at midnight.",
+          worst->used, worst->limit, rule.name, window, charge.units, hours_and_minutes(wait));
+  }
+  LocalReply reply{.status = info(Reason::quota_exceeded).status,
+                   .reason = Reason::quota_exceeded,
+                   .fields = std::string(kProblemFields),
+                   .body = {}};
+  reply.body = problem_body(call, Reason::quota_exceeded, detail, [&](JsonWriter& json) {
+    json.field_array("violated-policies", [&] {
+      for (std::uint32_t index : violated) json.value(rules[call.charges[index].rule].name);
+    });
+    if (worst == nullptr) return;
+    json.field("limit", worst->limit);
+    json.field("used", worst->used);
+    json.field("units", call.charges[worst_index].units);
+    if (auto seconds = quota::retry_after_seconds(call.states, violated)) json.field("retry_after", *seconds);
+  });
+  reply.fields += rate_limit_lines(call, violated);
+  return reply;
+}
+
+std::string usage_json(const Snapshot& snapshot, const identity::Principal& principal,
+                       std::span<const quota::AccountCharge> accounts, std::span<const quota::AccountState> states,
+                       std::span<const quota::Ledger::Listed> objects) {
+  std::string body;
+  JsonWriter json(body);
+  json.object([&] {
+    json.field("user", principal.user);
+    if (!principal.tenant.empty()) json.field("tenant", principal.tenant);
+    if (!principal.organization.empty()) json.field("organization", principal.organization);
+    json.field_array("limits", [&] {
+      for (std::size_t i = 0; i < states.size(); ++i) {
+        if (is_observation(accounts[i])) continue;
+        const quota::Rule& rule = snapshot.rules.rules()[accounts[i].rule];
+        const quota::AccountState& state = states[i];
+        json.object([&] {
+          json.field("name", rule.name);
+          json.field("limit", state.limit);
+          json.field("window", std::chrono::duration_cast<Seconds>(rule.window).count());
+          json.field("used", state.used);
+          json.field("remaining", state.remaining());
+          if (state.next_free_units > 0)
+            json.field_object("next_free", [&] {
+              json.field("seconds", quota::seconds_up(state.next_free_after));
+              json.field("calls", state.next_free_units);
+            });
+        });
+      }
+    });
+    json.field_array("objects", [&] {
+      std::map<std::pair<std::string_view, std::string_view>, std::uint64_t> sorted;
+      for (const auto& listed : objects)
+        if (auto operation = quota::Rules::parse_observation(listed.field))
+          sorted[{operation->object, operation->operation}] += listed.used;
+      for (const auto& [what, calls] : sorted)
+        json.object([&] {
+          json.field("object", what.first);
+          json.field("operation", what.second);
+          json.field("calls", calls);
+        });
+    });
+  });
+  return body;
+}
+
+LocalReply usage(const Call& call, std::span<const quota::AccountState> states,
+                 std::span<const quota::Ledger::Listed> objects) {
+  return LocalReply{.status = 200,
+                    .reason = Reason::ok,
+                    .fields = "Content-Type: application/json\r\nCache-Control: no-store\r\n" + rate_limit_lines(call),
+                    .body = usage_json(*call.snapshot, call.token->principal, call.charges, states, objects)};
+}
+
+std::string rate_limit_lines(const Call& call, std::span<const std::uint32_t> violated) {
+  const config::Proxy& settings = call.snapshot->settings.proxy;
+  quota::FieldOptions options{.rate_limit = settings.rate_limit_headers != "never",
+                              .legacy = settings.legacy_rate_limit_headers};
+  return quota::rate_limit_field_lines(options, call.snapshot->rate_limit_policy, call.snapshot->rules.rules(),
+                                       call.charges, call.states, violated);
+}
+
+}  // namespace tollgate::flow

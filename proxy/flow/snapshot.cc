@@ -1,0 +1,118 @@
+#include "proxy/flow/snapshot.h"
+
+#include <algorithm>
+
+#include "metering/base/ascii.h"
+#include "metering/base/check.h"
+#include "metering/quota/rate_limit_fields.h"
+#include "metering/quota/record.h"
+
+namespace tollgate::flow {
+namespace {
+
+identity::TokenVerifier make_verifier(const config::Identity& settings,
+                                      std::span<const std::shared_ptr<identity::KeyRing>> key_rings) {
+  CHECK(key_rings.size() == settings.jwt.size(), "one key ring an issuer");
+  std::vector<identity::IssuerRules> issuers;
+  for (std::size_t i = 0; i < settings.jwt.size(); ++i) {
+    const config::JwtIssuer& jwt = settings.jwt[i];
+    issuers.push_back({.issuer = jwt.issuer,
+                       .audience = jwt.audience,
+                       .algorithms = jwt.algorithms,
+                       .keys = key_rings[i],
+                       .leeway = std::chrono::duration_cast<Seconds>(jwt.leeway),
+                       .require_expiry = jwt.require_expiry,
+                       .user_claim = jwt.claims.user,
+                       .tenant_claim = jwt.claims.tenant,
+                       .organization_claim = jwt.claims.organization,
+                       .user_type_claim = jwt.claims.user_type,
+                       .licenses_claim = jwt.claims.licenses});
+  }
+  return identity::TokenVerifier(std::move(issuers), settings.max_token_bytes);
+}
+
+catalogue::Options catalogue_options(const config::Catalogue& settings) {
+  static constexpr std::pair<std::string_view, catalogue::Dialect> kDialects[] = {
+      {"creatio", catalogue::Dialect::creatio},
+      {"zoho", catalogue::Dialect::zoho},
+      {"cherwell", catalogue::Dialect::cherwell},
+      {"rest", catalogue::Dialect::rest}};
+  catalogue::Options options;
+  for (const std::string& name : settings.dialects)
+    for (const auto& [known, dialect] : kDialects)
+      if (name == known) options.dialects.push_back(dialect);
+  return options;
+}
+
+quota::Dimension dimension(std::string_view name) {
+  static constexpr std::pair<std::string_view, quota::Dimension> kNames[] = {
+      {"tenant", quota::Dimension::tenant},   {"organization", quota::Dimension::organization},
+      {"product", quota::Dimension::product}, {"user", quota::Dimension::user},
+      {"object", quota::Dimension::object},   {"operation", quota::Dimension::operation}};
+  for (const auto& [known, value] : kNames)
+    if (name == known) return value;
+  CHECK(false, "the parser lets no other dimension through");
+  return quota::Dimension::user;
+}
+
+std::vector<quota::Rule> make_rules(const std::vector<config::QuotaRule>& settings) {
+  std::vector<quota::Rule> rules;
+  for (const config::QuotaRule& quota : settings) {
+    quota::Rule rule{.name = quota.name,
+                     .limit = quota.limit,
+                     .window = quota.window,
+                     .bucket = quota.bucket.count() > 0 ? quota.bucket : quota::default_bucket(quota.window),
+                     .per = {},
+                     .on = quota.on == "all" ? quota::Scope::all : quota::Scope::licensed,
+                     .applies_to_staff = quota.staff,
+                     .overrides = quota.overrides};
+    for (const std::string& name : quota.per) rule.per.push_back(dimension(name));
+    rules.push_back(std::move(rule));
+  }
+  return rules;
+}
+
+std::string_view without_port(std::string_view host) {
+  if (host.starts_with('[')) return host.substr(0, std::min(host.find(']') + 1, host.size()));
+  return host.substr(0, host.find(':'));
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts) {
+  auto trusted = http::AddressSet::parse(parts.settings.proxy.trusted_proxies);
+  if (!trusted) return std::unexpected(trusted.error());
+  quota::Rules rules(make_rules(parts.settings.quotas), parts.settings.usage_by_object);
+  std::string policy = quota::rate_limit_policy(rules.rules());
+  identity::TokenVerifier verifier = make_verifier(parts.settings.identity, parts.key_rings);
+  catalogue::Classifier classifier(catalogue_options(parts.settings.catalogue), parts.schema);
+  return std::make_shared<const Snapshot>(
+      Snapshot{.settings = std::move(parts.settings),
+               .verifier = std::move(verifier),
+               .key_rings = std::move(parts.key_rings),
+               .directory = std::move(parts.directory),
+               .classifier = std::move(classifier),
+               .policy = licence::Policy(std::make_shared<const licence::Rulebook>(std::move(parts.rulebook))),
+               .rules = std::move(rules),
+               .trusted_proxies = std::move(*trusted),
+               .rate_limit_policy = std::move(policy),
+               .generation = parts.generation});
+}
+
+const config::Route* find_route(const config::Settings& settings, std::string_view host, std::string_view path) {
+  const config::Route* best = nullptr;
+  for (const config::Route& route : settings.routes) {
+    if (!route.host.empty() && !equals_ignore_case(route.host, without_port(host))) continue;
+    std::string_view prefix = route.path_prefix;
+    while (prefix.ends_with('/')) prefix.remove_suffix(1);
+    if (!starts_with_ignore_case(path, prefix)) continue;
+    if (path.size() > prefix.size() && path[prefix.size()] != '/') continue;
+    // A route of this host beats one of any host; among equals the longer prefix wins.
+    if (best == nullptr || std::make_pair(!route.host.empty(), route.path_prefix.size()) >
+                               std::make_pair(!best->host.empty(), best->path_prefix.size()))
+      best = &route;
+  }
+  return best;
+}
+
+}  // namespace tollgate::flow
