@@ -1,0 +1,2 @@
+// Boost.JSON is compiled here, once, in place of linking its library.
+#include <boost/json/src.hpp>
