@@ -5,15 +5,21 @@
 // (config/presets/bpmonline.yaml for bpm'online 7.x / Creatio 8.0), so another system is another file.
 //
 // Decision order (first match ends it), each step with its own Reason:
-//   1 staff: allowed and not metered by these rules
+//   1 staff: allowed; `units` still lists the licensed operations, for quota rules that bind staff too (quota::Rules leaves
+//     staff out of all others)
 //   2 no licence name of the user matches a portal product            -> license_missing
 //   3 no matching product is available with the owned main product   -> product_unavailable
 //   4 object not in a section: passes, not counted (lookups, metadata, basic functions)
 //     section not in the rights of any of the user's products         -> section_not_licensed
 //   5 operation not in rights[section]; delete is never granted       -> operation_not_licensed
 //   6 custom section beyond the explicit list                         -> custom_section_limit
-// A use through $expand, $filter or a join is reported, not enforced: the CRM's own rights apply to it.
+// A use through $expand, $filter or a join is reported, not enforced: the CRM's own rights apply to it. Nor is `execute`
+// of a process that nobody declared; the objects of a declared one count like any other.
 // One denied part denies the whole request: parts of an atomic change set cannot be cut out.
+// Pages, assets, log-in and addresses outside the CRM's APIs (Kind::asset, authentication, foreign) pass without steps
+// 2 and 3, or nobody could log in. Kind::unknown: named objects are enforced, nothing is counted; whether the rest may pass
+// is the caller's switch (catalogue.allow_unknown).
+// System "none": every object of Kind::objects is licensed, nothing is denied, staff counts like anybody.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -29,9 +35,9 @@ namespace tollgate::licence {
 
 // One countable operation: what a quota is charged for. A batch of n operations on licensed objects is n units.
 struct Unit {
-  std::string_view object;      // canonical name; lives as long as the Classification
+  std::string_view object;      // canonical name; lives as long as the Classification and the Policy
   catalogue::Operation operation;
-  std::string_view section;     // lives as long as the Policy
+  std::string_view section;     // "cases", "custom:UsrRealty"; lives as long as the Policy
   std::string_view product;     // portal product that grants it; "" when not applicable
 };
 
@@ -45,8 +51,8 @@ struct ResolvedUse {
 struct Decision {
   Reason reason = Reason::ok;
   std::string detail;           // for the caller when denied: names object, section, product, operation
-  bool metered = false;         // quotas apply to `units`
-  std::vector<Unit> units;
+  bool metered = false;         // allowed, and `units` is not empty
+  std::vector<Unit> units;      // one a part that touches a licensed object; of a denied call too, for its usage fact
 };
 
 class Policy {
@@ -57,8 +63,13 @@ class Policy {
   ResolvedUse resolve(const catalogue::ObjectUse& use) const;
   const Rulebook& rulebook() const { return *rulebook_; }
 
+  // Longest licence name that is looked at; a longer one matches nothing.
+  static constexpr std::size_t kLicenseNameMax = 512;
+
  private:
+  struct Index;  // objects by name, compiled patterns
   std::shared_ptr<const Rulebook> rulebook_;
+  std::shared_ptr<const Index> index_;
 };
 
 }  // namespace tollgate::licence

@@ -7,10 +7,15 @@
 #include <unordered_map>
 #include <vector>
 
+#include "metering/catalogue/classification.h"
+
 namespace tollgate::licence {
 
 // Bit set over catalogue::Operation.
 using Rights = std::uint8_t;
+constexpr Rights right(catalogue::Operation operation) {
+  return static_cast<Rights>(1U << static_cast<unsigned>(operation));
+}
 
 struct Section {
   std::string id;                     // "cases"
@@ -32,8 +37,15 @@ struct Product {
   Rights custom_section_rights = 0;
 };
 
+// What the customer owns and a portal product is available with.
+struct MainProduct {
+  std::string id;                  // "service_enterprise"
+  std::vector<std::string> names;  // as contracts and licences spell it
+};
+
 struct Rulebook {
   std::string system;                  // "bpmonline"; "none": every recognised object is licensed, nothing is denied
+  std::vector<MainProduct> known_main_products;
   std::vector<Section> sections;
   std::vector<Product> products;
   std::vector<std::string> known_objects;                       // spelled canonically, in no section
