@@ -55,6 +55,7 @@ struct Classification {
   Kind kind = Kind::foreign;
   std::vector<ObjectUse> uses;
   bool counted = true;        // false: bound by the licence but free (later chunks of one file upload)
+  bool unsupported_media = false;  // with reject: the body's format or encoding cannot be inspected: answer 415
   std::string reject_detail;  // for reject: what is wrong, for the caller
 };
 

@@ -7,11 +7,16 @@
 //         │  └───> charge ────> Ledger::charge(call.charges) ─> on_charge ─> forward | reply
 //      on_body ──> charge | forward | reply
 //
+// Requests that need no identity (login pages and token endpoints, scripts and pictures of the application) are
+// forwarded without a token: Kind::authentication and Kind::asset.
+//
 // A Next::forward means: send the request to call.route->upstream, add call.response_fields to the reply's head.
 // A Next::reply means: send call.reply. If the upstream never received a forwarded call: Ledger::give_back(call.receipt).
 #pragma once
+#include <optional>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "metering/base/time.h"
 #include "metering/identity/token_cache.h"
@@ -42,11 +47,16 @@ class Gate {
   std::uint64_t token_cache_misses() const { return cache_.misses(); }
 
  private:
-  Next authenticate(Call& call, const http::RequestHead& head, UnixTime now);
-  Next classify(Call& call, const http::RequestHead& head, std::string_view body);
+  // The refusal, or nullopt and call.token is set.
+  std::optional<LocalReply> authenticate(Call& call, const http::RequestHead& head, UnixTime now);
+  Next decide(Call& call, const catalogue::Request& request);
+  Next begin_usage(Call& call);
+  catalogue::Request request_of(const http::RequestHead& head, std::string_view body);
 
   identity::TokenCache cache_;
-  std::uint64_t generation_ = 0;
+  std::uint64_t generation_ = 0, keys_version_ = 0;         // of the snapshot whose tokens are in the cache
+  std::vector<catalogue::HeaderField> headers_;             // scratch of request_of
+  std::vector<quota::CountedOperation> operations_;         // scratch of decide
 };
 
 }  // namespace tollgate::flow

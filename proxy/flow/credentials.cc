@@ -1,0 +1,79 @@
+#include "proxy/flow/credentials.h"
+
+#include <optional>
+
+#include "metering/base/ascii.h"
+
+namespace tollgate::flow {
+namespace {
+
+using identity::TokenRefusal;
+using Found = std::expected<std::optional<std::string_view>, TokenRefusal>;  // nullopt: this source is not there
+
+std::unexpected<TokenRefusal> invalid(std::string detail) {
+  return std::unexpected(TokenRefusal{.reason = Reason::token_invalid, .detail = std::move(detail)});
+}
+
+// RFC 9110 section 5.3: a field that is no list must not occur twice; which one counts is anybody's guess.
+Found in_header(const http::RequestHead& head, std::string_view name) {
+  std::optional<std::string_view> value;
+  for (const http::Field& field : head.fields) {
+    if (!equals_ignore_case(field.name, name)) continue;
+    if (value) return invalid("The credentials were sent more than once.");
+    value = field.value;
+  }
+  if (!value) return std::nullopt;
+  const std::size_t space = value->find(' ');
+  const bool bearer = space != std::string_view::npos && equals_ignore_case(value->substr(0, space), "Bearer");
+  if (bearer) value = trim(value->substr(space + 1));
+  // Another scheme (Basic, Negotiate, ...), or Authorization without any.
+  else if (equals_ignore_case(name, "Authorization")) {
+    if (equals_ignore_case(*value, "Bearer")) return invalid("The Authorization field holds no token.");
+    return std::nullopt;
+  }
+  if (value->empty()) return invalid("The credentials are empty.");
+  if (value->find_first_of(" \t,") != std::string_view::npos) return invalid("The credentials are not one token.");
+  return value;
+}
+
+// RFC 6265 section 4.2.1: name=value pairs separated by semicolons. Two cookies of one name with different values
+// leave open which one the CRM would believe.
+Found in_cookie(const http::RequestHead& head, std::string_view name) {
+  std::optional<std::string_view> value;
+  for (const http::Field& field : head.fields) {
+    if (!equals_ignore_case(field.name, "Cookie")) continue;
+    std::string_view rest = field.value;
+    while (!rest.empty()) {
+      std::string_view pair = rest.substr(0, rest.find(';'));
+      rest.remove_prefix(std::min(pair.size() + 1, rest.size()));
+      pair = trim(pair);
+      std::size_t equals = pair.find('=');
+      if (equals == std::string_view::npos || trim(pair.substr(0, equals)) != name) continue;
+      std::string_view found = trim(pair.substr(equals + 1));
+      if (found.size() >= 2 && found.front() == '"' && found.back() == '"') found = found.substr(1, found.size() - 2);
+      if (value && *value != found) return invalid("The token cookie was sent more than once.");
+      value = found;
+    }
+  }
+  if (value && value->empty()) return std::nullopt;
+  return value;
+}
+
+}  // namespace
+
+std::expected<std::string_view, TokenRefusal> find_token(const config::Identity& settings,
+                                                         const http::RequestHead& head) {
+  auto look = [&](const config::Identity::Source& source) {
+    return source.cookie.empty() ? in_header(head, source.header) : in_cookie(head, source.cookie);
+  };
+  static const std::vector<config::Identity::Source> kDefault = {{.header = "Authorization", .cookie = ""}};
+  for (const auto& source : settings.sources.empty() ? kDefault : settings.sources) {
+    Found found = look(source);
+    if (!found) return std::unexpected(found.error());
+    if (*found) return **found;
+  }
+  return std::unexpected(TokenRefusal{.reason = Reason::token_missing,
+                                      .detail = "Send an access token: Authorization: Bearer <token>."});
+}
+
+}  // namespace tollgate::flow
