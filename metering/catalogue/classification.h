@@ -9,6 +9,7 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace tollgate::catalogue {
@@ -57,6 +58,8 @@ struct Classification {
   bool counted = true;        // false: bound by the licence but free (later chunks of one file upload)
   bool unsupported_media = false;  // with reject: the body's format or encoding cannot be inspected: answer 415
   std::string reject_detail;  // for reject: what is wrong, for the caller
+  // Only with reject: the body is in a format or coding that cannot be inspected; answer 415 instead of 400.
+  bool unsupported_media = false;
 };
 
 }  // namespace tollgate::catalogue

@@ -37,6 +37,9 @@ enum class Dialect : std::uint8_t { creatio, zoho, cherwell, rest };
 
 struct Options {
   std::vector<Dialect> dialects;  // tried in order; the first that knows the address decides
+  // A batch with more operations is rejected. Creatio itself stops at 100 (academy, data_services/odata); every
+  // operation up to this bound is reported and counted, so the bound only protects memory.
+  std::size_t batch_parts_max = 1000;
 };
 
 class Classifier {
