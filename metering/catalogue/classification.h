@@ -56,7 +56,6 @@ struct Classification {
   Kind kind = Kind::foreign;
   std::vector<ObjectUse> uses;
   bool counted = true;        // false: bound by the licence but free (later chunks of one file upload)
-  bool unsupported_media = false;  // with reject: the body's format or encoding cannot be inspected: answer 415
   std::string reject_detail;  // for reject: what is wrong, for the caller
   // Only with reject: the body is in a format or coding that cannot be inspected; answer 415 instead of 400.
   bool unsupported_media = false;
