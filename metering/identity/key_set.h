@@ -83,7 +83,8 @@ class KeySet {
   const std::vector<std::string>& notes() const { return notes_; }
 
  private:
-  friend class KeySetBuilder;
+  // Takes the key, or a note that starts with `label` ("key 2 (kid 2026-11)") and says why not.
+  void add(Result<Key> key, std::string_view label);
   std::vector<Key> keys_;
   std::vector<std::string> notes_;
 };
