@@ -1,0 +1,273 @@
+#!/usr/bin/env python3
+"""Every test there is, with counts. Called by ./dev test, which has installed what is needed.
+
+    run_all.py [PART...]     parts: lint unit asan tsan integration integration-asan integration-tsan helm image bench
+
+One line a program while it runs, the failures again at the end, and as the last line exactly "N passed, N failed".
+Exit 0 only when nothing failed and something passed.
+"""
+import argparse
+import glob
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILD = os.path.join(ROOT, "build")
+STARTED = time.monotonic()
+PARTS = ["lint", "unit", "integration", "helm", "image", "bench", "asan", "integration-asan", "tsan", "integration-tsan"]
+# A sanitizer that finds something ends the program with this code, so that it is not taken for a test's own failure.
+SANITIZER_ENV = {
+    "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=99:detect_stack_use_after_return=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=99",
+    "TSAN_OPTIONS": "halt_on_error=0:exitcode=99:second_deadlock_stack=1:history_size=4",
+}
+
+
+class Tally:
+    def __init__(self):
+        self.passed = 0
+        self.failed = 0
+        self.failures = []  # "part program: what"
+
+    def add(self, what, passed, failures, seconds):
+        self.passed += passed
+        self.failed += len(failures)
+        self.failures += [f"{what}: {failure}" for failure in failures]
+        mark = "ok" if not failures else "FAILED"
+        print(f"[{time.monotonic() - STARTED:6.1f} s] {what}: {passed} passed, {len(failures)} failed ({seconds:.1f} s) {mark}",
+              flush=True)
+
+
+def announce(text):
+    print(f"[{time.monotonic() - STARTED:6.1f} s] {text}", flush=True)
+
+
+def run(command, timeout, env=None, cwd=ROOT):
+    """(exit code, output); a command that does not end in time is killed with its children and counts as code 124."""
+    process = subprocess.Popen(command, cwd=cwd, env={**os.environ, **(env or {})}, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        output, _ = process.communicate(timeout=timeout)
+        return process.returncode, output.decode("utf-8", "replace")
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        output, _ = process.communicate()
+        return 124, output.decode("utf-8", "replace") + f"\nkilled after {timeout} s"
+
+
+def one_check(tally, what, command, timeout=300, env=None, cwd=ROOT):
+    """A command that is one test: it passes with exit code 0."""
+    started = time.monotonic()
+    code, output = run(command, timeout, env, cwd)
+    if code != 0:
+        print(output[-4000:])
+    tally.add(what, int(code == 0), [] if code == 0 else [f"exit code {code}"], time.monotonic() - started)
+    return code == 0
+
+
+def compile_preset(tally, preset, targets=()):
+    announce(f"building {preset}")
+    started = time.monotonic()
+    if not os.path.exists(os.path.join(BUILD, preset, "build.ninja")):
+        code, output = run(["cmake", "--preset", preset], 300)
+        if code != 0:
+            print(output[-4000:])
+            tally.add(f"configure {preset}", 0, [f"exit code {code}"], time.monotonic() - started)
+            return False
+    code, output = run(["ninja", "-C", os.path.join(BUILD, preset), *targets], 3600)
+    if code != 0:
+        print(output[-8000:])
+        tally.add(f"build {preset}", 0, [f"exit code {code}"], time.monotonic() - started)
+        return False
+    announce(f"built {preset} in {time.monotonic() - started:.0f} s")
+    return True
+
+
+def gtest_program(tally, preset, program, prefix):
+    """Runs one GoogleTest program and counts its cases from its own report."""
+    name = os.path.basename(program)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="tg_") as scratch:
+        report = os.path.join(scratch, "report.json")
+        env = {**SANITIZER_ENV, "TMPDIR": scratch, "TOLLGATE_BINARY": os.path.join(BUILD, preset, "tollgate")}
+        code, output = run([*prefix, program, f"--gtest_output=json:{report}", "--gtest_brief=1"], 900, env, scratch)
+        passed, failures = 0, []
+        try:
+            with open(report, encoding="utf-8") as file:
+                for suite in json.load(file)["testsuites"]:
+                    for case in suite["testsuite"]:
+                        if case.get("result") == "SKIPPED" or case.get("status") == "NOTRUN":
+                            continue
+                        if case.get("failures"):
+                            failures.append(f"{suite['name']}.{case['name']}")
+                        else:
+                            passed += 1
+        except (OSError, ValueError, KeyError):
+            failures.append(f"ended without a report, exit code {code}")
+    if code != 0 and not failures:
+        failures.append(f"exit code {code} (99: a sanitizer complained)")
+    if failures:
+        print(output[-8000:])
+    tally.add(f"{preset} {name}", passed, failures, time.monotonic() - started)
+
+
+def unit_programs(tally, preset, prefix=()):
+    if not compile_preset(tally, preset):
+        return
+    folder = os.path.join(BUILD, preset)
+    known = []
+    for directory in (folder, os.path.join(folder, "tests")):
+        known += [p for p in sorted(glob.glob(os.path.join(directory, "test_*"))) if os.access(p, os.X_OK) and os.path.isfile(p)]
+    listed = registered_tests(folder)
+    for program in known:
+        if os.path.basename(program)[len("test_"):] in listed:  # not a left-over of an older tree
+            gtest_program(tally, preset, program, prefix)
+    for name, command in listed.items():
+        if name.startswith("fuzz_"):
+            one_check(tally, f"{preset} corpus {name}", [*prefix, *command], 600, SANITIZER_ENV)
+    if not known:
+        tally.add(f"{preset} unit programs", 0, ["none were built"], 0)
+
+
+def registered_tests(folder):
+    """name -> command of what CMake registered with add_test."""
+    _, output = run(["ctest", "--test-dir", folder, "--show-only=json-v1"], 60)
+    start = output.find("{")
+    return {test["name"]: test["command"] for test in json.loads(output[start:])["tests"] if "command" in test}
+
+
+def pytest_folder(tally, what, folder, env, extra=(), timeout=1500, prefix=()):
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="tg_") as scratch:
+        report = os.path.join(scratch, "report.xml")
+        code, output = run([*prefix, "/usr/bin/python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *extra,
+                            os.path.join(ROOT, folder)], timeout, {"PYTHONDONTWRITEBYTECODE": "1", **env})
+        passed, failures = 0, []
+        try:
+            for case in xml.etree.ElementTree.parse(report).iter("testcase"):
+                if case.find("failure") is not None or case.find("error") is not None:
+                    failures.append(f"{case.get('classname')}.{case.get('name')}")
+                elif case.find("skipped") is None:
+                    passed += 1
+        except (OSError, xml.etree.ElementTree.ParseError):
+            failures.append(f"ended without a report, exit code {code}")
+    if failures or code not in (0, 5):
+        print(output[-20000:])
+        failures = failures or [f"exit code {code}"]
+    tally.add(what, passed, failures, time.monotonic() - started)
+
+
+def tsan_prefix():
+    """GCC 12's thread sanitizer dislikes wide address-space randomisation."""
+    code, _ = run(["setarch", os.uname().machine, "-R", "true"], 10)
+    return ["setarch", os.uname().machine, "-R"] if code == 0 else []
+
+
+# ---- the parts
+
+
+def part_lint(tally):
+    for script in ["dev", ".ci/run"]:
+        one_check(tally, f"shellcheck {script}", ["shellcheck", script])
+    for source in sorted(glob.glob(os.path.join(ROOT, "tests/**/*.py"), recursive=True) + glob.glob(os.path.join(ROOT, "bench/**/*.py"), recursive=True)):
+        if "node_modules" in source:
+            continue
+        one_check(tally, f"python {os.path.relpath(source, ROOT)}",
+                  ["/usr/bin/python3", "-c", "import ast,sys; ast.parse(open(sys.argv[1], encoding='utf-8').read(), sys.argv[1])", source])
+
+
+def part_unit(tally):
+    unit_programs(tally, "release")
+    tollgate = os.path.join(BUILD, "release", "tollgate")
+    if os.path.exists(tollgate):
+        tests = registered_tests(os.path.join(BUILD, "release"))
+        if not any("example" in name for name in tests):
+            one_check(tally, "tollgate version", [tollgate, "version"])
+
+
+def part_asan(tally):
+    unit_programs(tally, "asan")
+
+
+def part_tsan(tally):
+    unit_programs(tally, "tsan", tsan_prefix())
+
+
+def integration(tally, preset, extra=(), prefix=()):
+    if not compile_preset(tally, preset, ["tollgate", "standin_crm"]):
+        return
+    env = {**SANITIZER_ENV, "TOLLGATE_BINARY": os.path.join(BUILD, preset, "tollgate"), "TOLLGATE_FLAVOUR": preset,
+           "STANDIN_BINARY": os.path.join(BUILD, preset, "standin_crm") if preset == "release" else standin_release(preset)}
+    pytest_folder(tally, f"integration {preset}", "tests/integration", env, extra, prefix=prefix)
+
+
+def standin_release(preset):
+    release = os.path.join(BUILD, "release", "standin_crm")
+    return release if os.path.exists(release) else os.path.join(BUILD, preset, "standin_crm")
+
+
+def part_integration(tally):
+    integration(tally, "release")
+
+
+def part_integration_asan(tally):
+    integration(tally, "asan", ["-m", "not slow"])
+
+
+def part_integration_tsan(tally):
+    integration(tally, "tsan", ["-m", "not slow"], tsan_prefix())
+
+
+def part_helm(tally):
+    if not compile_preset(tally, "release", ["tollgate"]):
+        return
+    pytest_folder(tally, "helm chart", "tests/helm", {"TOLLGATE_BINARY": os.path.join(BUILD, "release", "tollgate")})
+
+
+def part_image(tally):
+    pytest_folder(tally, "container image", "tests/image", {})
+
+
+def part_bench(tally):
+    if not compile_preset(tally, "release"):
+        return
+    micro = os.path.join(BUILD, "release", "bench_micro")
+    if os.path.exists(micro):
+        one_check(tally, "bench micro, tiny", [micro, "--benchmark_min_time=0.001"], 300)
+    one_check(tally, "bench compare, tiny", ["/usr/bin/python3", "bench/compare/compare.py", "--tiny", "--tollgate",
+                                             os.path.join(BUILD, "release", "tollgate")], 180)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Runs the tests and counts them.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=" ".join(PARTS) + " (default: all)")
+    chosen = parser.parse_args().parts or PARTS
+    unknown = [part for part in chosen if part not in PARTS]
+    if unknown:
+        parser.error(f"unknown part {unknown[0]}; there are: {' '.join(PARTS)}")
+    tally = Tally()
+    for part in chosen:
+        announce(f"part {part}")
+        try:
+            globals()["part_" + part.replace("-", "_")](tally)
+        except Exception as error:  # a broken part must not hide the others
+            tally.add(part, 0, [f"{type(error).__name__}: {error}"], 0)
+    if tally.failures:
+        print("\nfailed:")
+        for failure in tally.failures:
+            print("  " + re.sub(r"\s+", " ", failure))
+    print(f"\n{tally.passed} passed, {tally.failed} failed")
+    sys.exit(0 if tally.failed == 0 and tally.passed > 0 else 1)
+
+
+if __name__ == "__main__":
+    if shutil.which("ninja") is None:
+        sys.exit("run ./dev test, which installs what is needed")
+    main()
