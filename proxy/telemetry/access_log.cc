@@ -1,0 +1,226 @@
+#include "proxy/telemetry/access_log.h"
+
+#include <fcntl.h>
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <condition_variable>
+#include <cstring>
+#include <mutex>
+#include <thread>
+
+#include "metering/base/json_text.h"
+
+namespace tollgate::telemetry {
+namespace {
+
+constexpr Milliseconds kFlushInterval{200};
+constexpr std::size_t kFlushBytes = 256 * 1024;
+
+double seconds(Duration duration) {  // microseconds are enough and keep lines short
+  return static_cast<double>(std::chrono::duration_cast<std::chrono::microseconds>(duration).count()) / 1e6;
+}
+
+std::string rfc3339(UnixTime time) {
+  auto whole = static_cast<std::time_t>(unix_seconds(time));
+  auto millis = std::chrono::duration_cast<Milliseconds>(time.time_since_epoch() - Seconds(whole)).count();
+  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z", fmt::gmtime(whole), millis);
+}
+
+int open_log(const std::string& path) {
+  if (path == "-") return dup(STDOUT_FILENO);
+  return ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+}
+
+}  // namespace
+
+void append_access_line(std::string& out, const usage::Fact& fact) {
+  JsonWriter json(out);
+  json.object([&] {
+    json.field("time", rfc3339(fact.time));
+    json.field("request_id", fact.request_id);
+    json.field("client", fact.client_address);
+    json.field("user", fact.user);
+    if (!fact.tenant.empty()) json.field("tenant", fact.tenant);
+    json.field("organization", fact.organization);
+    if (fact.staff) json.field("staff", true);
+    json.field("method", fact.method);
+    json.field("path", fact.path);
+    json.field("kind", fact.kind);
+    json.field_array("objects", [&] {
+      for (const usage::CountedOperation& operation : fact.operations)
+        json.object([&] {
+          json.field("object", operation.object);
+          json.field("operation", operation.operation);
+          if (!operation.section.empty()) json.field("section", operation.section);
+          if (!operation.product.empty()) json.field("product", operation.product);
+        });
+    });
+    json.field("units", fact.units);
+    json.field("reason", code(fact.reason));
+    if (fact.degraded) json.field("degraded", true);
+    json.field("status", fact.status);
+    json.field("bytes_in", fact.bytes_in);
+    json.field("bytes_out", fact.bytes_out);
+    json.field("seconds", seconds(fact.total));
+    json.field("own_seconds", seconds(std::max(fact.total - fact.upstream, Duration(0))));
+    json.field("upstream_seconds", seconds(fact.upstream));
+    json.field("store_seconds", seconds(fact.store));
+    json.field("upstream", fact.upstream_server);
+    if (fact.attempts > 1) json.field("attempts", fact.attempts);
+  });
+  out.push_back('\n');
+}
+
+struct AccessLog::Impl {
+  struct Buffer {
+    std::mutex mutex;  // held for an append or a swap: never across a write
+    std::string lines;
+    std::uint64_t dropped = 0;
+  };
+
+  std::string path;
+  std::mutex mutex;
+  std::condition_variable wake, written;
+  std::vector<std::shared_ptr<Buffer>> buffers;
+  int fd = -1;
+  bool stop = false;
+  std::uint64_t flush_wanted = 0, flush_done = 0;
+  std::atomic<std::uint64_t> write_errors{0};
+  std::thread writer;
+
+  void write_all(std::string_view text) {
+    while (!text.empty()) {
+      ssize_t n = ::write(fd, text.data(), text.size());
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) {  // disk full or pipe closed: these lines are lost, calls go on
+        write_errors.fetch_add(1, std::memory_order_relaxed);
+        return;
+      }
+      text.remove_prefix(static_cast<std::size_t>(n));
+    }
+  }
+
+  void run() {
+    std::unique_lock lock(mutex);
+    std::string batch;
+    for (;;) {
+      wake.wait_for(lock, kFlushInterval, [&] { return stop || flush_wanted != flush_done; });
+      const bool last = stop;
+      const std::uint64_t serving = flush_wanted;
+      for (std::size_t i = 0; i < buffers.size(); ++i) {  // by index: a new worker may be added while we write
+        auto buffer = buffers[i];
+        batch.clear();
+        {
+          std::lock_guard guard(buffer->mutex);
+          std::swap(batch, buffer->lines);
+        }
+        lock.unlock();
+        write_all(batch);
+        lock.lock();
+      }
+      flush_done = serving;
+      written.notify_all();
+      if (last) return;
+    }
+  }
+};
+
+namespace {
+
+class LineSink final : public usage::FactSink {
+ public:
+  using Append = std::function<void(const usage::Fact&)>;
+  explicit LineSink(Append append) : append_(std::move(append)) {}
+  void record(const usage::Fact& fact) override { append_(fact); }
+
+ private:
+  Append append_;
+};
+
+}  // namespace
+
+AccessLog::AccessLog(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {
+  impl_->writer = std::thread([this] { impl_->run(); });
+}
+
+Result<std::unique_ptr<AccessLog>> AccessLog::open(const std::string& path) {
+  auto impl = std::make_unique<Impl>();
+  impl->path = path;
+  impl->fd = open_log(path);
+  if (impl->fd < 0)
+    return fail(Origin::config, fmt::format("access_log.file: cannot open {} for writing: {}", path, std::strerror(errno)));
+  return std::unique_ptr<AccessLog>(new AccessLog(std::move(impl)));
+}
+
+AccessLog::~AccessLog() {
+  {
+    std::lock_guard lock(impl_->mutex);
+    impl_->stop = true;
+  }
+  impl_->wake.notify_all();
+  impl_->writer.join();
+  ::close(impl_->fd);
+}
+
+std::unique_ptr<usage::FactSink> AccessLog::worker_sink() {
+  auto buffer = std::make_shared<Impl::Buffer>();
+  {
+    std::lock_guard lock(impl_->mutex);
+    impl_->buffers.push_back(buffer);
+  }
+  return std::make_unique<LineSink>([impl = impl_.get(), buffer](const usage::Fact& fact) {
+    bool full;
+    {
+      std::lock_guard guard(buffer->mutex);
+      if (buffer->lines.size() > kBufferMax) {
+        ++buffer->dropped;
+        return;
+      }
+      const bool was_below = buffer->lines.size() < kFlushBytes;
+      append_access_line(buffer->lines, fact);
+      full = was_below && buffer->lines.size() >= kFlushBytes;
+    }
+    if (full) {
+      std::lock_guard lock(impl->mutex);
+      ++impl->flush_wanted;
+      impl->wake.notify_one();
+    }
+  });
+}
+
+Result<void> AccessLog::reopen() {
+  int fresh = open_log(impl_->path);
+  if (fresh < 0)
+    return fail(Origin::config, fmt::format("cannot reopen {}: {}", impl_->path, std::strerror(errno)));
+  flush();  // what was recorded before belongs into the old file
+  std::lock_guard lock(impl_->mutex);
+  // The writer may be in write() with the old number: give the number the new file instead of closing it.
+  dup3(fresh, impl_->fd, O_CLOEXEC);
+  ::close(fresh);
+  return {};
+}
+
+void AccessLog::flush() {
+  std::unique_lock lock(impl_->mutex);
+  const std::uint64_t mine = ++impl_->flush_wanted;
+  impl_->wake.notify_one();
+  impl_->written.wait(lock, [&] { return impl_->flush_done >= mine; });
+}
+
+std::uint64_t AccessLog::dropped_lines() const {
+  std::lock_guard lock(impl_->mutex);
+  std::uint64_t total = 0;
+  for (const auto& buffer : impl_->buffers) {
+    std::lock_guard guard(buffer->mutex);
+    total += buffer->dropped;
+  }
+  return total;
+}
+
+std::uint64_t AccessLog::write_errors() const { return impl_->write_errors.load(std::memory_order_relaxed); }
+
+}  // namespace tollgate::telemetry
