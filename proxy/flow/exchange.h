@@ -37,6 +37,7 @@
 #include "metering/usage/fact.h"
 #include "proxy/flow/call.h"
 #include "proxy/flow/gate.h"
+#include "proxy/http/body_decoder.h"
 #include "proxy/http/message.h"
 
 namespace tollgate::flow {
@@ -69,6 +70,8 @@ class ExchangePort {
   virtual ~ExchangePort() = default;
   virtual MonotonicTime now() = 0;
   virtual UnixTime unix_now() = 0;
+  virtual std::string_view date() = 0;  // the Date field for now (http/date.h)
+  virtual bool draining() = 0;          // the proxy is about to stop: replies close the connection
 
   virtual void client_write(std::string_view bytes) = 0;
   virtual std::size_t client_backlog() const = 0;  // bytes written and not yet taken by the socket
@@ -82,12 +85,13 @@ class ExchangePort {
     bool reused = false;
   };
   virtual bool upstream_acquire(const config::Route& route, bool fresh, bool replayable, Upstream& upstream) = 0;
-  virtual void upstream_expect(std::string_view method) = 0;  // a reply to this method follows
+  virtual void upstream_expect(std::string_view method, bool upgrade) = 0;  // what the reply will answer
   virtual void upstream_write(std::string_view bytes) = 0;
   virtual std::size_t upstream_backlog() const = 0;
   virtual void upstream_read(bool wanted) = 0;
   virtual void upstream_end_writing() = 0;
-  virtual void upstream_release(bool reusable) = 0;  // also gives up an acquisition under way
+  // Gives the connection back; also gives up an acquisition under way. Not called after on_upstream_failed.
+  virtual void upstream_release(bool reusable) = 0;
 
   virtual void charge(std::vector<quota::AccountCharge> charges) = 0;  // -> on_charge
   virtual void read_usage(const Call& call) = 0;                       // -> on_usage
@@ -104,7 +108,6 @@ struct Arrival {
   std::shared_ptr<const Snapshot> snapshot;
   std::string_view peer_address;  // of the socket: "203.0.113.9", "2001:db8::1"
   bool tls = false;
-  bool draining = false;          // the proxy is about to stop: the reply closes the connection
   bool overloaded = false;        // beyond the cap of connections: answered with 503
   std::string_view new_request_id;  // used when the client sent none that is well formed
 };
@@ -122,7 +125,7 @@ class Exchange {
   // The head was refused (400, 414, 431, 501), or did not arrive in time (408).
   void on_request_refused(const Arrival& arrival, const http::ParseFailure& failure);
   void on_request_body(std::string_view payload);            // decoded; in a tunnel: raw
-  void on_request_end(std::string_view trailer_lines);       // field lines with CRLF; in a tunnel: the client's FIN
+  void on_request_end(const std::vector<http::TrailerField>& trailers);  // in a tunnel: the client's FIN
   void on_request_body_refused(const http::ParseFailure& failure);
   void on_client_writable();                                 // the backlog shrank
   void on_client_gone();                                     // reset, write failed, or stalled for too long
@@ -135,7 +138,7 @@ class Exchange {
   void on_upstream_ready(const ExchangePort::Upstream& upstream);
   void on_upstream_head(const http::ResponseHead& head);     // 1xx too
   void on_upstream_body(std::string_view payload);           // decoded; in a tunnel: raw
-  void on_upstream_end(std::string_view trailer_lines, bool reusable);  // in a tunnel: the upstream's FIN
+  void on_upstream_end(const std::vector<http::TrailerField>& trailers, bool reusable);  // tunnel: upstream's FIN
   void on_upstream_failed(UpstreamFailure failure);
   void on_upstream_writable();                               // the backlog shrank
 
@@ -153,24 +156,27 @@ class Exchange {
   bool request_complete() const { return request_ == Request::complete; }
 
  private:
-  enum class Request : std::uint8_t { waiting, buffering, streaming, discarding, complete };
+  enum class Request : std::uint8_t { waiting, buffering, streaming, discarding, abandoned, complete };
   enum class Reply : std::uint8_t { deciding, acquiring, forwarding, replying, tunnel, flushing, over };
 
-  void begin(const Arrival& arrival);
+  void begin(const Arrival& arrival, const http::RequestHead* head);
+  void choose_request_id(const Arrival& arrival);
   void act(Next next);
   void start_body_buffer();
   void forward();
   void acquire(bool fresh);
-  void send_request(const ExchangePort::Upstream& upstream);
-  void stream_request();
+  void append_upstream_head();
+  void send_request();
+  void send_buffered_body();
+  void resume_client();
   void write_request_payload(std::string_view payload);
-  void request_sent();
   void forward_informational(const http::ResponseHead& head);
   void start_tunnel(const http::ResponseHead& head);
-  void finish_reply(bool upstream_reusable);
+  void tunnel_end_seen();
   bool retry(UpstreamFailure failure);
   void fail(Reason reason, std::string_view detail);
   void cut_short(Reason reason);
+  void settle_request_for_local_reply();
   void send_local_reply();
   void settle_if_flushed();
   void release_upstream(bool reusable);
@@ -179,7 +185,8 @@ class Exchange {
   void end(ClientEnd end);
   void record();
   bool replayable() const;
-  bool head_request() const { return head_ != nullptr && head_->method == "HEAD"; }
+  bool body_buffered() const { return request_ == Request::complete && buffered_; }
+  std::uint8_t client_version() const { return head_ == nullptr ? 1 : head_->minor_version; }
   const config::Settings& settings() const { return call_.snapshot->settings; }
 
   ExchangePort& port_;
@@ -188,16 +195,20 @@ class Exchange {
   Call call_;
   const config::Upstream* upstream_config_ = nullptr;
   std::string body_;           // buffered for inspection
-  std::string trailer_lines_;  // of a buffered body
+  std::vector<http::TrailerField> trailers_;  // of a buffered body
   std::string scratch_;        // heads under construction; its memory is kept from one exchange to the next
+  std::vector<usage::CountedOperation> operations_;  // for the fact; memory kept
   std::string upstream_server_;
   std::string peer_address_;
+  std::string forwarded_host_;
 
   Request request_ = Request::waiting;
   Reply reply_ = Reply::over;
   ClientEnd client_end_ = ClientEnd::keep;
-  bool tls_ = false;
+  bool https_ = false;             // of the client's own connection
+  bool trusted_peer_ = false;
   bool keep_alive_ = false;        // the client connection goes on afterwards
+  bool buffered_ = false;          // body_ holds the body
   bool store_pending_ = false;
   bool client_lost_ = false;
   bool upstream_held_ = false;     // a connection, or an acquisition under way
@@ -211,14 +222,13 @@ class Exchange {
   bool reply_chunked_ = false;
   bool client_paused_ = false, upstream_paused_ = false;
   bool client_finished_ = false, upstream_finished_ = false;  // tunnel: FIN seen
-  bool upstream_timer_on_ = false;
-  bool given_back_ = false;
   std::uint32_t retries_ = 0;
   std::uint32_t attempts_ = 0;
+  std::uint32_t informational_ = 0;
   int status_ = 0;
   std::uint64_t bytes_in_ = 0, bytes_out_ = 0, discarded_ = 0;
   UnixTime arrived_unix_{};
-  MonotonicTime arrived_{}, charge_started_{}, upstream_started_{};
+  MonotonicTime arrived_{}, store_asked_{}, upstream_started_{};
   Duration store_time_{0}, upstream_time_{0};
 };
 

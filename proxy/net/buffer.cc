@@ -1,0 +1,50 @@
+#include "proxy/net/buffer.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "metering/base/check.h"
+
+namespace tollgate::net {
+
+void Buffer::append(std::string_view bytes) {
+  if (bytes.empty()) return;
+  if (room() < bytes.size()) reserve_room(bytes.size());
+  std::memcpy(memory_.get() + end_, bytes.data(), bytes.size());
+  end_ += bytes.size();
+}
+
+void Buffer::consume(std::size_t count) {
+  CHECK(count <= size(), "consumes what is there");
+  begin_ += count;
+  if (begin_ == end_) clear();
+}
+
+char* Buffer::prepare(std::size_t least) {
+  if (room() < least) reserve_room(least);
+  return memory_.get() + end_;
+}
+
+void Buffer::release() {
+  memory_.reset();
+  capacity_ = begin_ = end_ = 0;
+}
+
+void Buffer::reserve_room(std::size_t count) {
+  const std::size_t content = size();
+  // Moving the content to the front is only cheap while it is small against what has been consumed.
+  if (capacity_ >= content + count && begin_ >= content) {
+    std::memmove(memory_.get(), memory_.get() + begin_, content);
+  } else {
+    std::size_t wanted = std::max(kBlock, capacity_);
+    while (wanted < content + count) wanted *= 2;
+    auto bigger = std::make_unique_for_overwrite<char[]>(wanted);
+    if (content > 0) std::memcpy(bigger.get(), memory_.get() + begin_, content);
+    memory_ = std::move(bigger);
+    capacity_ = wanted;
+  }
+  begin_ = 0;
+  end_ = content;
+}
+
+}  // namespace tollgate::net

@@ -1,0 +1,90 @@
+// One thread's libevent base with what every edge needs around it: tasks from other threads, one timer queue, work
+// put off to the next turn, and a clock.
+//
+// File descriptors are watched with one persistent, edge-triggered event each (Watch): no epoll_ctl per request.
+//
+// Threads: post() and stop() from any; all else on the thread that calls run(). libevent's own locking is not used.
+#pragma once
+#include <sys/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "metering/base/time.h"
+#include "proxy/net/timer_queue.h"
+
+struct event;
+struct event_base;
+
+namespace tollgate::net {
+
+class EventLoop {
+ public:
+  EventLoop();
+  ~EventLoop();
+  EventLoop(const EventLoop&) = delete;
+  EventLoop& operator=(const EventLoop&) = delete;
+
+  event_base* base() { return base_; }
+  void run();   // until stop()
+  void stop();  // any thread
+  void post(std::function<void()> task);  // any thread; runs in the order of posting
+
+  MonotonicTime now() const;
+  UnixTime unix_now() const;
+
+  void set(LoopTimer& timer, MonotonicTime when);
+  void set(LoopTimer& timer, Milliseconds after) { set(timer, now() + after); }
+  void clear(LoopTimer& timer) { timers_.clear(timer); }
+
+  // In the next turn of the loop, after other events had their chance.
+  void defer(std::function<void()> task);
+
+  // 64 KiB to read into; whoever reads uses the bytes up before anybody else reads. Content does not last.
+  static constexpr std::size_t kScratch = 64 * 1024;
+  char* scratch() { return scratch_.get(); }
+
+ private:
+  static void on_wake(int, short, void* self);
+  static void on_timer(int, short, void* self);
+  static void on_deferred(int, short, void* self);
+  void arm();
+
+  event_base* base_ = nullptr;
+  int wake_fd_ = -1;
+  event* wake_event_ = nullptr;
+  event* timer_event_ = nullptr;
+  event* deferred_event_ = nullptr;
+  TimerQueue timers_;
+  MonotonicTime armed_for_ = MonotonicTime::max();
+  std::vector<std::function<void()>> deferred_;
+  std::unique_ptr<char[]> scratch_;
+  std::mutex mutex_;
+  std::vector<std::function<void()>> posted_;  // guarded by mutex_
+  bool stopping_ = false;                      // guarded by mutex_
+};
+
+// Watches one descriptor for everything, edge-triggered. `ready` gets EV_READ, EV_WRITE and EV_CLOSED bits.
+// Unwatch before the descriptor is closed.
+class Watch {
+ public:
+  Watch() = default;
+  ~Watch() { stop(); }
+  Watch(const Watch&) = delete;
+  Watch& operator=(const Watch&) = delete;
+
+  void start(EventLoop& loop, int fd, void* owner, void (*ready)(void* owner, short what));
+  void stop();
+  bool active() const { return event_ != nullptr; }
+
+ private:
+  static void on_event(int, short what, void* self);
+  event* event_ = nullptr;
+  void* owner_ = nullptr;
+  void (*ready_)(void*, short) = nullptr;
+};
+
+}  // namespace tollgate::net
