@@ -55,9 +55,9 @@ class AddressSet {
 };
 
 struct ClientInfo {
-  std::string address;         // canonical text; the peer's as given if it is no IP address (unix socket)
+  std::string address{};         // canonical text; the peer's as given if it is no IP address (unix socket)
   bool https = false;          // the client's own connection
-  std::string host;            // the name the client asked for: a trusted X-Forwarded-Host, else the authority
+  std::string host{};            // the name the client asked for: a trusted X-Forwarded-Host, else the authority
   bool trusted_peer = false;   // the peer may speak for others: RequestForwarding::trusted_peer
 };
 

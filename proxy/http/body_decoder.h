@@ -42,7 +42,7 @@ class BodyDecoder {
  public:
   struct Step {
     std::size_t consumed = 0;
-    std::string_view payload;  // inside `bytes`, valid as long as they stay in place
+    std::string_view payload{};  // inside `bytes`, valid as long as they stay in place
     bool done = false;
     bool failed = false;
   };

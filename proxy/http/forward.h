@@ -35,18 +35,18 @@ namespace tollgate::http {
 struct RequestForwarding {
   Framing framing = Framing::none;    // none, length or chunked: how the body will be sent
   std::uint64_t content_length = 0;   // for length
-  std::string_view request_id;        // X-Request-Id; "" keeps none
-  std::string_view peer_address;      // the socket's peer, appended to X-Forwarded-For; "" is written as `unknown`
+  std::string_view request_id{};        // X-Request-Id; "" keeps none
+  std::string_view peer_address{};      // the socket's peer, appended to X-Forwarded-For; "" is written as `unknown`
   bool trusted_peer = false;          // keep the peer's X-Forwarded-For and Forwarded in front of it
   bool https = false;                 // X-Forwarded-Proto: ClientInfo::https
-  std::string_view forwarded_host;    // X-Forwarded-Host: ClientInfo::host; "" takes the head's authority
-  std::string_view default_host;      // Host when the request (HTTP/1.0) named none: the upstream's authority
-  std::span<const std::string_view> drop_fields;  // further field names to leave out, any case (e.g. "authorization")
-  std::string_view drop_cookie;       // a cookie to leave out of Cookie, by exact name
+  std::string_view forwarded_host{};    // X-Forwarded-Host: ClientInfo::host; "" takes the head's authority
+  std::string_view default_host{};      // Host when the request (HTTP/1.0) named none: the upstream's authority
+  std::span<const std::string_view> drop_fields{};  // further field names to leave out, any case (e.g. "authorization")
+  std::string_view drop_cookie{};       // a cookie to leave out of Cookie, by exact name
   bool upgrade = false;               // forward Upgrade (only for a head with wants_upgrade)
   bool forward_expect = false;        // pass Expect: 100-continue on
-  std::string_view via;               // pseudonym for Via (RFC 9110 section 7.6.3); "" adds no member
-  std::string_view extra_fields;      // complete lines, each ending in CRLF
+  std::string_view via{};               // pseudonym for Via (RFC 9110 section 7.6.3); "" adds no member
+  std::string_view extra_fields{};      // complete lines, each ending in CRLF
 };
 
 void append_request_head(std::string& out, const RequestHead& head, const RequestForwarding& forwarding);
@@ -54,10 +54,10 @@ void append_request_head(std::string& out, const RequestHead& head, const Reques
 struct ResponseForwarding {
   Framing framing = Framing::none;    // see client_framing()
   std::uint64_t content_length = 0;   // for length
-  std::string_view request_id;        // replaces the upstream's X-Request-Id; "" removes it
-  std::string_view extra_fields;      // complete lines, each ending in CRLF (RateLimit, ...)
-  std::span<const std::string_view> drop_fields;  // upstream fields to leave out, e.g. those set by extra_fields
-  std::string_view date;              // written when the upstream sent no Date (RFC 9110 section 6.6.1); "" never
+  std::string_view request_id{};        // replaces the upstream's X-Request-Id; "" removes it
+  std::string_view extra_fields{};      // complete lines, each ending in CRLF (RateLimit, ...)
+  std::span<const std::string_view> drop_fields{};  // upstream fields to leave out, e.g. those set by extra_fields
+  std::string_view date{};              // written when the upstream sent no Date (RFC 9110 section 6.6.1); "" never
   std::uint8_t client_minor_version = 1;
   bool close = false;                 // the client connection ends with this response
   bool upgrade = false;               // 101: Connection: upgrade and the Upgrade field are passed

@@ -3,7 +3,7 @@
 // Rule: any doubt about where a message ends or whom it addresses is a refusal; the caller answers with
 // failure().reason and closes the connection. Nothing is repaired. Refused, beyond plain syntax errors:
 //   lines     bare CR or LF, control bytes, obs-fold, space before the colon, names that are not tokens
-//   target    fragment, space, control or non-ASCII byte, malformed %-encoding, %00, schemes but http and https,
+//   target    fragment, space, backslash in the path, control or non-ASCII byte, malformed %-encoding, %00, schemes but http and https,
 //             an absolute-form authority that differs from Host; CONNECT is 501
 //   Host      missing on HTTP/1.1, empty, several, anything but name|IPv4|[IPv6] with an optional port
 //   framing   Content-Length several times (even equal), listed, signed, empty, above 2^63-1; beside
@@ -44,8 +44,9 @@ class RequestParser {
   // failed, the answer stays the same until reset().
   ParseStatus parse(std::string_view bytes);
 
-  // After complete: views into the `bytes` of the last parse(), but for path and query of a target without a
-  // path ("http://host", "http://host?q"), where path is the literal "/" (or "*" for OPTIONS).
+  // After complete: views into the `bytes` of the last parse(), but that the path of "http://host" and
+  // "http://host?q" is the literal "/" (or "*" for OPTIONS). If the buffer moves later (it grew while a body was
+  // read), call parse() with it again: the head then points into it; until then its views dangle.
   const RequestHead& head() const { return head_; }
   std::size_t head_size() const { return reader_.consumed(); }  // bytes of the head with its final empty line
   bool started() const { return reader_.started(); }            // a byte of a request line was seen
@@ -54,8 +55,8 @@ class RequestParser {
 
  private:
   ParseStatus fail(Reason reason, std::string_view detail);
+  void follow(std::string_view bytes);
   bool note_field(const Field& field);
-  bool note_singleton(const Field& field);
   bool parse_request_line(std::string_view line);
   bool parse_target();
   bool parse_absolute_form();
@@ -71,8 +72,11 @@ class RequestParser {
   // Indices into head_.fields, or kAbsent.
   static constexpr std::size_t kAbsent = static_cast<std::size_t>(-1);
   std::size_t host_ = kAbsent, content_length_ = kAbsent, transfer_encoding_ = kAbsent;
-  bool has_connection_ = false, has_upgrade_ = false, expects_ = false;
-  std::uint32_t singletons_ = 0;  // bit i: kSingletons[i] was seen
+  bool has_connection_ = false, has_upgrade_ = false;
+  bool absolute_https_ = false;       // scheme of an absolute-form target
+  std::size_t absolute_prefix_ = 0;   // its bytes before the path
+  std::uint32_t singletons_ = 0;      // set of Singleton (request_parser.cc) seen
+  std::uintptr_t base_ = 0;           // where the bytes of the last parse() began
 };
 
 }  // namespace tollgate::http

@@ -45,6 +45,7 @@ class ResponseParser {
   enum class Asked : std::uint8_t { other, head, connect };
 
   ParseStatus fail(std::string_view detail);
+  void follow(std::string_view bytes);
   bool note_field(const Field& field);
   bool parse_status_line(std::string_view line);
   bool settle_framing();
@@ -60,6 +61,7 @@ class ResponseParser {
   static constexpr std::size_t kAbsent = static_cast<std::size_t>(-1);
   std::size_t content_length_ = kAbsent, transfer_encoding_ = kAbsent;
   bool has_connection_ = false;
+  std::uintptr_t base_ = 0;  // where the bytes of the last parse() began
 };
 
 }  // namespace tollgate::http

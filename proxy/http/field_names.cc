@@ -1,0 +1,133 @@
+#include "proxy/http/field_names.h"
+
+#include <algorithm>
+#include <array>
+
+#include "metering/base/ascii.h"
+
+namespace tollgate::http {
+namespace {
+
+constexpr char fold(char c) { return c == '_' ? '-' : ascii_lower(c); }
+
+// `known` is in lower case and holds no '_'.
+constexpr bool is(std::string_view name, std::string_view known) {
+  if (name.size() != known.size()) return false;
+  for (std::size_t i = 0; i < name.size(); ++i)
+    if (fold(name[i]) != known[i]) return false;
+  return true;
+}
+constexpr bool begins(std::string_view name, std::string_view known) {
+  return name.size() >= known.size() && is(name.substr(0, known.size()), known);
+}
+
+struct Known {
+  std::string_view name;
+  FieldRole role;
+};
+
+constexpr auto kKnown = std::to_array<Known>({
+    {"te", FieldRole::hop},
+    {"host", FieldRole::host},
+    {"date", FieldRole::date},
+    {"proxy", FieldRole::hop},  // becomes the variable HTTP_PROXY in CGI-like gateways
+    {"cookie", FieldRole::cookie},
+    {"expect", FieldRole::expect},
+    {"x-host", FieldRole::forwarded_by},
+    {"trailer", FieldRole::hop},
+    {"upgrade", FieldRole::hop},
+    {"client-ip", FieldRole::forwarded_by},
+    {"forwarded", FieldRole::forwarded},
+    {"x-real-ip", FieldRole::forwarded_by},
+    {"connection", FieldRole::connection},
+    {"keep-alive", FieldRole::hop},
+    {"x-client-ip", FieldRole::forwarded_by},
+    {"x-request-id", FieldRole::request_id},
+    {"x-rewrite-url", FieldRole::rewrite},
+    {"content-length", FieldRole::framing},
+    {"http2-settings", FieldRole::hop},
+    {"true-client-ip", FieldRole::forwarded_by},
+    {"x-original-uri", FieldRole::rewrite},
+    {"x-original-url", FieldRole::rewrite},
+    {"x-override-url", FieldRole::rewrite},
+    {"front-end-https", FieldRole::forwarded_by},
+    {"x-forwarded-for", FieldRole::forwarded_for},
+    {"x-original-host", FieldRole::forwarded_by},
+    {"cf-connecting-ip", FieldRole::forwarded_by},
+    {"x-forwarded-host", FieldRole::forwarded_set},
+    {"transfer-encoding", FieldRole::framing},
+    {"x-forwarded-proto", FieldRole::forwarded_set},
+    {"x-cluster-client-ip", FieldRole::forwarded_by},
+    {"x-http-host-override", FieldRole::rewrite},
+    {"x-http-destinationurl", FieldRole::rewrite},
+});
+static_assert(std::ranges::is_sorted(kKnown, {}, [](const Known& known) { return known.name.size(); }));
+
+constexpr std::size_t kLongest = kKnown.back().name.size();
+
+// kFirst[n]: index of the first known name of n bytes or more.
+constexpr auto kFirst = [] {
+  std::array<std::uint8_t, kLongest + 2> first{};
+  for (std::size_t size = 0; size < first.size(); ++size) {
+    std::size_t index = 0;
+    while (index < kKnown.size() && kKnown[index].name.size() < size) ++index;
+    first[size] = static_cast<std::uint8_t>(index);
+  }
+  return first;
+}();
+
+// End-to-end fields, beside those with a role of their own, that a reader of the message relies on.
+constexpr auto kProtected = std::to_array<std::string_view>({
+    "age", "allow", "authorization", "baggage", "bpmcsrf", "cache-control", "cookie2", "dataserviceversion", "etag",
+    "expires", "forceusesession", "last-modified", "location", "maxdataserviceversion", "max-forwards",
+    "odata-maxversion", "odata-version", "origin", "pragma", "prefer", "range", "referer", "retry-after", "set-cookie",
+    "soapaction", "traceparent", "tracestate", "user-agent", "vary", "via", "www-authenticate", "x-api-key",
+    "x-auth-token", "x-csrf-token", "x-external", "x-method-override", "x-requested-with",
+});
+constexpr auto kProtectedFamilies = std::to_array<std::string_view>({
+    "accept", "access-control-", "content-", "if-", "sec-", "x-http-method",
+});
+
+bool is_listed_as_protected(std::string_view name) {
+  return std::ranges::any_of(kProtected, [&](std::string_view known) { return is(name, known); }) ||
+         std::ranges::any_of(kProtectedFamilies, [&](std::string_view family) { return begins(name, family); });
+}
+
+FieldRole known_role(std::string_view name) {
+  if (name.size() <= kLongest) {
+    const char initial = fold(name.front());
+    for (std::size_t i = kFirst[name.size()]; i < kFirst[name.size() + 1]; ++i)
+      if (kKnown[i].name.front() == initial && is(name, kKnown[i].name)) return kKnown[i].role;
+  }
+  if (begins(name, "x-forwarded-")) return FieldRole::forwarded_by;
+  if (begins(name, "proxy-")) return FieldRole::hop;
+  return FieldRole::end_to_end;
+}
+
+}  // namespace
+
+FieldRole role_of(std::string_view name) {
+  if (name.empty()) return FieldRole::end_to_end;
+  const FieldRole role = known_role(name);
+  if (role != FieldRole::end_to_end || name.find('_') == std::string_view::npos) return role;
+  return is_listed_as_protected(name) ? FieldRole::rewrite : FieldRole::end_to_end;
+}
+
+bool is_protected_from_connection(std::string_view name) {
+  switch (role_of(name)) {
+    case FieldRole::connection:
+    case FieldRole::hop:
+      return false;
+    case FieldRole::end_to_end:
+      return is_listed_as_protected(name);
+    default:
+      return true;
+  }
+}
+
+bool is_forbidden_trailer(std::string_view name) {
+  if (role_of(name) != FieldRole::end_to_end) return true;
+  return is_listed_as_protected(name) && !is(name, "etag") && !is(name, "content-digest");
+}
+
+}  // namespace tollgate::http

@@ -1,0 +1,243 @@
+#include "proxy/http/forward.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "metering/base/check.h"
+#include "proxy/http/address.h"
+#include "proxy/http/field_names.h"
+#include "proxy/http/framing.h"
+#include "proxy/http/syntax.h"
+
+namespace tollgate::http {
+namespace {
+
+bool is_one_line(std::string_view text) { return text.find_first_of(std::string_view("\r\n\0", 3)) == std::string_view::npos; }
+bool are_whole_lines(std::string_view text) { return text.empty() || text.ends_with("\r\n"); }
+
+void append_field(std::string& out, std::string_view name, std::string_view value) {
+  out.append(name).append(": ").append(value).append("\r\n");
+}
+
+void append_number(std::string& out, std::uint64_t number) {
+  char digits[20];
+  out.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
+}
+
+void append_framing(std::string& out, Framing framing, std::uint64_t content_length) {
+  if (framing == Framing::chunked) out.append("Transfer-Encoding: chunked\r\n");
+  if (framing == Framing::length) {
+    out.append("Content-Length: ");
+    append_number(out, content_length);
+    out.append("\r\n");
+  }
+}
+
+bool is_listed(std::span<const std::string_view> names, std::string_view name) {
+  return std::ranges::any_of(names, [&](std::string_view listed) { return equals_ignore_case(listed, name); });
+}
+
+// Whether Connection takes this field away. Asked only when Connection names anything unusual.
+bool is_named_by_connection(const Fields& fields, std::string_view name) {
+  if (is_protected_from_connection(name)) return false;
+  for (const Field& field : fields) {
+    if (!equals_ignore_case(field.name, "connection")) continue;
+    const bool absent =
+        for_each_element(field.value, [&](std::string_view option) { return !equals_ignore_case(option, name); });
+    if (!absent) return true;
+  }
+  return false;
+}
+
+bool names_other_fields(const Fields& fields) {
+  return find(fields, "connection") != nullptr && read_connection(fields).names_others;
+}
+
+// Cookie without the pairs of one name. Nothing is written when nothing is left.
+void append_cookie_without(std::string& out, const Field& cookie, std::string_view dropped) {
+  const std::size_t begin = out.size();
+  out.append(cookie.name).append(": ");
+  const std::size_t empty = out.size();
+  std::string_view rest = cookie.value;
+  while (!rest.empty()) {
+    const std::size_t semicolon = std::min(rest.find(';'), rest.size());
+    const std::string_view pair = trim(rest.substr(0, semicolon));
+    rest.remove_prefix(std::min(semicolon + 1, rest.size()));
+    if (pair.empty() || trim(pair.substr(0, pair.find('='))) == dropped) continue;
+    if (out.size() > empty) out.append("; ");
+    out.append(pair);
+  }
+  if (out.size() == empty) out.resize(begin);
+  else out.append("\r\n");
+}
+
+// The inbound list of a trusted peer, all lines joined; then one more element by `append`.
+template <class Append>
+void append_list(std::string& out, std::string_view name, const Fields& fields, bool keep, FieldRole role,
+                 Append&& append) {
+  out.append(name).append(": ");
+  if (keep) {
+    for (const Field& field : fields) {
+      // Only the exact name: a spelling with '_' is never a list of ours.
+      if (role_of(field.name) != role || field.name.find('_') != std::string_view::npos || field.value.empty()) continue;
+      out.append(field.value).append(", ");
+    }
+  }
+  append();
+  out.append("\r\n");
+}
+
+void append_forwarded_element(std::string& out, const RequestForwarding& forwarding, std::string_view host) {
+  const std::optional<IpAddress> peer = parse_address(forwarding.peer_address);
+  if (!peer) out.append("for=unknown");
+  else if (peer->is_v4()) out.append("for=").append(peer->to_string());
+  else out.append("for=\"[").append(peer->to_string()).append("]\"");
+  if (!host.empty()) out.append(";host=\"").append(host).append("\"");
+  out.append(forwarding.https ? ";proto=https" : ";proto=http");
+}
+
+void append_provenance(std::string& out, const RequestHead& head, const RequestForwarding& forwarding,
+                       bool has_forwarded) {
+  append_list(out, "X-Forwarded-For", head.fields, forwarding.trusted_peer, FieldRole::forwarded_for, [&] {
+    const std::optional<IpAddress> peer = parse_address(forwarding.peer_address);
+    out.append(peer ? peer->to_string() : "unknown");
+  });
+  append_field(out, "X-Forwarded-Proto", forwarding.https ? "https" : "http");
+  const std::string_view host = forwarding.forwarded_host.empty() ? head.authority : forwarding.forwarded_host;
+  if (!host.empty()) append_field(out, "X-Forwarded-Host", host);
+  if (has_forwarded)
+    append_list(out, "Forwarded", head.fields, true, FieldRole::forwarded,
+                [&] { append_forwarded_element(out, forwarding, head.authority); });
+}
+
+void append_hop_fields(std::string& out, const RequestHead& head, bool upgrade, bool accepts_trailers) {
+  if (!upgrade && !accepts_trailers) return;
+  append_field(out, "Connection", upgrade && accepts_trailers ? "upgrade, TE" : upgrade ? "upgrade" : "TE");
+  if (accepts_trailers) append_field(out, "TE", "trailers");
+  if (!upgrade) return;
+  for (const Field& field : head.fields)
+    if (equals_ignore_case(field.name, "upgrade")) append_field(out, "Upgrade", field.value);
+}
+
+void append_target(std::string& out, const RequestHead& head) {
+  out.append(head.path);
+  if (head.has_query) out.append("?").append(head.query);
+}
+
+}  // namespace
+
+void append_request_head(std::string& out, const RequestHead& head, const RequestForwarding& forwarding) {
+  CHECK(forwarding.framing != Framing::until_close, "a request body never ends with the connection");
+  CHECK(is_one_line(forwarding.request_id) && is_one_line(forwarding.forwarded_host) &&
+            is_one_line(forwarding.default_host) && is_one_line(forwarding.via),
+        "a value with a line end");
+  CHECK(are_whole_lines(forwarding.extra_fields), "extra fields must be whole lines");
+  out.append(head.method).append(" ");
+  append_target(out, head);
+  out.append(" HTTP/1.1\r\n");
+  append_field(out, "Host", head.authority.empty() ? forwarding.default_host : head.authority);
+
+  const bool check_named = names_other_fields(head.fields);
+  bool has_forwarded = false, accepts_trailers = false;
+  for (const Field& field : head.fields) {
+    switch (role_of(field.name)) {
+      case FieldRole::end_to_end:
+      case FieldRole::date:
+        break;
+      case FieldRole::expect:
+        if (!forwarding.forward_expect || !head.expect_continue) continue;
+        break;
+      case FieldRole::cookie:
+        if (forwarding.drop_cookie.empty() || is_listed(forwarding.drop_fields, field.name)) break;
+        append_cookie_without(out, field, forwarding.drop_cookie);
+        continue;
+      case FieldRole::forwarded_by:
+        if (!forwarding.trusted_peer || field.name.find('_') != std::string_view::npos) continue;
+        break;
+      case FieldRole::forwarded:
+        has_forwarded = forwarding.trusted_peer;
+        continue;
+      case FieldRole::hop:
+        if (equals_ignore_case(field.name, "te"))
+          accepts_trailers |= !for_each_element(
+              field.value, [](std::string_view coding) { return !equals_ignore_case(coding, "trailers"); });
+        continue;
+      default:
+        continue;
+    }
+    if (!forwarding.drop_fields.empty() && is_listed(forwarding.drop_fields, field.name)) continue;
+    if (check_named && is_named_by_connection(head.fields, field.name)) continue;
+    append_field(out, field.name, field.value);
+  }
+
+  append_framing(out, forwarding.framing, forwarding.content_length);
+  append_hop_fields(out, head, forwarding.upgrade && head.wants_upgrade, accepts_trailers);
+  append_provenance(out, head, forwarding, has_forwarded);
+  if (!forwarding.request_id.empty()) append_field(out, "X-Request-Id", forwarding.request_id);
+  if (!forwarding.via.empty()) {
+    out.append(head.minor_version == 1 ? "Via: 1.1 " : "Via: 1.0 ").append(forwarding.via).append("\r\n");
+  }
+  out.append(forwarding.extra_fields).append("\r\n");
+}
+
+Framing client_framing(const ResponseHead& head, std::uint8_t client_minor_version) {
+  const bool old = client_minor_version == 0;
+  if (head.framing == Framing::until_close && !old) return Framing::chunked;
+  if (head.framing == Framing::chunked && old) return Framing::until_close;
+  return head.framing;
+}
+
+void append_response_head(std::string& out, const ResponseHead& head, const ResponseForwarding& forwarding) {
+  CHECK(is_one_line(forwarding.request_id) && is_one_line(forwarding.date), "a value with a line end");
+  CHECK(are_whole_lines(forwarding.extra_fields), "extra fields must be whole lines");
+  const bool interim = head.status < 200 && head.status != 101;
+  out.append("HTTP/1.1 ");
+  append_number(out, static_cast<std::uint64_t>(head.status));
+  out.append(" ").append(head.reason_phrase).append("\r\n");
+
+  const bool check_named = names_other_fields(head.fields);
+  // The length a body would have had: of a reply to HEAD and of 304 (RFC 9110 section 8.6).
+  const bool keeps_length = forwarding.framing == Framing::none && head.framing == Framing::none &&
+                            head.status >= 200 && head.status != 204;
+  bool has_date = false;
+  for (const Field& field : head.fields) {
+    switch (role_of(field.name)) {
+      case FieldRole::connection:
+      case FieldRole::request_id:
+        continue;
+      case FieldRole::hop:
+        if (!forwarding.upgrade || !equals_ignore_case(field.name, "upgrade")) continue;
+        append_field(out, "Upgrade", field.value);
+        continue;
+      case FieldRole::framing:
+        if (keeps_length && equals_ignore_case(field.name, "content-length"))
+          append_framing(out, Framing::length, head.content_length);
+        continue;
+      case FieldRole::date:
+        has_date = true;
+        break;
+      default:
+        break;
+    }
+    if (!forwarding.drop_fields.empty() && is_listed(forwarding.drop_fields, field.name)) continue;
+    if (check_named && is_named_by_connection(head.fields, field.name)) continue;
+    append_field(out, field.name, field.value);
+  }
+  if (interim) {
+    out.append("\r\n");
+    return;
+  }
+  const bool old = forwarding.client_minor_version == 0;
+  const bool closes = forwarding.close || forwarding.framing == Framing::until_close ||
+                      (forwarding.framing == Framing::chunked && old);
+  if (!has_date && !forwarding.date.empty()) append_field(out, "Date", forwarding.date);
+  if (!(forwarding.framing == Framing::chunked && old))
+    append_framing(out, forwarding.framing, forwarding.content_length);
+  if (forwarding.upgrade) out.append("Connection: upgrade\r\n");
+  else if (closes) out.append("Connection: close\r\n");
+  else if (old) out.append("Connection: keep-alive\r\n");
+  if (!forwarding.request_id.empty()) append_field(out, "X-Request-Id", forwarding.request_id);
+  out.append(forwarding.extra_fields).append("\r\n");
+}
+
+}  // namespace tollgate::http

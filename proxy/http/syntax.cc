@@ -1,0 +1,121 @@
+#include "proxy/http/syntax.h"
+
+#include <bit>
+#include <cstring>
+
+#include "proxy/http/address.h"
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+namespace tollgate::http {
+namespace {
+
+constexpr std::array<std::uint8_t, 256> make_classes() {
+  std::array<std::uint8_t, 256> classes{};
+  for (int i = 0; i < 256; ++i) {
+    const char c = static_cast<char>(i);
+    unsigned bits = 0;
+    const bool word = is_alpha(c) || is_digit(c);
+    if (word || std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos) bits |= kTokenChar;
+    if (i > 0x20 && i < 0x7f && c != '#' && c != '%') bits |= kTargetChar;
+    if (word || c == '-' || c == '.' || c == '_' || c == '~') bits |= kNameChar;
+    classes[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(bits);
+  }
+  return classes;
+}
+
+constexpr bool is_control(char c) {
+  return (static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == 0x7f;
+}
+
+std::size_t find_control_bytewise(std::string_view text, std::size_t from) {
+  while (from < text.size() && !is_control(text[from])) ++from;
+  return from;
+}
+
+bool is_valid_name(std::string_view name) {
+  if (name.empty() || name.front() == '.' || name.find("..") != std::string_view::npos) return false;
+  for (char c : name)
+    if (!is_char(c, kNameChar)) return false;
+  return true;
+}
+
+}  // namespace
+
+constinit const std::array<std::uint8_t, 256> kCharClasses = make_classes();
+
+bool is_token(std::string_view text) {
+  if (text.empty()) return false;
+  for (char c : text)
+    if (!is_char(c, kTokenChar)) return false;
+  return true;
+}
+
+std::size_t find_control_portable(std::string_view text, std::size_t from) {
+  constexpr std::uint64_t kOnes = 0x0101010101010101ULL, kHighs = 0x8080808080808080ULL;
+  while (from + 8 <= text.size()) {
+    std::uint64_t word;
+    std::memcpy(&word, text.data() + from, sizeof word);
+    // A high bit is set for each byte below 0x20 or equal to 0x7f (borrows may add false ones above a true one,
+    // never hide one). HTAB and false ones are sorted out byte by byte.
+    const std::uint64_t del = word ^ (kOnes * 0x7f);
+    const std::uint64_t suspects = (((word - kOnes * 0x20) & ~word) | ((del - kOnes) & ~del)) & kHighs;
+    if (suspects != 0) {
+      for (std::size_t i = from; i < from + 8; ++i)
+        if (is_control(text[i])) return i;
+    }
+    from += 8;
+  }
+  return find_control_bytewise(text, from);
+}
+
+std::size_t find_control(std::string_view text, std::size_t from) {
+#if defined(__SSE2__)
+  const __m128i below = _mm_set1_epi8(0x1f), tab = _mm_set1_epi8('\t'), del = _mm_set1_epi8(0x7f);
+  while (from + 16 <= text.size()) {
+    const __m128i block = _mm_loadu_si128(reinterpret_cast<const __m128i*>(text.data() + from));
+    const __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(block, below), block);
+    const __m128i hit = _mm_or_si128(_mm_andnot_si128(_mm_cmpeq_epi8(block, tab), low), _mm_cmpeq_epi8(block, del));
+    const unsigned mask = static_cast<unsigned>(_mm_movemask_epi8(hit));
+    if (mask != 0) return from + static_cast<std::size_t>(std::countr_zero(mask));
+    from += 16;
+  }
+#endif
+  return find_control_portable(text, from);
+}
+
+Authority parse_authority(std::string_view text) {
+  Authority authority;
+  if (text.empty() || text.size() > 255) return authority;
+  std::string_view rest;
+  if (text.front() == '[') {
+    const std::size_t end = text.find(']');
+    if (end == std::string_view::npos) return authority;
+    const std::string_view inside = text.substr(1, end - 1);
+    if (inside.find(':') == std::string_view::npos || !parse_address(inside)) return authority;
+    authority.host = text.substr(0, end + 1);
+    rest = text.substr(end + 1);
+  } else {
+    const std::size_t colon = text.find(':');
+    authority.host = text.substr(0, colon);
+    rest = colon == std::string_view::npos ? std::string_view() : text.substr(colon);
+    if (!is_valid_name(authority.host)) return authority;
+  }
+  if (rest.empty()) {
+    authority.valid = true;
+    return authority;
+  }
+  if (rest.front() != ':' || rest.size() > 6) return authority;
+  authority.port = rest.substr(1);
+  unsigned port = 0;
+  for (char c : authority.port) {
+    if (!is_digit(c)) return authority;
+    port = port * 10 + static_cast<unsigned>(c - '0');
+  }
+  authority.valid = port <= 65'535;
+  return authority;
+}
+
+}  // namespace tollgate::http
