@@ -111,7 +111,7 @@ Fields describe_route(Route& route) {
       {"host", Text{&route.host, Format::host_name}, "Host this route is for, without port. Empty matches every host."},
       {"path_prefix", Text{&route.path_prefix, Format::path_prefix, {}, false},
        "The longest prefix that matches wins; matched on whole segments of the normalised path."},
-      {"upstream", Text{&route.upstream, Format::identifier, {}, false}, "Name of the upstream that gets the calls.",
+      {"upstream", Text{&route.upstream, Format::name, {}, false}, "Name of the upstream that gets the calls.",
        true},
       {"metered", Flag{&route.metered},
        "`false`: proxied without token, licence or quota (health pages, public assets)."},
@@ -226,9 +226,9 @@ Fields describe_licensing(Licensing& licensing) {
       {"system", Text{&licensing.system, Format::any, system_names()},
        "Whose licence rules apply. `none`: every recognised object is licensed and nothing is denied."},
       {"main_products", TextList{&licensing.main_products, Format::any, {}, 0, 100, true},
-       "Main products that the customer owns; portal products are available with some of them only. For `bpmonline`: "
-       "studio, sales, sales_enterprise, marketing, customer_center, service_enterprise, bank_customer_journey, "
-       "crm_bundle."},
+       "Main products that the customer owns, by id or name; portal products are available with some of them only. Ids "
+       "of `bpmonline`: studio, sales, sales_enterprise, marketing, customer_center, service_enterprise, "
+       "bank_customer_journey, crm_bundle."},
       {"main_product_users", Number{&licensing.main_product_users, 0, 100'000'000},
        "Licensed users of the main product; portal seats of some products depend on it."},
       {"directory_file", Text{&licensing.directory_file, Format::input_file},
@@ -296,7 +296,25 @@ Fields describe_proxy(Proxy& proxy) {
   };
 }
 
+void collect_paths(const Fields& fields, const std::string& prefix, std::vector<std::string>& out) {
+  for (const Field& field : fields) {
+    std::string path = prefix + std::string(field.name);
+    out.push_back(path);
+    if (const auto* group = std::get_if<Group>(&field.value)) collect_paths(group->fields, path + ".", out);
+    if (const auto* group = std::get_if<OptionalGroup>(&field.value)) collect_paths(group->get(), path + ".", out);
+    if (const auto* list = std::get_if<Items>(&field.value))
+      collect_paths(list->add("name"), path + (list->named ? ".<name>." : "[]."), out);
+  }
+}
+
 }  // namespace
+
+std::vector<std::string> key_paths() {
+  Settings scratch;
+  std::vector<std::string> paths;
+  collect_paths(describe(scratch), "", paths);
+  return paths;
+}
 
 Fields describe(Settings& s) {
   return {
@@ -342,11 +360,6 @@ const Names& system_names() {
 }
 const Names& future_system_names() {
   static const Names names{"creatio_partner", "zoho", "cherwell"};
-  return names;
-}
-const Names& main_product_names() {
-  static const Names names{"studio", "sales", "sales_enterprise", "marketing", "customer_center",
-                           "service_enterprise", "bank_customer_journey", "crm_bundle"};
   return names;
 }
 const Names& dimension_names() {

@@ -32,6 +32,7 @@ enum class Format : std::uint8_t {
   store_url,
   network,         // CIDR: 10.0.0.0/8, fd00::/8, 192.0.2.7
   identifier,      // [a-z0-9_-]+, at most 64
+  name,            // [A-Za-z0-9_.-]+, at most 64
   header_name,     // token of RFC 9110 section 5.6.2
   cookie_name,     // the same
   host_name,       // without port
@@ -121,6 +122,9 @@ struct Field {
 
 Fields describe(Settings& settings);
 
+// Every key with the way to it: "store.url", "listeners[].tls.key_file", "upstreams.<name>.servers". In file order.
+std::vector<std::string> key_paths();
+
 // Largest limit and override: what a double still holds exactly, because the store counts in doubles.
 inline constexpr std::uint64_t kUnitsMax = 9'007'199'254'740'991;
 
@@ -129,7 +133,6 @@ const Names& algorithm_names();     // RFC 7518 section 3.1, RFC 8037
 const Names& dialect_names();
 const Names& system_names();
 const Names& future_system_names(); // known systems that this version has no rules for
-const Names& main_product_names();  // of system bpmonline
 const Names& dimension_names();
 const Names& operation_names();
 

@@ -41,8 +41,8 @@ std::expected<LoadedConfig, std::vector<Diagnostic>> load_text(std::string_view 
 // The variables of this process.
 Environment process_environment();
 
-// A secret as keys and admin tokens use it: the bytes of the file without line ends (CR, LF) at the end, because
-// editors and `echo` add one.
-std::string_view secret_of_file(std::string_view bytes);
+// A password or bearer token as it is compared: the content of its file without the line end (LF, CRLF) that editors
+// and `echo` add. Signing secrets have their own rule: identity::decode_secret.
+std::string_view token_of_file(std::string_view bytes);
 
 }  // namespace tollgate::config

@@ -1,0 +1,230 @@
+#include "config/validate.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "config/suggest.h"
+#include "config/values.h"
+#include "metering/base/ascii.h"
+
+namespace tollgate::config {
+namespace {
+
+// More buckets than this in one window only cost memory in the store.
+constexpr std::int64_t kBucketsMax = 100'000;
+
+class Validator {
+ public:
+  explicit Validator(ParseOutcome& outcome) : outcome_(outcome), settings_(outcome.settings) {}
+
+  void run() {
+    check_listeners();
+    check_admin();
+    for (const Upstream& upstream : settings_.upstreams) check_upstream(upstream);
+    check_routes();
+    check_store();
+    check_identity();
+    check_catalogue();
+    check_licensing();
+    check_quotas();
+    check_limits();
+  }
+
+ private:
+  void report(Severity severity, const std::string& path, std::string message) {
+    Position at = position_of(outcome_.positions, path);
+    outcome_.diagnostics.push_back({at.file, at.line, at.column, severity, std::move(message)});
+  }
+  void error(const std::string& path, std::string message) { report(Severity::error, path, std::move(message)); }
+  void warn(const std::string& path, std::string message) { report(Severity::warning, path, std::move(message)); }
+  bool set(const std::string& path) const { return outcome_.positions.contains(path); }
+  std::string where(const std::string& path) const {
+    Position at = position_of(outcome_.positions, path);
+    return at.line == 0 ? at.file : fmt::format("line {}", at.line);
+  }
+
+  static bool any_port(const std::string& address) { return address.ends_with(":0"); }
+
+  void check_pair(const std::string& path, const std::string& certificate, const std::string& key) {
+    if (certificate.empty() != key.empty())
+      error(path, fmt::format("{}: certificate_file and key_file go together; {} is missing", path,
+                              certificate.empty() ? "certificate_file" : "key_file"));
+  }
+
+  void check_listeners() {
+    const auto& listeners = settings_.listeners;
+    for (std::size_t i = 0; i < listeners.size(); ++i) {
+      std::string path = fmt::format("listeners[{}]", i);
+      for (std::size_t j = 0; j < i; ++j)
+        if (listeners[j].address == listeners[i].address && !listeners[i].address.empty() && !any_port(listeners[i].address))
+          error(path + ".address", fmt::format("{} is there twice; first in {}", listeners[i].address,
+                                               where(fmt::format("listeners[{}].address", j))));
+      if (!listeners[i].tls) continue;
+      const ListenerTls& tls = *listeners[i].tls;
+      check_pair(path + ".tls", tls.certificate_file, tls.key_file);
+      if (tls.certificate_file.empty() && tls.key_file.empty())
+        error(path + ".tls", fmt::format("{}.tls needs certificate_file and key_file, the default certificate", path));
+    }
+  }
+
+  void check_admin() {
+    const Admin& admin = settings_.admin;
+    if (admin.address.empty()) return;
+    for (const Listener& listener : settings_.listeners)
+      if (listener.address == admin.address && !any_port(admin.address))
+        error("admin.address", fmt::format("admin.address {} is a listener too", admin.address));
+    bool loopback = admin.address.starts_with("127.") || admin.address.starts_with("[::1]");
+    if (!loopback && admin.token_file.empty())
+      warn("admin.address", fmt::format("the admin port {} can be reached from other machines and has no token_file",
+                                        admin.address));
+  }
+
+  void check_upstream(const Upstream& upstream) {
+    std::string path = fmt::format("upstreams.{}", upstream.name);
+    check_pair(path + ".tls", upstream.tls.certificate_file, upstream.tls.key_file);
+    bool https = std::any_of(upstream.servers.begin(), upstream.servers.end(),
+                             [](const std::string& url) { return url.starts_with("https://"); });
+    const UpstreamTls& tls = upstream.tls;
+    bool tls_settings = !tls.ca_file.empty() || !tls.verify || !tls.server_name.empty() || !tls.certificate_file.empty();
+    if (tls_settings && !https && !upstream.servers.empty())
+      warn(path + ".tls", fmt::format("{}.tls is without effect: no server of it begins with https://", path));
+    if (https && !upstream.tls.verify)
+      warn(path + ".tls.verify", fmt::format("{}: certificates of this upstream are not checked", path));
+  }
+
+  void check_routes() {
+    std::vector<std::string_view> names;
+    for (const Upstream& upstream : settings_.upstreams) names.push_back(upstream.name);
+    const auto& routes = settings_.routes;
+    for (std::size_t i = 0; i < routes.size(); ++i) {
+      std::string path = fmt::format("routes[{}]", i);
+      const std::string& upstream = routes[i].upstream;
+      if (!upstream.empty() && std::find(names.begin(), names.end(), upstream) == names.end())
+        error(path + ".upstream", fmt::format("{}.upstream: there is no upstream \"{}\"{}", path, upstream,
+                                              did_you_mean(upstream, names)));
+      for (std::size_t j = 0; j < i; ++j)
+        if (routes[j].host == routes[i].host && routes[j].path_prefix == routes[i].path_prefix)
+          error(path, fmt::format("{} has the host and path_prefix of routes[{}] in {}", path, j,
+                                  where(fmt::format("routes[{}]", j))));
+    }
+  }
+
+  void check_store() {
+    const Store& store = settings_.store;
+    bool tls = store.url.starts_with("rediss://");
+    if (!store.password_file.empty() && !password_of_url(store.url).empty())
+      error("store.password_file", "store: password_file and a password in the URL contradict each other: keep one");
+    if (store.url.starts_with("embedded:") && (!store.password_file.empty() || !store.user.empty()))
+      error("store", "store: an embedded store has no user and no password");
+    std::string_view idle = !store.ca_file.empty() ? "ca_file" : !store.server_name.empty() ? "server_name" : !store.verify ? "verify" : "";
+    if (!tls && !idle.empty())
+      warn(fmt::format("store.{}", idle),
+           fmt::format("store.{} is without effect: store.url does not begin with rediss://", idle));
+    if (tls && !store.verify) warn("store.verify", "store: the certificate of the store is not checked");
+  }
+
+  void check_issuer(const JwtIssuer& jwt, const std::string& path) {
+    std::vector<std::string> sources;
+    if (!jwt.secret_file.empty()) sources.emplace_back("secret_file");
+    if (!jwt.jwks_file.empty()) sources.emplace_back("jwks_file");
+    if (!jwt.jwks_url.empty()) sources.emplace_back("jwks_url");
+    if (sources.empty()) error(path, fmt::format("{} needs one of secret_file, jwks_file, jwks_url", path));
+    if (sources.size() > 1)
+      error(path + "." + sources[1], fmt::format("{}: {} contradict each other: keep one", path,
+                                                 fmt::join(sources, " and ")));
+    for (const std::string& algorithm : jwt.algorithms)
+      if (sources.size() == 1 && sources[0] == "secret_file" && !algorithm.starts_with("HS"))
+        error(path + ".algorithms", fmt::format("{}: {} needs a public key (jwks_file or jwks_url); a secret_file "
+                                                "serves HS256, HS384 and HS512 only", path, algorithm));
+    if (starts_with_ignore_case(jwt.jwks_url, "http://") && !is_loopback_url(jwt.jwks_url))
+      warn(path + ".jwks_url", fmt::format("{}.jwks_url: whoever is between can replace the keys; use https://", path));
+    if (!jwt.jwks_ca_file.empty() && jwt.jwks_url.empty())
+      warn(path + ".jwks_ca_file", fmt::format("{}.jwks_ca_file is without effect: there is no jwks_url", path));
+  }
+  static bool is_loopback_url(std::string_view url) {
+    std::string_view host = url.substr(url.find("://") + 3);
+    return host.starts_with("127.") || host.starts_with("[::1]") || starts_with_ignore_case(host, "localhost");
+  }
+
+  void check_identity() {
+    const Identity& identity = settings_.identity;
+    for (std::size_t i = 0; i < identity.jwt.size(); ++i) check_issuer(identity.jwt[i], fmt::format("identity.jwt[{}]", i));
+    bool metered = std::any_of(settings_.routes.begin(), settings_.routes.end(), [](const Route& r) { return r.metered; });
+    if (identity.jwt.empty() && metered)
+      error("identity", "identity.jwt is missing: calls on metered routes cannot be authenticated");
+    for (std::size_t i = 0; i < identity.sources.size(); ++i)
+      if (identity.sources[i].header.empty() == identity.sources[i].cookie.empty())
+        error(fmt::format("identity.sources[{}]", i),
+              fmt::format("identity.sources[{}] needs exactly one of header and cookie", i));
+    if (identity.max_token_bytes > settings_.limits.max_header_bytes)
+      warn("identity.max_token_bytes", "identity.max_token_bytes is larger than limits.max_header_bytes");
+  }
+
+  void check_catalogue() {
+    const Catalogue& catalogue = settings_.catalogue;
+    std::vector<std::string_view> roots(catalogue.custom_sections.begin(), catalogue.custom_sections.end());
+    for (const auto& [root, children] : catalogue.custom_children)
+      if (std::none_of(roots.begin(), roots.end(), [&](auto name) { return equals_ignore_case(name, root); }))
+        error("catalogue.custom_children." + root,
+              fmt::format("catalogue.custom_children: \"{}\" is not in custom_sections{}", root, did_you_mean(root, roots)));
+  }
+
+  void check_licensing() {
+    const Licensing& licensing = settings_.licensing;
+    if (licensing.system == "bpmonline" && licensing.rules_file.empty() && licensing.main_products.empty())
+      warn("licensing.main_products",
+           "licensing.main_products is empty: portal products that need a certain main product are not available");
+  }
+
+  void check_quotas() {
+    const auto& quotas = settings_.quotas;
+    for (std::size_t i = 0; i < quotas.size(); ++i) {
+      std::string path = fmt::format("quotas[{}]", i);
+      const QuotaRule& rule = quotas[i];
+      auto per = [&](std::string_view name) { return std::find(rule.per.begin(), rule.per.end(), name) != rule.per.end(); };
+      for (std::size_t j = 0; j < i; ++j)
+        if (quotas[j].name == rule.name && !rule.name.empty())
+          error(path + ".name", fmt::format("quota \"{}\" is there twice; first in {}", rule.name,
+                                            where(fmt::format("quotas[{}].name", j))));
+      if (rule.bucket > rule.window)
+        error(path + ".bucket", fmt::format("{}.bucket is longer than its window", path));
+      else if (rule.bucket.count() > 0 && rule.window / rule.bucket > kBucketsMax)
+        error(path + ".bucket", fmt::format("{}: the window has {} buckets, at most {} are allowed: choose a longer bucket",
+                                            path, rule.window / rule.bucket, kBucketsMax));
+      if (!rule.overrides.empty() && !per("user") && !per("organization"))
+        error(path + ".overrides", fmt::format("{}.overrides needs user or organization in \"per\"", path));
+      if (rule.on == "all")
+        for (std::string_view dimension : {"product", "object", "operation"})
+          if (per(dimension))
+            warn(path + ".per", fmt::format("{}: calls counted with \"on: all\" have no {}", path, dimension));
+    }
+  }
+
+  void check_limits() {
+    const Limits& limits = settings_.limits;
+    if (limits.max_request_line > limits.max_header_bytes)
+      error(set("limits.max_request_line") ? "limits.max_request_line" : "limits.max_header_bytes",
+            fmt::format("limits.max_request_line ({}) is larger than limits.max_header_bytes ({})",
+                        size_text(limits.max_request_line), size_text(limits.max_header_bytes)));
+  }
+
+  ParseOutcome& outcome_;
+  const Settings& settings_;
+};
+
+}  // namespace
+
+Position position_of(const Positions& positions, std::string path) {
+  while (!path.empty()) {
+    if (auto found = positions.find(path); found != positions.end()) return found->second;
+    std::size_t end = path.find_last_of(".[");
+    path.resize(end == std::string::npos ? 0 : end);
+  }
+  auto root = positions.find("");
+  return root == positions.end() ? Position{} : root->second;
+}
+
+void validate(ParseOutcome& outcome) { Validator(outcome).run(); }
+
+}  // namespace tollgate::config
