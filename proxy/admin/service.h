@@ -54,7 +54,6 @@ struct Sources {
   using States = Result<std::vector<quota::AccountState>>;
   using Listed = Result<std::vector<quota::Ledger::Listed>>;
   using Changed = std::function<void(Result<void>)>;
-  using Override = Result<std::optional<std::uint64_t>>;
 
   std::function<std::shared_ptr<const flow::Snapshot>()> snapshot;
   std::function<std::string()> metrics;
@@ -63,7 +62,6 @@ struct Sources {
   std::function<Result<void>()> reload;  // blocks until the new configuration is in force, or refused
   std::function<void(std::vector<quota::AccountCharge>, quota::Rules::Observation, std::function<void(States, Listed)>)>
       read_usage;
-  std::function<void(quota::AccountKey, std::function<void(Override)>)> get_override;
   std::function<void(quota::AccountKey, std::optional<std::uint64_t>, Changed)> set_override;
   std::function<void(std::vector<quota::AccountKey>, Changed)> reset;
   std::function<void(std::string_view text)> audit;  // one sentence a change: who asked is not known, what changed is

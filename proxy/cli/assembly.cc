@@ -1,0 +1,111 @@
+#include "proxy/cli/assembly.h"
+
+#include <fmt/format.h>
+
+#include "config/load/rulebook.h"
+#include "embedded_bpmonline.h"
+
+namespace tollgate::cli {
+namespace {
+
+net::KeySource source_of(const config::JwtIssuer& jwt, std::shared_ptr<identity::KeyRing> ring) {
+  net::KeySource source{.ring = std::move(ring),
+                        .kind = net::KeySource::Kind::url,
+                        .location = jwt.jwks_url,
+                        .ca_file = jwt.jwks_ca_file,
+                        .algorithms = jwt.algorithms,
+                        .refresh = jwt.jwks_refresh,
+                        .min_interval = jwt.jwks_min_interval};
+  if (!jwt.secret_file.empty()) {
+    source.kind = net::KeySource::Kind::secret;
+    source.location = jwt.secret_file;
+  } else if (!jwt.jwks_file.empty()) {
+    source.kind = net::KeySource::Kind::file;
+    source.location = jwt.jwks_file;
+  }
+  return source;
+}
+
+// The ring of an issuer that runs now and fetches from the same URL.
+std::shared_ptr<const identity::KeySet> keys_in_use(const flow::Snapshot* previous, const std::string& url) {
+  if (previous == nullptr || url.empty()) return nullptr;
+  for (std::size_t i = 0; i < previous->key_rings.size(); ++i)
+    if (previous->settings.identity.jwt[i].jwks_url == url) return previous->key_rings[i]->load();
+  return nullptr;
+}
+
+}  // namespace
+
+Result<licence::Rulebook> load_rulebook(const config::LoadedConfig& loaded) {
+  const config::Licensing& licensing = loaded.settings.licensing;
+  std::string_view text = embedded::k_bpmonline;
+  std::string name = "the built-in rules bpmonline.yaml";
+  if (!licensing.rules_file.empty()) {
+    text = loaded.file_texts.at(licensing.rules_file);
+    name = licensing.rules_file;
+  }
+  // `none` keeps the object names (they spell metrics and counts) and denies nothing.
+  Result<licence::Rulebook> rulebook = config::load_rulebook(text, name);
+  if (!rulebook) return rulebook;
+  if (licensing.system == "none") rulebook->system = "none";
+  if (auto applied = config::apply_settings(*rulebook, loaded.settings.catalogue, licensing); !applied)
+    return std::unexpected(applied.error());
+  return rulebook;
+}
+
+Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t generation,
+                           const flow::Snapshot* previous, net::KeySetFetcher::Log log) {
+  const config::Settings& settings = loaded.settings;
+  auto rulebook = load_rulebook(loaded);
+  if (!rulebook) return std::unexpected(rulebook.error());
+
+  std::shared_ptr<const identity::Directory> directory;
+  if (!settings.licensing.directory_file.empty()) {
+    auto parsed = identity::Directory::parse(loaded.file_texts.at(settings.licensing.directory_file));
+    if (!parsed)
+      return fail(Origin::config, fmt::format("{}: {}", settings.licensing.directory_file, parsed.error().message));
+    directory = std::make_shared<const identity::Directory>(std::move(*parsed));
+  }
+
+  std::vector<std::shared_ptr<identity::KeyRing>> rings;
+  std::vector<net::KeySource> sources;
+  for (const config::JwtIssuer& jwt : settings.identity.jwt) {
+    auto ring = std::make_shared<identity::KeyRing>();
+    if (!jwt.jwks_url.empty())
+      if (auto usable = net::check_key_set_url(jwt.jwks_url); !usable) return std::unexpected(usable.error());
+    if (auto known = keys_in_use(previous, jwt.jwks_url)) ring->store(std::move(known));
+    sources.push_back(source_of(jwt, ring));
+    rings.push_back(std::move(ring));
+  }
+  auto keys = std::make_unique<net::KeySetFetcher>(sources, std::move(log));
+  keys->start();
+  const auto statuses = keys->status();
+  for (std::size_t i = 0; i < sources.size(); ++i)  // a URL may come up later; a file that is no key set is a mistake
+    if (sources[i].kind != net::KeySource::Kind::url && statuses[i].keys == 0)
+      return fail(Origin::config, fmt::format("{}: {}", sources[i].location, statuses[i].last_error));
+
+  auto schema = config::make_schema(*rulebook, settings.catalogue.uids, settings.catalogue.processes);
+  auto snapshot = flow::make_snapshot({.settings = settings,
+                                       .rulebook = std::move(*rulebook),
+                                       .schema = std::move(schema),
+                                       .directory = std::move(directory),
+                                       .key_rings = std::move(rings),
+                                       .generation = generation});
+  if (!snapshot) return std::unexpected(snapshot.error());
+  return Assembled{.snapshot = std::move(*snapshot), .keys = std::move(keys)};
+}
+
+Result<redis::ConnectionOptions> store_connection(const config::Store& store, const redis::StoreUrl& url,
+                                                  const config::LoadedConfig& loaded) {
+  redis::ConnectionOptions options{.url = url,
+                                   .ca_file = store.ca_file,
+                                   .server_name = store.server_name,
+                                   .verify = store.verify,
+                                   .connect_timeout = store.connect_timeout};
+  if (!store.user.empty()) options.url.user = store.user;
+  if (!store.password_file.empty())
+    options.url.password = config::secret_of_file(loaded.file_texts.at(store.password_file));
+  return options;
+}
+
+}  // namespace tollgate::cli

@@ -1,0 +1,33 @@
+// From a loaded configuration to what the workers run on: key rings, licence rules, user directory, snapshot.
+// Used at start and at every reload; nothing that runs is touched before everything of the new one is in place.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "config/load/load.h"
+#include "metering/base/error.h"
+#include "metering/redis/connection.h"
+#include "proxy/flow/snapshot.h"
+#include "proxy/net/key_set_fetcher.h"
+
+namespace tollgate::cli {
+
+struct Assembled {
+  std::shared_ptr<const flow::Snapshot> snapshot;
+  std::unique_ptr<net::KeySetFetcher> keys;  // keeps the snapshot's key rings fresh; must outlive its use
+};
+
+// The licence rules named by licensing.system, with the operator's own settings applied.
+Result<licence::Rulebook> load_rulebook(const config::LoadedConfig& loaded);
+
+// previous: what runs now, or nullptr. Key sets of URLs that it already fetched are taken over, so that a reload while
+// the identity provider is away refuses nobody. Errors (origin config) say which setting and what to do.
+Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t generation,
+                           const flow::Snapshot* previous, net::KeySetFetcher::Log log);
+
+// How to reach the store. embedded: URLs are an error here: the caller starts the child and passes its address.
+Result<redis::ConnectionOptions> store_connection(const config::Store& store, const redis::StoreUrl& url,
+                                                  const config::LoadedConfig& loaded);
+
+}  // namespace tollgate::cli
