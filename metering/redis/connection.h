@@ -9,8 +9,8 @@
 //
 // Time-outs: every command has a deadline. When it passes, `done` is called with an error at once, whatever the
 // server does; the reply, if it still comes, goes to `late` (so that an admitted charge can be given back).
-// A command is stalled when it is unanswered at twice its time-out; while one is, send() refuses at once instead of
-// letting more callers wait for nothing. The first reply ends that state.
+// The connection is stalled while its oldest command is unanswered at twice its time-out and no other reply came in the
+// last time-out; send() then refuses at once instead of letting more callers wait for nothing. Any reply ends that.
 //
 // Down is down: send() answers at once when the connection is not up, with one exception: until the very first
 // connection attempt has ended, commands wait for it within their deadline.
@@ -76,7 +76,9 @@ class Connection {
   // destroyed first. `late` gets a reply that comes after the deadline.
   void send(std::span<const std::string_view> words, Milliseconds timeout, Done done, Late late = nullptr);
   // The same with the command already in RESP form and with the deadline as a moment (a resent command keeps its own).
-  void send_encoded(std::string_view command, MonotonicTime deadline, Milliseconds timeout, Done done, Late late = nullptr);
+  // A patient command is sent even while the connection is stalled: nobody waits for it.
+  void send_encoded(std::string_view command, MonotonicTime deadline, Milliseconds timeout, Done done, Late late = nullptr,
+                    bool patient = false);
 
   State state() const;
   bool up() const { return state() == State::up; }

@@ -17,7 +17,7 @@ namespace tollgate::redis {
 
 struct Finding {
   enum class Level : std::uint8_t { ok, warning, problem } level = Level::ok;
-  std::string subject;  // stable word: connect, round_trip, clock, version, role, eviction, persistence, encoding, scripts, settings
+  std::string subject;  // stable word: connect, round_trip, clock, version, role, scripts, eviction, persistence, encoding
   std::string text;     // what was found
   std::string advice;   // what to do; "" when ok
 };

@@ -32,6 +32,7 @@
 
 #include "metering/quota/ledger.h"
 #include "metering/redis/connection.h"
+#include "metering/redis/scripts.h"
 
 struct event_base;
 
@@ -40,7 +41,8 @@ namespace tollgate::redis {
 struct RedisLedgerOptions {
   ConnectionOptions connection;
   Milliseconds timeout{50};          // store.timeout: longest a charge or a read waits
-  Milliseconds admin_timeout{2'000};  // overrides and resets
+  Milliseconds admin_timeout{2'000};  // overrides, resets and give-backs, for which no call waits
+  Scripts scripts = Scripts::standard();
 };
 
 class RedisLedger : public quota::Ledger {
