@@ -68,6 +68,9 @@ class Policy {
 
  private:
   struct Index;  // objects by name, compiled patterns
+  struct Judge;  // one call of decide()
+  std::string unavailable_text(std::uint32_t products) const;
+
   std::shared_ptr<const Rulebook> rulebook_;
   std::shared_ptr<const Index> index_;
 };

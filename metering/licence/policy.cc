@@ -1,0 +1,256 @@
+#include "metering/licence/policy.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "metering/base/check.h"
+#include "metering/licence/index.h"
+
+namespace tollgate::licence {
+namespace {
+
+using catalogue::Classification;
+using catalogue::Kind;
+using catalogue::ObjectUse;
+using catalogue::Operation;
+using catalogue::Via;
+using Role = ResolvedUse::Role;
+
+bool enforced(const ObjectUse& use) {
+  switch (use.via) {
+    case Via::primary:
+    case Via::nav:
+    case Via::service: return true;
+    case Via::process: return use.operation != Operation::execute;  // the name of an undeclared process
+    case Via::expand:
+    case Via::filter:
+    case Via::join: return false;
+  }
+  return false;
+}
+
+std::string_view verb(Operation operation) {
+  switch (operation) {
+    case Operation::read: return "Read";
+    case Operation::create: return "Create";
+    case Operation::edit: return "Edit";
+    case Operation::remove: return "Delete";
+    case Operation::execute: return "Execute";
+  }
+  return "";
+}
+
+// Object names of denied calls may be anything a client sent: sentences show the beginning.
+std::string_view shown(std::string_view object) { return object.substr(0, 64); }
+
+std::string rights_text(Rights rights) {
+  std::vector<std::string_view> names;
+  for (Operation operation : {Operation::read, Operation::create, Operation::edit, Operation::remove})
+    if ((rights & right(operation)) != 0) names.push_back(catalogue::name(operation));
+  return names.empty() ? "nothing" : fmt::format("{}", fmt::join(names, ", "));
+}
+
+// What a use on an object in this role does to its section.
+Operation section_operation(Role role, bool custom_root, Operation operation) {
+  if (operation == Operation::read) return operation;
+  if (operation == Operation::execute) return Operation::edit;  // an unknown effect may alter
+  bool detail = role == Role::child || (role == Role::custom && !custom_root);
+  return detail ? Operation::edit : operation;
+}
+
+// Products of one caller, and the sentences about them.
+struct Granted {
+  const Rulebook& rulebook;
+  ProductSet products;
+
+  template <class Each>
+  void each(Each&& body) const {
+    for (std::size_t i = 0; i < rulebook.products.size(); ++i)
+      if ((products & (ProductSet{1} << i)) != 0) body(i, rulebook.products[i]);
+  }
+  std::string titles() const {
+    std::vector<std::string_view> titles;
+    each([&](std::size_t, const Product& product) { titles.push_back(product.title); });
+    return fmt::format("{}", fmt::join(titles, " and "));
+  }
+  bool several() const { return (products & (products - 1)) != 0; }
+};
+
+std::string custom_limit_text(const Granted& granted, std::string_view object) {
+  std::uint32_t most = 0;
+  granted.each([&](std::size_t, const Product& product) { most = std::max(most, product.custom_sections_max); });
+  const auto& listed = granted.rulebook.custom_sections;
+  if (most == 0)
+    return fmt::format("{} belongs to a custom section, and {} includes no custom sections", object, granted.titles());
+  std::size_t permitted = std::min<std::size_t>(most, listed.size());
+  return fmt::format("{} belongs to a custom section that is not one of the permitted ones ({}); {} includes {} of them",
+                     object,
+                     permitted == 0 ? std::string("none is configured")
+                                    : fmt::format("{}", fmt::join(listed.begin(), listed.begin() + permitted, ", ")),
+                     granted.titles(), most);
+}
+
+}  // namespace
+
+Policy::Policy(std::shared_ptr<const Rulebook> rulebook)
+    : rulebook_(std::move(rulebook)), index_(std::make_shared<const Index>(*rulebook_)) {}
+
+ResolvedUse Policy::resolve(const ObjectUse& use) const {
+  ResolvedUse resolved{"", use.operation, Role::none};
+  if (const Index::Place* place = index_->find(use.object)) {
+    resolved.role = place->role;
+    if (place->section == Index::kNoSection) return resolved;
+    resolved.section = index_->sections[place->section].id;
+    resolved.section_operation = section_operation(place->role, place->custom_root, use.operation);
+  } else if (index_->has_custom_prefix(use.object)) {
+    resolved.role = Role::custom;
+    resolved.section = "custom:" + use.object;
+    resolved.section_operation = section_operation(Role::custom, true, use.operation);
+  }
+  return resolved;
+}
+
+namespace {
+
+// One use judged: what it counts as, and whether it is granted.
+struct Judgement {
+  Unit unit;
+  bool licensed = false;  // on a licensed object
+  Reason reason = Reason::ok;
+  std::string detail;
+};
+
+}  // namespace
+
+struct Policy::Judge {
+  const Rulebook& rulebook;
+  const Index& index;
+  Granted granted;
+  bool bound;  // false for staff: everything is granted
+
+  Judgement judge(const ObjectUse& use) const {
+    Judgement out{{use.object, use.operation, "", ""}, false, Reason::ok, {}};
+    if (index.everything_licensed) {
+      if (const Index::Place* place = index.find(use.object)) out.unit.object = place->canonical;
+      out.licensed = true;
+      return out;
+    }
+    const Index::Place* place = index.find(use.object);
+    if (place == nullptr && index.has_custom_prefix(use.object)) return unlisted_custom(use, std::move(out));
+    if (place == nullptr || place->section == Index::kNoSection) return out;  // step 4: free
+    const Index::Target& target = index.sections[place->section];
+    out.licensed = true;
+    out.unit.object = place->canonical;
+    out.unit.section = target.id;
+    if (bound) grant(use, *place, target, out);
+    return out;
+  }
+
+  // An object with the portal's own prefix that belongs to no listed section.
+  Judgement unlisted_custom(const ObjectUse& use, Judgement&& out) const {
+    out.licensed = true;
+    out.unit.section = "custom";
+    if (!bound) return std::move(out);
+    if (use.operation == Operation::remove) {
+      out.reason = Reason::operation_not_licensed;
+      out.detail = fmt::format("Delete on {} (custom section) is not part of {}", shown(use.object), granted.titles());
+    } else {
+      out.reason = Reason::custom_section_limit;
+      out.detail = custom_limit_text(granted, shown(use.object));
+    }
+    return std::move(out);
+  }
+
+  // Steps 4 to 6 for a section: sets the product that grants the use, or the reason against it.
+  void grant(const ObjectUse& use, const Index::Place& place, const Index::Target& target, Judgement& out) const {
+    Operation operation = section_operation(place.role, place.custom_root, use.operation);
+    Rights all = 0;
+    granted.each([&](std::size_t i, const Product& product) {
+      all |= target.rights[i];
+      if (out.unit.product.empty() && (target.rights[i] & right(operation)) != 0) out.unit.product = product.id;
+    });
+    if (!out.unit.product.empty()) return;
+    std::string what = target.custom_number != 0
+                           ? fmt::format("{} (custom section {})", place.canonical, target.caption)
+                           : fmt::format("{} (section {})", place.canonical, target.caption);
+    if (target.custom_number != 0 && all == 0 && operation != Operation::remove) {
+      out.reason = Reason::custom_section_limit;
+      out.detail = custom_limit_text(granted, place.canonical);
+    } else if (target.custom_number == 0 && all == 0) {
+      out.reason = Reason::section_not_licensed;
+      out.detail = fmt::format("{} is not part of {}: {} {}", what, granted.titles(),
+                               granted.several() ? "they cover" : "it covers", sections_text());
+    } else {
+      out.reason = Reason::operation_not_licensed;
+      out.detail = fmt::format("{} on {} is not part of {}: {} {}", verb(use.operation), what, granted.titles(),
+                               granted.several() ? "they grant" : "it grants", rights_text(all));
+    }
+  }
+
+  std::string sections_text() const {
+    std::vector<std::string_view> captions;
+    for (const Index::Target& target : index.sections) {
+      bool any = false;
+      granted.each([&](std::size_t i, const Product&) { any = any || target.rights[i] != 0; });
+      if (any) captions.push_back(target.caption);
+    }
+    return captions.empty() ? "no section" : fmt::format("{}", fmt::join(captions, ", "));
+  }
+};
+
+std::string Policy::unavailable_text(std::uint32_t products) const {
+  Granted named{*rulebook_, products};
+  std::vector<std::string> with;
+  named.each([&](std::size_t, const Product& product) {
+    for (const std::string& id : product.available_with)
+      if (std::ranges::find(with, id) == with.end()) with.push_back(id);
+  });
+  return fmt::format("{} {} available only with {}; this installation has {}", named.titles(),
+                     named.several() ? "are" : "is", fmt::join(with, ", "),
+                     rulebook_->main_products.empty() ? std::string("no main product configured")
+                                                      : fmt::format("{}", fmt::join(rulebook_->main_products, ", ")));
+}
+
+Decision Policy::decide(const identity::Principal& principal, const Classification& classification) const {
+  Decision decision;
+  const Kind kind = classification.kind;
+  const bool everything = index_->everything_licensed;
+  if (kind == Kind::asset || kind == Kind::authentication || kind == Kind::foreign || kind == Kind::reject)
+    return decision;
+
+  Judge judge{*rulebook_, *index_, {*rulebook_, 0}, !principal.is_staff() && !everything};
+  if (judge.bound) {
+    ProductSet named = index_->products_of(principal.licenses);
+    judge.granted.products = named & index_->available;
+    if (named == 0) {
+      decision.reason = Reason::license_missing;
+      decision.detail = principal.licenses.empty() ? "The user has no portal licence"
+                                                   : "None of the user's licences is a portal licence";
+    } else if (judge.granted.products == 0) {
+      decision.reason = Reason::product_unavailable;
+      decision.detail = unavailable_text(named);
+    }
+  }
+  if (kind != Kind::objects && (kind != Kind::unknown || everything)) return decision;
+
+  if (decision.reason != Reason::ok) judge.bound = false;  // denied already: the objects are only listed
+  std::vector<bool> part_counted;
+  for (const ObjectUse& use : classification.uses) {
+    if (!enforced(use)) continue;
+    Judgement judgement = judge.judge(use);
+    if (!judgement.licensed) continue;
+    if (judgement.reason != Reason::ok && decision.reason == Reason::ok) {
+      decision.reason = judgement.reason;
+      decision.detail = use.in_batch ? fmt::format("batch[{}]: {}", use.part, judgement.detail) : judgement.detail;
+    }
+    if (!classification.counted || kind != Kind::objects) continue;
+    if (part_counted.size() <= use.part) part_counted.resize(use.part + 1);
+    if (part_counted[use.part]) continue;
+    part_counted[use.part] = true;
+    decision.units.push_back(judgement.unit);
+  }
+  decision.metered = decision.reason == Reason::ok && !decision.units.empty();
+  return decision;
+}
+
+}  // namespace tollgate::licence
