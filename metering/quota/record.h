@@ -14,6 +14,7 @@
 //
 // Only the tail is ever added to: a charge in the bucket of the last charge, the common case, changes one number.
 // A charge dated before `newest` (the store's clock stepped back) is counted in `newest`: later, so never freed early.
+// `newest` stays when its units are given back (slot 0 may be 0); it never moves back while anything is counted.
 // When a new bucket pushes a slot out of the tail, it is appended to the body if it holds anything. A body of more than
 // 128 entries merges the adjacent pair that loses least: the earlier one INTO THE LATER one (its units are held longer,
 // never shorter). Cost of a pair = count of the earlier * distance, computed in IEEE doubles (what Lua has); the
@@ -34,6 +35,7 @@
 //    31         n varints: counts of buckets newest, newest-1, ..., newest-(n-1); the last one > 0 unless n = 1
 //               body, to the end: (varint gap, varint count)*, oldest first; gap to the entry before, 0 for the first
 //               (its number is `head`); counts > 0, gaps of the others > 0; last < newest-19; at most 128 entries
+//               newest < floor(2^48 / bucket): all times are below 2^48 ms, exact in a double
 //
 // An account with total 0 has no record ("" here, no field in the store). One state has exactly one encoding.
 //   newest=1000 with 3 units, 2 units in bucket 998, 5 in bucket 900, bucket 60 s:
@@ -59,7 +61,7 @@ namespace tollgate::quota {
 inline constexpr Milliseconds kGuardMax{2'000};
 inline constexpr std::size_t kTailBuckets = 20;
 inline constexpr std::size_t kBodyMax = 128;
-inline constexpr std::uint64_t kCountMax = (1ULL << 48) - 1;  // counts and bucket numbers are 48 bits; counts saturate
+inline constexpr std::uint64_t kCountMax = (1ULL << 48) - 1;  // counts and bucket numbers have 48 bits; the total stops there
 
 // A window and its resolution: when a bucket leaves. Both > 0.
 struct WindowShape {
@@ -98,6 +100,7 @@ class RollingWindow {
   Milliseconds bucket() const { return bucket_; }
 
   // Counts units in bucket max(number, newest) and returns that number: it belongs in the receipt. units > 0.
+  // An empty window (total 0) forgets its newest bucket: it starts at `number`.
   std::int64_t add(std::int64_t number, std::uint64_t units);
 
   // Gives back units of a receipt whose bucket is `number`: from the tail slot of exactly that number, else from the
