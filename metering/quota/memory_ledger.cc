@@ -108,6 +108,23 @@ void MemoryLedger::read(std::vector<AccountCharge> accounts, ReadDone done) {
   done(std::move(states));
 }
 
+void MemoryLedger::list(std::string subject_key, std::string prefix, Milliseconds window, Milliseconds bucket,
+                        ListDone done) {
+  if (!available_) return done(fail(Origin::store, "the store is unavailable", true));
+  const Milliseconds at = now();
+  const WindowShape shape{window, bucket};
+  const std::size_t field_at = subject_key.size() + 1;
+  const std::string first = map_key({std::move(subject_key), std::move(prefix)});
+  std::vector<Listed> listed;
+  for (auto entry = accounts_.lower_bound(first); entry != accounts_.end() && entry->first.starts_with(first); ++entry) {
+    RollingWindow window_now = entry->second.window;
+    if (window_now.bucket() != bucket) window_now.rebucket(bucket);
+    window_now.prune(shape, at);
+    if (window_now.used() > 0) listed.push_back({entry->first.substr(field_at), window_now.used()});
+  }
+  done(std::move(listed));
+}
+
 void MemoryLedger::set_override(const AccountKey& key, std::optional<std::uint64_t> limit) {
   auto found = accounts_.try_emplace(map_key(key), Account{RollingWindow(Milliseconds(1)), std::nullopt}).first;
   found->second.limit_override = limit;

@@ -9,8 +9,8 @@
 #pragma once
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
-#include <unordered_map>
 
 #include "metering/quota/ledger.h"
 #include "metering/quota/record.h"
@@ -26,6 +26,8 @@ class MemoryLedger final : public Ledger {
   void charge(std::vector<AccountCharge> charges, ChargeDone done) override;
   void give_back(Receipt receipt) override;
   void read(std::vector<AccountCharge> accounts, ReadDone done) override;
+  void list(std::string subject_key, std::string prefix, Milliseconds window, Milliseconds bucket,
+            ListDone done) override;
 
   // A limit of one account that wins over the rule's; nullopt takes it away.
   void set_override(const AccountKey& key, std::optional<std::uint64_t> limit);
@@ -47,7 +49,7 @@ class MemoryLedger final : public Ledger {
   std::function<Milliseconds()> store_clock_;
   Milliseconds latest_{0};
   bool available_ = true;
-  std::unordered_map<std::string, Account> accounts_;  // subject key + '\n' + field
+  std::map<std::string, Account> accounts_;  // subject key + '\n' + field: the fields of a subject stand together
 };
 
 }  // namespace tollgate::quota

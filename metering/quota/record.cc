@@ -240,15 +240,15 @@ Milliseconds RollingWindow::fits_after(const WindowShape& shape, Milliseconds no
   const std::uint64_t most = limit - units;  // what may stay counted
   std::uint64_t left = total_;
   if (left <= most) return Milliseconds(0);
-  auto leaves = [&](std::int64_t number, std::uint64_t count) {
+  auto leaves = [&](std::uint64_t count) {
     left -= std::min(left, count);
     return left <= most;
   };
   for (const Bucket& bucket : body_)
-    if (leaves(bucket.number, bucket.count)) return std::max(shape.leaves_at(bucket.number) - now, Milliseconds(0));
+    if (leaves(bucket.count)) return std::max(shape.leaves_at(bucket.number) - now, Milliseconds(0));
   for (std::size_t i = kTailBuckets; i-- > 0;) {
     const std::int64_t number = newest_ - static_cast<std::int64_t>(i);
-    if (tail_[i] != 0 && leaves(number, tail_[i])) return std::max(shape.leaves_at(number) - now, Milliseconds(0));
+    if (tail_[i] != 0 && leaves(tail_[i])) return std::max(shape.leaves_at(number) - now, Milliseconds(0));
   }
   return Milliseconds::max();
 }
