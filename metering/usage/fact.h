@@ -11,7 +11,7 @@
 namespace tollgate::usage {
 
 struct CountedOperation {
-  std::string_view object, operation, section, product;
+  std::string_view object{}, operation{}, section{}, product{};
 };
 
 // Views live only during the call of FactSink::record.

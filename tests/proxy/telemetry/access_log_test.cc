@@ -1,0 +1,103 @@
+#include "proxy/telemetry/access_log.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+namespace tollgate::telemetry {
+namespace {
+
+using testing::HasSubstr;
+
+class AccessLogTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    char name[] = "/tmp/access_log_test.XXXXXX";
+    folder_ = mkdtemp(name);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  std::string path(const std::string& name) const { return folder_ + "/" + name; }
+  static std::vector<std::string> lines(const std::string& path) {
+    std::ifstream in(path);
+    std::vector<std::string> out;
+    for (std::string line; std::getline(in, line);) out.push_back(line);
+    return out;
+  }
+  std::string folder_;
+};
+
+usage::Fact fact() {
+  usage::Fact out;
+  out.time = UnixTime(Milliseconds(1'795'000'000'123));
+  out.request_id = "request-0001";
+  out.user = "ann\"\n";
+  out.method = "GET";
+  out.path = "/0/odata/Case";
+  out.status = 200;
+  out.total = std::chrono::microseconds(1500);
+  out.upstream = std::chrono::microseconds(1000);
+  return out;
+}
+
+TEST(AccessLine, IsOneJsonObjectWithTimesInSeconds) {
+  const usage::CountedOperation operation{.object = "Case", .operation = "read", .section = "cases", .product = "customer"};
+  usage::Fact one = fact();
+  one.operations = {&operation, 1};
+  one.units = 1;
+  std::string line;
+  append_access_line(line, one);
+  EXPECT_THAT(line, testing::StartsWith(R"({"time":"2026-11-18T11:06:40.123Z","request_id":"request-0001")"));
+  EXPECT_THAT(line, HasSubstr(R"("user":"ann\"\n")"));
+  EXPECT_THAT(line, HasSubstr(R"("objects":[{"object":"Case","operation":"read","section":"cases","product":"customer"}],"units":1,"reason":"ok")"));
+  EXPECT_THAT(line, HasSubstr(R"("seconds":0.0015,"own_seconds":0.0005,"upstream_seconds":0.001)"));
+  EXPECT_EQ(std::count(line.begin(), line.end(), '\n'), 1);
+}
+
+TEST_F(AccessLogTest, EveryLineOfEveryWorkerIsWritten) {
+  auto log = AccessLog::open(path("access.log"));
+  ASSERT_TRUE(log) << log.error().message;
+  std::vector<std::thread> workers;
+  for (int worker = 0; worker < 3; ++worker)
+    workers.emplace_back([sink = (*log)->worker_sink()] {
+      for (int i = 0; i < 5'000; ++i) sink->record(fact());
+    });
+  for (auto& worker : workers) worker.join();
+  (*log)->flush();
+  EXPECT_EQ(lines(path("access.log")).size(), 15'000U);
+  EXPECT_EQ((*log)->dropped_lines(), 0U);
+}
+
+TEST_F(AccessLogTest, ReopenWritesToTheNewFileAndLosesNothing) {
+  auto log = AccessLog::open(path("access.log"));
+  ASSERT_TRUE(log);
+  auto sink = (*log)->worker_sink();
+  sink->record(fact());
+  std::filesystem::rename(path("access.log"), path("access.log.1"));
+  ASSERT_TRUE((*log)->reopen());
+  sink->record(fact());
+  sink->record(fact());
+  log->reset();
+  EXPECT_EQ(lines(path("access.log.1")).size(), 1U);
+  EXPECT_EQ(lines(path("access.log")).size(), 2U);
+}
+
+TEST_F(AccessLogTest, PathThatCannotBeOpenedIsAnErrorThatNamesIt) {
+  auto log = AccessLog::open(path("missing/access.log"));
+  ASSERT_FALSE(log);
+  EXPECT_THAT(log.error().message, HasSubstr("missing/access.log"));
+}
+
+TEST_F(AccessLogTest, DiskFullIsCountedAndNothingStops) {
+  auto log = AccessLog::open("/dev/full");
+  ASSERT_TRUE(log);
+  auto sink = (*log)->worker_sink();
+  sink->record(fact());
+  (*log)->flush();
+  EXPECT_GE((*log)->write_errors(), 1U);
+}
+
+}  // namespace
+}  // namespace tollgate::telemetry
