@@ -1,0 +1,158 @@
+"""The quota store fails: the configured answer comes, in time, and all is well once it is back."""
+import os
+import signal
+import time
+
+import pytest
+
+from harness import PATIENCE, Redis, eventually
+from requests_crm import CASES
+
+
+@pytest.fixture
+def own_redis(start, tmp_path):
+    return start(Redis(str(tmp_path), name="own-redis"))
+
+
+def test_a_frozen_store_denies_within_the_bound_and_recovers(proxy, crm, own_redis, auth):
+    gate = proxy(store=own_redis.url)
+    assert gate.call("GET", CASES + "/$count", auth).status == 200
+    own_redis.signal(signal.SIGSTOP)
+    for _ in range(3):
+        started = time.monotonic()
+        reply = gate.call("GET", CASES + "/$count", auth)
+        assert reply.status == 503 and reply.json()["reason"] == "store_unavailable"
+        assert int(reply.get("Retry-After")) >= 1
+        assert time.monotonic() - started < 0.5 * PATIENCE
+    own_redis.signal(signal.SIGCONT)
+    eventually(lambda: gate.call("GET", CASES + "/$count", auth).status == 200, 10, "calls are admitted again")
+    # What was answered late in Redis was given back: only admitted calls are counted.
+    admitted = crm.counts()["operations"]["GET Case"]
+    eventually(lambda: gate.used(auth) == admitted, 10, "late charges are given back")
+
+
+def proxy_with_store(proxy, url, on_outage):
+    return proxy(store=url, store_settings={"on_outage": on_outage})
+
+
+def test_allow_lets_calls_through_and_counts_them_as_degraded(proxy, crm, own_redis, auth):
+    gate = proxy_with_store(proxy, own_redis.url, "allow")
+    assert gate.call("GET", CASES + "/$count", auth).status == 200
+    own_redis.kill()
+    for _ in range(5):
+        assert gate.call("GET", CASES + "/$count", auth).status == 200
+    assert gate.metric("tollgate_store_up") == 0
+    assert gate.metric("tollgate_store_degraded_decisions_total") >= 5
+    own_redis.start()
+    eventually(lambda: gate.call("GET", CASES + "/$count", auth).get("RateLimit") and gate.metric("tollgate_store_up") == 1, 15,
+               "the store is up and counts again")
+
+
+def test_deny_refuses_while_the_store_is_down_and_admits_after(proxy, crm, own_redis, auth):
+    gate = proxy_with_store(proxy, own_redis.url, "deny")
+    assert gate.call("GET", CASES + "/$count", auth).status == 200
+    own_redis.kill()
+    reply = gate.call("GET", CASES + "/$count", auth)
+    assert reply.status == 503 and reply.json()["reason"] == "store_unavailable"
+    # What needs no quota is served all the same.
+    assert gate.call("GET", "/0/odata/$metadata", auth).status == 200
+    assert gate.call("GET", "/echo").status == 200
+    own_redis.start()
+    eventually(lambda: gate.call("GET", CASES + "/$count", auth).status == 200, 15, "calls are admitted again")
+
+
+def test_a_flushed_script_cache_is_not_noticed(proxy, crm, own_redis, auth):
+    gate = proxy(store=own_redis.url)
+    assert gate.call("GET", CASES + "/$count", auth).status == 200
+    assert own_redis.command_line("SCRIPT", "FLUSH") == "OK"
+    assert gate.call("GET", CASES + "/$count", auth).status == 200
+    assert gate.used(auth) == 2
+
+
+def test_counts_survive_a_restart_and_a_crash_of_the_proxy(proxy, crm, own_redis, auth):
+    quotas = [{"name": "daily", "limit": 6, "window": "24h", "per": ["user"], "on": "licensed"}]
+    gate = proxy(store=own_redis.url, quotas=quotas)
+    assert [gate.call("GET", CASES + "/$count", auth).status for _ in range(3)] == [200] * 3
+    assert gate.stop() == 0
+    gate.launch()
+    gate.wait_ready()
+    assert [gate.call("GET", CASES + "/$count", auth).status for _ in range(2)] == [200] * 2
+    gate.kill()
+    gate.launch()
+    gate.wait_ready()
+    assert [gate.call("GET", CASES + "/$count", auth).status for _ in range(2)] == [200, 429]
+
+
+def children_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:
+        direct = [int(word) for word in file.read().split()]
+    for task in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{task}/children", encoding="utf-8") as file:
+                direct += [int(word) for word in file.read().split()]
+        except OSError:
+            pass
+    return sorted(set(direct))
+
+
+def redis_children(pid):
+    found = []
+    for child in children_of(pid):
+        with open(f"/proc/{child}/comm", encoding="utf-8") as file:
+            if "redis" in file.read():
+                found.append(child)
+    return found
+
+
+def test_the_embedded_store_is_restarted_when_it_dies_and_keeps_its_counts(proxy, crm, auth):
+    gate = proxy(store="embedded:redis")
+    assert [gate.call("GET", CASES + "/$count", auth).status for _ in range(4)] == [200] * 4
+    first = eventually(lambda: redis_children(gate.pid), 10, "there is a redis-server child")
+    time.sleep(1.2)  # its log is written to disk every second
+    os.kill(first[0], signal.SIGKILL)
+    eventually(lambda: [pid for pid in redis_children(gate.pid) if pid not in first], 15, "another child is started")
+    eventually(lambda: gate.call("GET", CASES + "/$count", auth).status == 200, 15, "calls are admitted again")
+    assert gate.used(auth) == 5
+
+
+def test_the_embedded_store_ends_with_the_proxy(proxy, crm, auth):
+    gate = proxy(store="embedded:redis")
+    assert gate.call("GET", CASES + "/$count", auth).status == 200
+    child = eventually(lambda: redis_children(gate.pid), 10, "there is a redis-server child")[0]
+    assert gate.stop() == 0
+    eventually(lambda: not os.path.exists(f"/proc/{child}"), 10, "the child is gone")
+    gate.launch()
+    gate.wait_ready()
+    assert gate.used(auth) == 1
+
+
+def test_the_embedded_store_ends_when_the_proxy_is_killed(proxy, crm, auth):
+    gate = proxy(store="embedded:redis")
+    assert gate.call("GET", CASES + "/$count", auth).status == 200
+    child = eventually(lambda: redis_children(gate.pid), 10, "there is a redis-server child")[0]
+    gate.kill()
+    eventually(lambda: not os.path.exists(f"/proc/{child}"), 10, "the child is gone")
+    gate.launch()
+    gate.wait_ready()
+    assert gate.call("GET", CASES + "/$count", auth).status == 200
+
+
+def test_a_unix_socket_store_works(proxy, start, tmp_path, crm, auth):
+    path = f"/tmp/tg-{os.getpid()}.sock"
+    redis = start(Redis(str(tmp_path), name="unix-redis", extra=["--unixsocket", path]))
+    gate = proxy(store=f"redis+unix://{path}?db=0")
+    assert gate.call("GET", CASES + "/$count", auth).status == 200
+    assert gate.used(auth) == 1
+    assert redis.running()
+
+
+def test_a_password_from_a_file_opens_the_store(proxy, start, tmp_path, crm, auth):
+    redis = Redis(str(tmp_path), name="auth-redis", extra=["--requirepass", "s3cret-pass"])
+    redis.command_line_plain = redis.command_line
+    redis.command_line = lambda *words: redis.command_line_plain("-a", "s3cret-pass", "--no-auth-warning", *words)
+    start(redis)
+    secret = tmp_path / "redis.password"
+    secret.write_text("s3cret-pass\n")
+    gate = proxy(store=redis.url, store_settings={"password_file": str(secret)})
+    assert gate.call("GET", CASES + "/$count", auth).status == 200
+    assert "s3cret-pass" not in gate.log()
