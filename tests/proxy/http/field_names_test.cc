@@ -1,0 +1,54 @@
+#include "proxy/http/field_names.h"
+
+#include <gtest/gtest.h>
+
+namespace tollgate::http {
+namespace {
+
+TEST(FieldRole, NamesCompareWithoutCase) {
+  EXPECT_EQ(role_of("HOST"), FieldRole::host);
+  EXPECT_EQ(role_of("tE"), FieldRole::hop);
+  EXPECT_EQ(role_of("content-length"), FieldRole::framing);
+  EXPECT_EQ(role_of("Transfer-Encoding"), FieldRole::framing);
+  EXPECT_EQ(role_of("x-forwarded-FOR"), FieldRole::forwarded_for);
+  EXPECT_EQ(role_of("X-HTTP-DestinationURL"), FieldRole::rewrite);
+}
+
+TEST(FieldRole, FamiliesAreCovered) {
+  for (const char* name : {"Proxy", "Proxy-Connection", "Proxy-Authorization", "Proxy-Authenticate", "proxy-x", "Keep-Alive", "Upgrade",
+                           "Trailer", "TE", "HTTP2-Settings"})
+    EXPECT_EQ(role_of(name), FieldRole::hop) << name;
+  for (const char* name : {"X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Anything-At-All", "X-Real-IP", "True-Client-IP"})
+    EXPECT_EQ(role_of(name), FieldRole::forwarded_by) << name;
+  for (const char* name : {"Accept", "X-HTTP-Method", "X-HTTP-Method-Override", "Authorization", "BPMCSRF", "Hos", "Hostx", "T", "X-Forward", "Via"})
+    EXPECT_EQ(role_of(name), FieldRole::end_to_end) << name;
+}
+
+TEST(FieldRole, UnderscoreSpellingsOfNamesThatMatterHaveTheirRole) {
+  EXPECT_EQ(role_of("X_Forwarded_For"), FieldRole::forwarded_for);
+  EXPECT_EQ(role_of("Content_Length"), FieldRole::framing);
+  EXPECT_EQ(role_of("TRANSFER_ENCODING"), FieldRole::framing);
+  EXPECT_EQ(role_of("X-HTTP_METHOD"), FieldRole::rewrite);
+  EXPECT_EQ(role_of("Content_Type"), FieldRole::rewrite);
+  EXPECT_EQ(role_of("api_key"), FieldRole::end_to_end);
+}
+
+TEST(ProtectedField, EndToEndFieldsThatMatterAreProtectedAndConnectionFieldsAreNot) {
+  for (const char* name : {"Host", "Content-Length", "Transfer-Encoding", "Content-Type", "Content-Anything", "Authorization", "Cookie",
+                           "Set-Cookie", "X-Forwarded-For", "Forwarded", "X-Request-Id", "traceparent", "tracestate", "X-HTTP-Method",
+                           "X-HTTP-Method-Override", "X_HTTP_Method", "Accept", "If-Match", "Range", "SOAPAction", "BPMCSRF"})
+    EXPECT_TRUE(is_protected_from_connection(name)) << name;
+  for (const char* name : {"close", "keep-alive", "TE", "Upgrade", "HTTP2-Settings", "X-Anything", "Proxy-Connection", "Trailer"})
+    EXPECT_FALSE(is_protected_from_connection(name)) << name;
+}
+
+TEST(ForbiddenTrailer, FramingRoutingAndIdentityAreForbidden) {
+  for (const char* name : {"Content-Length", "Host", "Authorization", "Cookie", "Set-Cookie", "Content-Type", "Content-Encoding", "Connection",
+                           "TE", "X-Forwarded-For", "X-Request-Id", "Cache-Control", "Max-Forwards", "Expect", "If-Match", "Vary"})
+    EXPECT_TRUE(is_forbidden_trailer(name)) << name;
+  for (const char* name : {"ETag", "Content-Digest", "Server-Timing", "grpc-status", "X-Checksum"})
+    EXPECT_FALSE(is_forbidden_trailer(name)) << name;
+}
+
+}  // namespace
+}  // namespace tollgate::http
