@@ -2,8 +2,8 @@
 // `case` and `Case`), schema UIds (some services name an object only by UId), column -> object of relations whose
 // name differs from the object's, and effects of processes and One-Steps that the operator declares.
 // Built by config/load from a preset (config/presets/*.yaml) and the operator's own settings; read-only afterwards,
-// then safe from any thread. Every look-up ignores ASCII case and costs one hash look-up and no allocation for
-// names up to 128 bytes; longer names are never found. Views returned live as long as the Schema.
+// then safe from any thread. Every look-up ignores ASCII case and costs a few hash look-ups and no allocation for
+// names up to 260 bytes; longer names are never found. Views returned live as long as the Schema.
 #pragma once
 #include <functional>
 #include <optional>
