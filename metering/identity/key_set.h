@@ -109,6 +109,7 @@ class KeyRing {
   // A token named a key that the set lacks. Never blocks on I/O; storms collapse into one pending request. When to
   // fetch (single flight, minimum interval) is the edge's business.
   void request_refresh();
+  bool refresh_requested() const { return refresh_requested_.load(std::memory_order_acquire); }
   bool take_refresh_request() { return refresh_requested_.exchange(false, std::memory_order_acq_rel); }
   // Called on the requesting worker's thread for the first pending request; must return at once and must not call the
   // ring. An empty function removes it; after that returns, no call is running.
