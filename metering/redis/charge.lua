@@ -28,9 +28,13 @@ if admitted == 0 then
   return reply
 end
 
+-- Everything is computed before anything is written: a record that turns out to be damaged stops the whole charge.
 for _, account in ipairs(accounts) do
   account.charged = add(account.window, floor(now / account.shape.bucket), account.units)
-  store_window(account.subject, account.field, account.window, account.shape, now)
+end
+for _, account in ipairs(accounts) do account.record = encode(account.window) end
+for _, account in ipairs(accounts) do
+  store_window(account.subject, account.field, account.window, account.record, account.shape, now)
 end
 for i = first_clock, last_clock do redis.call('HSET', KEYS[i], 't', now) end
 for _, account in ipairs(accounts) do append_state(reply, account, now, 0, account.charged) end

@@ -488,7 +488,7 @@ bool Connection::Impl::deliver(Reply& reply) {
   ++first_sequence_;
   last_reply_ = Connection::now();
   // The server became a replica: its primary is elsewhere, perhaps behind the same name.
-  bool wrong_role = reply.is_error("READONLY");
+  bool wrong_role = reply.is_error() && reply.text.find("READONLY ") != std::string::npos;  // Redis 6 wraps it
   if (!command.expired) {
     command.done(&reply);
   } else if (command.late) {

@@ -39,9 +39,9 @@ struct event_base;
 namespace tollgate::redis {
 
 struct ConnectionOptions {
-  StoreUrl url;                            // not embedded: main starts the child and passes its socket
-  std::string ca_file;                     // tls: "" is the system's store
-  std::string server_name;                 // tls: SNI and name to verify; "" is the URL's host
+  StoreUrl url{};                          // not embedded: main starts the child and passes its socket
+  std::string ca_file{};                   // tls: "" is the system's store
+  std::string server_name{};               // tls: SNI and name to verify; "" is the URL's host
   bool verify = true;                      // tls: false for tests only
   Milliseconds connect_timeout{1'000};     // name, socket, TLS, AUTH and PING together
   Milliseconds stall_timeout{5'000};       // no reply for so long although one is due: the connection is given up

@@ -9,7 +9,7 @@ local now = newest_time(subjects + 1, subjects + partitions)
 local function remove(window, shape, number, units)
   if leaves_at(shape, number) <= now then return 0 end
   local slot = window.newest - number
-  if slot < 0 then return 0 end
+  if window.total == 0 or slot < 0 then return 0 end
   if slot < TAIL then
     local taken = math.min(units, window.tail[slot])
     window.tail[slot] = window.tail[slot] - taken
@@ -41,7 +41,7 @@ for i = 3, #ARGV, 6 do
   if not window then return unreadable(key, field, why) end
   prune(window, shape, now)
   local taken = remove(window, shape, tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5]))
-  if taken > 0 then store_window(key, field, window, shape, now) end
+  if taken > 0 then store_window(key, field, window, encode(window), shape, now) end
   reply[#reply + 1] = taken
 end
 return reply

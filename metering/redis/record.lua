@@ -106,7 +106,7 @@ local function merge_cheapest_pair(window)
     local cost = counts[i] * (numbers[i + 1] - numbers[i])
     if not best_cost or cost < best_cost then best, best_cost = i, cost end
   end
-  counts[best + 1] = counts[best + 1] + counts[best]
+  counts[best + 1] = math.min(counts[best + 1] + counts[best], COUNT_MAX)
   table.remove(numbers, best)
   table.remove(counts, best)
   pack_body(window, numbers, counts)
@@ -133,8 +133,8 @@ end
 local function shift_to(window, number)
   local step = number - window.newest
   local tail = window.tail
-  for i = TAIL - 1, 0, -1 do
-    if i + step >= TAIL and tail[i] > 0 then append_body(window, window.newest - i, tail[i]) end
+  for i = TAIL - 1, math.max(TAIL - step, 0), -1 do
+    if tail[i] > 0 then append_body(window, window.newest - i, tail[i]) end
   end
   for i = TAIL - 1, 0, -1 do tail[i] = i >= step and tail[i - step] or 0 end
   window.newest = number
@@ -142,11 +142,14 @@ end
 
 -- Counts units in bucket max(number, newest); returns that bucket.
 local function add(window, number, units)
-  if number > window.newest then shift_to(window, number) end
-  local room = COUNT_MAX - window.total
-  if units > room then units = room end
-  window.tail[0] = window.tail[0] + units
-  window.total = window.total + units
+  if window.total == 0 then
+    window.head, window.last, window.newest, window.body = 0, 0, number, ''
+  elseif number > window.newest then
+    shift_to(window, number)
+  end
+  local counted = math.min(units, COUNT_MAX - window.total)
+  window.tail[0] = window.tail[0] + counted
+  window.total = window.total + counted
   return window.newest
 end
 
@@ -198,19 +201,34 @@ end
 
 -- Another bucket size: units move to the bucket that holds the last millisecond of their old one, never earlier.
 local function rebucket(window, bucket)
-  local renumbered = empty_window(bucket)
+  local function renumber(number) return floor(((number + 1) * window.bucket - 1) / bucket) end
+  local out = empty_window(bucket)
+  out.newest = renumber(window.newest)
   each_bucket(window, function(number, count)
-    add(renumbered, floor(((number + 1) * window.bucket - 1) / bucket), count)
+    number = renumber(number)
+    local age = out.newest - number
+    out.total = math.min(out.total + count, COUNT_MAX)
+    if age < TAIL then
+      out.tail[age] = out.tail[age] + count
+    elseif out.body ~= '' and out.last == number then
+      local numbers, counts = unpack_body(out)
+      counts[#counts] = counts[#counts] + count
+      pack_body(out, numbers, counts)
+    else
+      append_body(out, number, count)
+    end
   end)
-  return renumbered
+  return out
 end
 
 -- Record -> window; an error reply text when the bytes are not a record (never guessed at).
 local function decode(bytes, bucket)
   if not bytes then return empty_window(bucket) end
   if #bytes <= HEADER_BYTES then return nil, 'too short' end
-  local version, leases, slots, window = 0, 0, 0, {}
-  version, leases, slots, window.bucket, window.total, window.head, window.last, window.newest = struct.unpack(HEADER, bytes)
+  local window = {}
+  local version, leases, slots
+  version, leases, slots, window.bucket, window.total, window.head, window.last, window.newest =
+    struct.unpack(HEADER, bytes)
   if version ~= 1 or leases ~= 0 or slots < 1 or slots > TAIL or window.bucket == 0 then return nil, 'unknown layout' end
   local tail, at = {}, HEADER_BYTES + 1
   for i = 0, TAIL - 1 do
@@ -298,14 +316,14 @@ local function load_accounts(at, now)
   return accounts
 end
 
--- Writes a window back, or removes it when it is empty, and keeps the key alive at least as long as its last bucket.
--- One key holds accounts of several windows: its time to live is only ever raised.
-local function store_window(key, field, window, shape, now)
+-- Writes a window back as `record`, or removes it when it is empty, and keeps the key alive at least as long as its
+-- last bucket. One key holds accounts of several windows: its time to live is only ever raised.
+local function store_window(key, field, window, record, shape, now)
   if window.total == 0 then
     redis.call('HDEL', key, field)
     return
   end
-  redis.call('HSET', key, field, encode(window))
+  redis.call('HSET', key, field, record)
   local needed = leaves_at(shape, window.newest) - now
   if redis.call('PTTL', key) < needed then
     -- The slack spares later charges this call: an eighth of the window, at least a minute.

@@ -8,6 +8,7 @@
 #include "metering/base/ascii.h"
 #include "metering/base/check.h"
 #include "metering/quota/keys.h"
+#include "metering/quota/record.h"
 #include "metering/redis/command.h"
 
 namespace tollgate::redis {
@@ -187,6 +188,7 @@ class RedisLedger::Impl {
   void charge(std::vector<AccountCharge> charges, ChargeDone done);
   void give_back(Receipt receipt);
   void read(std::vector<AccountCharge> accounts, ReadDone done);
+  void list(const std::string& subject_key, const std::string& prefix, const quota::WindowShape& shape, ListDone done);
   void admin(std::span<const std::string_view> words, std::function<void(Result<Reply*>)> done);
 
   RedisLedgerOptions options_;
@@ -222,7 +224,8 @@ void RedisLedger::Impl::start() {
     loading_.clear();
     if (up) {
       counters_.reconnects = connection_.connects() - 1;
-      for (const Script* script : {&options_.scripts.charge, &options_.scripts.give_back, &options_.scripts.read}) load(*script);
+      const Scripts& scripts = options_.scripts;
+      for (const Script* script : {&scripts.charge, &scripts.give_back, &scripts.read, &scripts.list}) load(*script);
     }
     if (auto observer = observe_state_) observer(up);
   });
@@ -341,6 +344,35 @@ void RedisLedger::Impl::read(std::vector<AccountCharge> accounts, ReadDone done)
        }});
 }
 
+void RedisLedger::Impl::list(const std::string& subject_key, const std::string& prefix, const quota::WindowShape& shape,
+                             ListDone done) {
+  auto encode = [this, subject_key, prefix, shape] {
+    std::string out;
+    CommandWriter command(out, 8);
+    command.word("EVALSHA");
+    command.word(options_.scripts.list.sha1);
+    command.number(2);
+    command.word(subject_key);
+    command.word("h:" + quota::hash_tag(quota::partition_of(subject_key)));
+    command.word(prefix);
+    command.number(shape.window.count());
+    command.number(shape.bucket.count());
+    return out;
+  };
+  run({.script = &options_.scripts.list,
+       .encode = std::move(encode),
+       .timeout = options_.timeout,
+       .done = [done = std::move(done)](Result<Reply*> reply) {
+         if (!reply) return done(std::unexpected(reply.error()));
+         if ((*reply)->is_error()) return done(fail(Origin::store, "the store: " + (*reply)->text, true));
+         std::vector<Listed> listed;
+         for (std::size_t i = 0; i + 1 < (*reply)->elements.size(); i += 2)
+           listed.push_back({.field = std::move((*reply)->elements[i].text),
+                             .used = static_cast<std::uint64_t>((*reply)->elements[i + 1].integer)});
+         done(std::move(listed));
+       }});
+}
+
 void RedisLedger::Impl::admin(std::span<const std::string_view> words, std::function<void(Result<Reply*>)> done) {
   connection_.send(words, options_.admin_timeout, [done = std::move(done)](Result<Reply*> reply) {
     if (reply && (*reply)->is_error()) return done(fail(Origin::store, "the store: " + (*reply)->text, true));
@@ -359,6 +391,10 @@ void RedisLedger::charge(std::vector<AccountCharge> charges, ChargeDone done) {
 void RedisLedger::give_back(Receipt receipt) { impl_->give_back(std::move(receipt)); }
 void RedisLedger::read(std::vector<AccountCharge> accounts, ReadDone done) {
   impl_->read(std::move(accounts), std::move(done));
+}
+
+void RedisLedger::list(std::string subject_key, std::string prefix, Milliseconds window, Milliseconds bucket, ListDone done) {
+  impl_->list(subject_key, prefix, {.window = window, .bucket = bucket}, std::move(done));
 }
 
 void RedisLedger::set_override(const AccountKey& account, std::optional<std::uint64_t> limit, Changed done) {

@@ -68,6 +68,7 @@ class RedisLedger : public quota::Ledger {
   void charge(std::vector<quota::AccountCharge> charges, ChargeDone done) override;
   void give_back(quota::Receipt receipt) override;
   void read(std::vector<quota::AccountCharge> accounts, ReadDone done) override;
+  void list(std::string subject_key, std::string prefix, Milliseconds window, Milliseconds bucket, ListDone done) override;
 
   // ---- for the admin API: overrides live in the store, all proxies obey them from the next charge on, and they have
   // no time to live. kUnlimited is a valid limit (counted, never refused), 0 refuses every call.

@@ -7,6 +7,7 @@
 
 #include "embedded_charge.h"
 #include "embedded_give_back.h"
+#include "embedded_list.h"
 #include "embedded_read.h"
 #include "embedded_record.h"
 #include "metering/base/check.h"
@@ -29,7 +30,8 @@ std::string sha1_hex(std::string_view text) {
 
 Scripts with_record(std::string_view record) {
   auto join = [&](std::string_view body) { return Script(fmt::format("{}{}", record, body)); };
-  return {.charge = join(embedded::k_charge), .give_back = join(embedded::k_give_back), .read = join(embedded::k_read)};
+  return {.charge = join(embedded::k_charge), .give_back = join(embedded::k_give_back),
+          .read = join(embedded::k_read), .list = join(embedded::k_list)};
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The three scripts of the ledger, as sent to Redis: record.lua (the arithmetic) in front of each of charge.lua,
-// give_back.lua and read.lua. They are part of the program; Redis keeps them only in its volatile script cache.
+// The scripts of the ledger, as sent to Redis: record.lua (the arithmetic) in front of each of charge.lua,
+// give_back.lua, read.lua and list.lua. They are part of the program; Redis keeps them only in its volatile script cache.
 // Pure; the values are made once.
 #pragma once
 #include <string>
@@ -15,7 +15,7 @@ struct Script {
 };
 
 struct Scripts {
-  Script charge, give_back, read;
+  Script charge, give_back, read, list;
 
   static Scripts standard();
   // For tests in virtual time: the body of now_ms(), the only place that reads a clock, is replaced by `lua`, as in

@@ -1,0 +1,219 @@
+#include "tests/metering/redis/support/redis_fixture.h"
+
+#include <event2/event.h>
+#include <hiredis/hiredis.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "metering/base/check.h"
+#include "metering/quota/keys.h"
+
+namespace tollgate::redis::testing {
+
+TemporaryDirectory::TemporaryDirectory() {
+  std::string name = (std::filesystem::temp_directory_path() / "tollgate-redis-XXXXXX").string();
+  CHECK(::mkdtemp(name.data()) != nullptr, "mkdtemp");
+  path_ = name;
+}
+TemporaryDirectory::~TemporaryDirectory() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+std::string TemporaryDirectory::path(std::string_view name) const {
+  return name.empty() ? path_ : path_ + "/" + std::string(name);
+}
+
+namespace {
+pid_t start_program(const std::vector<std::string>& words) {
+  std::vector<char*> arguments;
+  for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
+  arguments.push_back(nullptr);
+  pid_t pid = ::fork();
+  if (pid == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::freopen("/dev/null", "w", stdout) == nullptr || ::freopen("/dev/null", "w", stderr) == nullptr) ::_exit(126);
+    ::execvp(arguments[0], arguments.data());
+    ::_exit(127);
+  }
+  CHECK(pid > 0, "fork");
+  return pid;
+}
+}  // namespace
+
+int run_program(const std::vector<std::string>& words) {
+  pid_t pid = start_program(words);
+  int status = 0;
+  CHECK(::waitpid(pid, &status, 0) == pid, "waitpid");
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+Server::Server(std::vector<std::string> settings, const TemporaryDirectory* directory)
+    : directory_(directory != nullptr ? directory : &own_) {
+  std::ofstream file(directory_->path("redis.conf"));
+  // Settings given later win over earlier ones.
+  file << "port 0\nunixsocket redis.sock\ndir " << directory_->path()
+       << "\nsave \"\"\nappendonly no\nmaxmemory-policy noeviction\nhash-max-listpack-value 2048\n";
+  for (const std::string& line : settings) file << line << "\n";
+  file.close();
+  spawn();
+}
+
+Server::~Server() { kill_now(); }
+
+void Server::spawn() {
+  std::filesystem::remove(socket_path());
+  pid_ = start_program({"redis-server", directory_->path("redis.conf")});
+  for (int attempt = 0; attempt < 2'000; ++attempt) {
+    if (redisContext* context = redisConnectUnix(socket_path().c_str())) {
+      bool up = false;
+      if (context->err == 0) {
+        auto* reply = static_cast<redisReply*>(redisCommand(context, "PING"));
+        // Any answer but LOADING: servers with a password answer NOAUTH.
+        up = reply != nullptr && !std::string_view(reply->str, reply->len).starts_with("LOADING");
+        freeReplyObject(reply);
+      }
+      redisFree(context);
+      if (up) return;
+    }
+    ::poll(nullptr, 0, 10);
+  }
+  CHECK(false, "redis-server did not start");
+}
+
+void Server::kill_now() {
+  if (pid_ == 0) return;
+  ::kill(pid_, SIGKILL);
+  ::waitpid(pid_, nullptr, 0);
+  pid_ = 0;
+}
+
+void Server::kill_and_restart() {
+  kill_now();
+  spawn();
+}
+
+void Server::signal(int number) const { CHECK(::kill(pid_, number) == 0, "kill"); }
+
+StoreUrl Server::url() const {
+  StoreUrl url;
+  url.kind = StoreUrl::Kind::unix_socket;
+  url.path = socket_path();
+  return url;
+}
+
+namespace {
+Reply convert(const redisReply& from) {
+  Reply to;
+  switch (from.type) {
+    case REDIS_REPLY_INTEGER: to.type = Reply::Type::integer; break;
+    case REDIS_REPLY_STRING: to.type = Reply::Type::text; break;
+    case REDIS_REPLY_STATUS: to.type = Reply::Type::status; break;
+    case REDIS_REPLY_ERROR: to.type = Reply::Type::error; break;
+    case REDIS_REPLY_ARRAY: to.type = Reply::Type::array; break;
+    default: break;
+  }
+  to.integer = from.integer;
+  if (from.str != nullptr) to.text.assign(from.str, from.len);
+  for (std::size_t i = 0; from.type == REDIS_REPLY_ARRAY && i < from.elements; ++i) to.elements.push_back(convert(*from.element[i]));
+  return to;
+}
+}  // namespace
+
+Reply Server::command(std::vector<std::string> words) const {
+  redisContext* context = redisConnectUnix(socket_path().c_str());
+  CHECK(context != nullptr && context->err == 0, "connect to the test's redis-server");
+  std::vector<const char*> texts;
+  std::vector<std::size_t> sizes;
+  for (const std::string& word : words) {
+    texts.push_back(word.data());
+    sizes.push_back(word.size());
+  }
+  auto* reply = static_cast<redisReply*>(redisCommandArgv(context, static_cast<int>(words.size()), texts.data(), sizes.data()));
+  CHECK(reply != nullptr, "no reply from the test's redis-server");
+  Reply converted = convert(*reply);
+  freeReplyObject(reply);
+  redisFree(context);
+  return converted;
+}
+
+Loop::Loop() : base_(event_base_new()) { CHECK(base_ != nullptr, "event_base_new"); }
+Loop::~Loop() { event_base_free(base_); }
+
+bool Loop::run_until(const std::function<bool()>& condition, Milliseconds deadline) {
+  MonotonicTime end = Connection::now() + deadline;
+  // A tick makes the loop look at conditions that change outside of it.
+  event* tick = event_new(base_, -1, EV_PERSIST, [](int, short, void*) {}, nullptr);
+  timeval every{.tv_sec = 0, .tv_usec = 5'000};
+  event_add(tick, &every);
+  bool holds = condition();
+  while (!holds && Connection::now() < end) {
+    event_base_loop(base_, EVLOOP_ONCE);
+    holds = condition();
+  }
+  event_free(tick);
+  return holds;
+}
+
+quota::AccountCharge account(std::string_view user, std::string_view field, std::uint64_t limit, std::uint32_t units,
+                             Milliseconds window, Milliseconds bucket) {
+  return {.key = {.subject_key = quota::subject_key({.tenant = "acme", .organization = std::nullopt, .user = user}),
+                  .field = std::string(field)},
+          .limit = limit,
+          .window = window,
+          .bucket = bucket,
+          .units = units,
+          .rule = 0};
+}
+
+RedisLedgerOptions Client::options(const Server& server, const std::function<void(RedisLedgerOptions&)>& adjust) {
+  RedisLedgerOptions made;
+  made.connection.url = server.url();
+  made.timeout = Milliseconds(10'000);  // a busy machine is not what these tests are about
+  if (adjust) adjust(made);
+  return made;
+}
+
+Client::Client(const Server& server, std::function<void(RedisLedgerOptions&)> adjust)
+    : ledger(loop.base(), options(server, adjust)) {
+  ledger.start();
+}
+
+quota::ChargeOutcome Client::charge(std::vector<quota::AccountCharge> charges) {
+  std::optional<quota::ChargeOutcome> answer;
+  ledger.charge(std::move(charges), [&](quota::ChargeOutcome&& outcome) { answer = std::move(outcome); });
+  CHECK(loop.run_until([&] { return answer.has_value(); }), "no answer to a charge");
+  return std::move(*answer);
+}
+
+std::vector<quota::AccountState> Client::read(std::vector<quota::AccountCharge> accounts) {
+  std::optional<Result<std::vector<quota::AccountState>>> answer;
+  ledger.read(std::move(accounts), [&](auto&& states) { answer = std::move(states); });
+  CHECK(loop.run_until([&] { return answer.has_value(); }) && answer->has_value(), "no answer to a read");
+  return std::move(**answer);
+}
+
+void Client::give_back(quota::Receipt receipt) {
+  ledger.give_back(std::move(receipt));
+  // Replies come in order: when a later read is answered, so is the give-back.
+  read({account("nobody", "none", 1)});
+}
+
+void Client::set_override(const quota::AccountKey& key, std::optional<std::uint64_t> limit) {
+  std::optional<Result<void>> answer;
+  ledger.set_override(key, limit, [&](Result<void> done) { answer = done; });
+  CHECK(loop.run_until([&] { return answer.has_value(); }) && answer->has_value(), "no answer to an override");
+}
+
+void use_virtual_time(RedisLedgerOptions& options) {
+  options.scripts = Scripts::with_clock("  return tonumber(redis.call('GET', 'clock'))");
+}
+void set_clock(const Server& server, Milliseconds now) { server.command({"SET", "clock", std::to_string(now.count())}); }
+
+}  // namespace tollgate::redis::testing

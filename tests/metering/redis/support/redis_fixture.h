@@ -1,0 +1,92 @@
+// Real redis-server children for tests: each in a directory of its own, on a unix socket (and a free TCP or TLS port
+// on request), ended and removed with the object. And a loop to run until something is true, with a deadline.
+#pragma once
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "metering/base/time.h"
+#include "metering/quota/ledger.h"
+#include "metering/redis/connection.h"
+#include "metering/redis/redis_ledger.h"
+
+struct event_base;
+
+namespace tollgate::redis::testing {
+
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory();
+  ~TemporaryDirectory();
+  std::string path(std::string_view name = "") const;
+
+ private:
+  std::string path_;
+};
+
+// Runs a program to its end; its exit code.
+int run_program(const std::vector<std::string>& words);
+
+class Server {
+ public:
+  // `settings`: further lines of redis.conf. The directory can be given to start again on the same data.
+  explicit Server(std::vector<std::string> settings = {}, const TemporaryDirectory* directory = nullptr);
+  ~Server();
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  StoreUrl url() const;
+  std::string socket_path() const { return directory_->path("redis.sock"); }
+  int pid() const { return pid_; }
+  void signal(int number) const;
+  void kill_and_restart();  // SIGKILL, then a new process on the same directory
+  void kill_now();
+  void spawn();
+
+  // A command of the test's own, over a blocking connection. CHECKs that there is a reply.
+  Reply command(std::vector<std::string> words) const;
+
+ private:
+  TemporaryDirectory own_;
+  const TemporaryDirectory* directory_;
+  int pid_ = 0;
+};
+
+class Loop {
+ public:
+  Loop();
+  ~Loop();
+  event_base* base() const { return base_; }
+  // False when `deadline` passed first.
+  bool run_until(const std::function<bool()>& condition, Milliseconds deadline = Milliseconds(20'000));
+
+ private:
+  event_base* base_;
+};
+
+quota::AccountCharge account(std::string_view subject, std::string_view field, std::uint64_t limit, std::uint32_t units = 1,
+                             Milliseconds window = Milliseconds(86'400'000), Milliseconds bucket = Milliseconds(60'000));
+
+// A ledger on a server, used from straight-line code.
+class Client {
+ public:
+  explicit Client(const Server& server, std::function<void(RedisLedgerOptions&)> adjust = nullptr);
+
+  quota::ChargeOutcome charge(std::vector<quota::AccountCharge> charges);
+  std::vector<quota::AccountState> read(std::vector<quota::AccountCharge> accounts);
+  void give_back(quota::Receipt receipt);  // returns when the server has answered
+  void set_override(const quota::AccountKey& key, std::optional<std::uint64_t> limit);
+
+  Loop loop;
+  RedisLedger ledger;
+
+ private:
+  static RedisLedgerOptions options(const Server& server, const std::function<void(RedisLedgerOptions&)>& adjust);
+};
+
+// Virtual time: scripts that read the key `clock` (ms) instead of the server's TIME.
+void use_virtual_time(RedisLedgerOptions& options);
+void set_clock(const Server& server, Milliseconds now);
+
+}  // namespace tollgate::redis::testing
