@@ -372,8 +372,10 @@ ParseOutcome parse(std::string_view yaml, std::string_view file_name, const Envi
     replace_references(tree.root, environment, outcome.diagnostics);
     apply_overrides(tree.root, environment, outcome.diagnostics);
     Reader(outcome).read_group(describe(outcome.settings), tree.root, "");
-    fill_in(outcome.settings, outcome.positions);
-    validate(outcome);
+    if (tree.root.kind == Node::Kind::map || tree.root.kind == Node::Kind::null) {
+      fill_in(outcome.settings, outcome.positions);
+      validate(outcome);
+    }
   }
   std::stable_sort(outcome.diagnostics.begin(), outcome.diagnostics.end(), [](const Diagnostic& a, const Diagnostic& b) {
     return std::tie(a.line, a.column) < std::tie(b.line, b.column);

@@ -11,6 +11,15 @@ namespace tollgate::config {
 namespace {
 constexpr std::size_t kComparedMax = 64;  // longer names are no typing mistake
 constexpr std::size_t kListedMax = 13;
+
+// "lisen" is meant as "listeners": its letters stand there in this order, and are half of them.
+bool is_abbreviation(std::string_view name, std::string_view candidate) {
+  if (name.size() * 2 < candidate.size()) return false;
+  std::size_t found = 0;
+  for (char c : candidate)
+    if (found < name.size() && ascii_lower(name[found]) == ascii_lower(c)) ++found;
+  return found == name.size();
+}
 }  // namespace
 
 std::size_t edit_distance(std::string_view a, std::string_view b) {
@@ -36,7 +45,7 @@ std::string_view nearest(std::string_view name, std::span<const std::string_view
   for (std::string_view candidate : candidates) {
     std::size_t distance = edit_distance(name, candidate);
     std::size_t near = std::max<std::size_t>(1, std::max(name.size(), candidate.size()) / 3);
-    if (distance <= near && distance < best_distance) {
+    if ((distance <= near || is_abbreviation(name, candidate)) && distance < best_distance) {
       best = candidate;
       best_distance = distance;
     }

@@ -104,7 +104,7 @@ class Validator {
         error(path + ".upstream", fmt::format("{}.upstream: there is no upstream \"{}\"{}", path, upstream,
                                               did_you_mean(upstream, names)));
       for (std::size_t j = 0; j < i; ++j)
-        if (routes[j].host == routes[i].host && routes[j].path_prefix == routes[i].path_prefix)
+        if (routes[j].host == routes[i].host && equals_ignore_case(routes[j].path_prefix, routes[i].path_prefix))
           error(path, fmt::format("{} has the host and path_prefix of routes[{}] in {}", path, j,
                                   where(fmt::format("routes[{}]", j))));
     }
@@ -150,7 +150,8 @@ class Validator {
   void check_identity() {
     const Identity& identity = settings_.identity;
     for (std::size_t i = 0; i < identity.jwt.size(); ++i) check_issuer(identity.jwt[i], fmt::format("identity.jwt[{}]", i));
-    bool metered = std::any_of(settings_.routes.begin(), settings_.routes.end(), [](const Route& r) { return r.metered; });
+    bool metered = settings_.routes.empty() || std::any_of(settings_.routes.begin(), settings_.routes.end(),
+                                                           [](const Route& r) { return r.metered; });
     if (identity.jwt.empty() && metered)
       error("identity", "identity.jwt is missing: calls on metered routes cannot be authenticated");
     for (std::size_t i = 0; i < identity.sources.size(); ++i)

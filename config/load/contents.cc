@@ -1,0 +1,113 @@
+#include "config/load/contents.h"
+
+#include <fmt/format.h>
+
+#include "config/keys.h"
+#include "config/load/rulebook.h"
+#include "config/suggest.h"
+#include "config/validate.h"
+#include "embedded_bpmonline.h"
+#include "metering/identity/directory.h"
+#include "metering/identity/key_set.h"
+
+namespace tollgate::config {
+namespace {
+
+class ContentCheck {
+ public:
+  ContentCheck(const LoadedConfig& loaded, std::vector<Diagnostic>& diagnostics)
+      : loaded_(loaded), diagnostics_(diagnostics) {}
+
+  void check_issuer(const JwtIssuer& jwt, const std::string& path) {
+    if (const std::string* text = text_of(jwt.secret_file)) {
+      auto keys = identity::KeySet::from_secret(*text, jwt.algorithms);
+      if (!keys) error(path + ".secret_file", jwt.secret_file, keys.error().message);
+    }
+    if (const std::string* text = text_of(jwt.jwks_file)) {
+      auto keys = identity::KeySet::from_text(*text);
+      if (!keys) error(path + ".jwks_file", jwt.jwks_file, keys.error().message);
+      else
+        for (const std::string& note : keys->notes()) warn(path + ".jwks_file", jwt.jwks_file, note);
+    }
+  }
+
+  void check_token(const std::string& path, const std::string& file) {
+    const std::string* text = text_of(file);
+    if (text == nullptr) return;
+    std::string_view token = token_of_file(*text);
+    if (token.empty()) error(path, file, "is empty");
+    if (token.find_first_of("\r\n") != std::string_view::npos) error(path, file, "holds more than one line");
+  }
+
+  void check_directory(const std::string& file) {
+    if (const std::string* text = text_of(file))
+      if (auto directory = identity::Directory::parse(*text); !directory)
+        error("licensing.directory_file", file, directory.error().message);
+  }
+
+  void check_rules(const Settings& settings) {
+    if (settings.licensing.system == "none") return;
+    const std::string& file = settings.licensing.rules_file;
+    const std::string* text = text_of(file);
+    if (!file.empty() && text == nullptr) return;
+    auto rulebook = text == nullptr ? load_rulebook(embedded::k_bpmonline, "bpmonline.yaml") : load_rulebook(*text, file);
+    if (!rulebook) return add(Severity::error, "licensing.rules_file", rulebook.error().message);
+    check_products(settings, *rulebook);
+    // Together: what concerns products was said above.
+    Licensing without_products = settings.licensing;
+    without_products.main_products.clear();
+    licence::Rulebook copy = *rulebook;
+    if (has_errors(diagnostics_)) return;  // may be the same mistake once more
+    if (auto applied = apply_settings(copy, settings.catalogue, without_products); !applied)
+      add(Severity::error, "catalogue.custom_sections", applied.error().message);
+  }
+
+ private:
+  // One by one, so that each unknown product is reported in its place.
+  void check_products(const Settings& settings, const licence::Rulebook& rulebook) {
+    for (std::size_t i = 0; i < settings.licensing.main_products.size(); ++i) {
+      Licensing one = settings.licensing;
+      one.main_products = {settings.licensing.main_products[i]};
+      licence::Rulebook copy = rulebook;
+      if (apply_settings(copy, Catalogue{}, one)) continue;
+      Names known;
+      for (const auto& product : rulebook.known_main_products) known.push_back(product.id);
+      add(Severity::error, fmt::format("licensing.main_products[{}]", i),
+          fmt::format("licensing.main_products: \"{}\" is not known{}", one.main_products[0],
+                      did_you_mean(one.main_products[0], known)));
+    }
+  }
+
+  const std::string* text_of(const std::string& file) const {
+    auto found = loaded_.file_texts.find(file);
+    return found == loaded_.file_texts.end() ? nullptr : &found->second;
+  }
+  void add(Severity severity, const std::string& path, std::string message) {
+    Position at = position_of(loaded_.positions, path);
+    diagnostics_.push_back({at.file, at.line, at.column, severity, std::move(message)});
+  }
+  void error(const std::string& path, const std::string& file, std::string_view message) {
+    add(Severity::error, path, fmt::format("{}: {}: {}", path, file, message));
+  }
+  void warn(const std::string& path, const std::string& file, std::string_view message) {
+    add(Severity::warning, path, fmt::format("{}: {}: {}", path, file, message));
+  }
+
+  const LoadedConfig& loaded_;
+  std::vector<Diagnostic>& diagnostics_;
+};
+
+}  // namespace
+
+void check_contents(const LoadedConfig& loaded, std::vector<Diagnostic>& diagnostics) {
+  const Settings& settings = loaded.settings;
+  ContentCheck check(loaded, diagnostics);
+  for (std::size_t i = 0; i < settings.identity.jwt.size(); ++i)
+    check.check_issuer(settings.identity.jwt[i], fmt::format("identity.jwt[{}]", i));
+  check.check_token("admin.token_file", settings.admin.token_file);
+  check.check_token("store.password_file", settings.store.password_file);
+  check.check_directory(settings.licensing.directory_file);
+  check.check_rules(settings);
+}
+
+}  // namespace tollgate::config
