@@ -88,12 +88,12 @@ class Proxy {
   Result<void> start_workers();
   Result<void> open_admin_port(const config::LoadedConfig& loaded);
   std::vector<admin::Check> readiness() const;
-  cli::Assembled& current() { return *assembled_; }
 
   std::string config_file_;
   unsigned workers_ = 1;
-  std::mutex control_;  // reload and drain come from signals and from the admin API
+  std::mutex control_;  // one reload or drain at a time: they come from signals and from the admin API
   cli::ReloadStatus reload_status_;
+  std::mutex assembled_mutex_;  // held for a moment only: a scrape reads what a reload replaces
   std::unique_ptr<cli::Assembled> assembled_;
   std::unique_ptr<telemetry::Metrics> metrics_;
   std::unique_ptr<telemetry::AccessLog> access_log_;
@@ -149,7 +149,7 @@ int Proxy::start() {
 }
 
 Result<void> Proxy::open_telemetry(const config::Settings& settings) {
-  metrics_ = std::make_unique<telemetry::Metrics>(cli::metrics_options(*current().snapshot, workers_));
+  metrics_ = std::make_unique<telemetry::Metrics>(cli::metrics_options(*assembled_->snapshot, workers_));
   if (settings.access_log.file.empty()) return {};
   auto opened = telemetry::AccessLog::open(settings.access_log.file);
   if (!opened) return std::unexpected(opened.error());
@@ -178,7 +178,7 @@ Result<void> Proxy::start_store(const config::LoadedConfig& loaded) {
 
 Result<void> Proxy::start_workers() {
   auto server = net::Server::start(
-      {.snapshot = current().snapshot,
+      {.snapshot = assembled_->snapshot,
        .workers = workers_,
        .make_ledger = [this](event_base* base, unsigned worker) { return store_->make_ledger(base, worker); },
        .make_sinks =
@@ -198,6 +198,10 @@ Result<void> Proxy::open_admin_port(const config::LoadedConfig& loaded) {
   const config::Admin& settings = loaded.settings.admin;
   metrics_->add_source([this] { return cli::gauges(*server_, access_log_.get(), embedded_.get(), reload_status_); });
   metrics_->add_source([this] { return store_->metrics(); });
+  metrics_->add_source([this] {
+    std::lock_guard lock(assembled_mutex_);
+    return std::vector{cli::key_set_failures(assembled_->snapshot->settings, *assembled_->keys)};
+  });
   metrics_->add_source(telemetry::process_metrics);
   if (settings.address.empty()) return {};
 
@@ -261,14 +265,19 @@ Result<void> Proxy::reload() {
     return refuse(std::move(all));
   }
   for (const auto& warning : loaded->warnings) log("warning", config::to_string(warning));
-  const flow::Snapshot& now = *current().snapshot;
+  if (server_->draining()) return refuse("the proxy is shutting down");
+  const flow::Snapshot& now = *assembled_->snapshot;
   for (const std::string& text : cli::needs_restart(now.settings, loaded->settings)) log("warning", text);
   auto assembled = cli::assemble(*loaded, now.generation + 1, &now, log_keys);
   if (!assembled) return refuse(assembled.error().message);
   if (auto swapped = server_->reload(assembled->snapshot); !swapped) return refuse(swapped.error().message);
-  *assembled_ = std::move(*assembled);
+  auto replaced = std::make_unique<cli::Assembled>(std::move(*assembled));
+  {
+    std::lock_guard guard(assembled_mutex_);
+    std::swap(assembled_, replaced);
+  }
   reload_status_.succeeded();
-  log("info", fmt::format("configuration reloaded, generation {}", current().snapshot->generation));
+  log("info", fmt::format("configuration reloaded, generation {}", assembled_->snapshot->generation));
   return {};
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <map>
 #include <set>
 
 #include "tollgate_version.h"
@@ -79,6 +80,19 @@ std::vector<telemetry::Family> gauges(const net::Server& server, const telemetry
     add("tollgate_access_log_write_errors_total", "Failed writes to the access log.", Type::counter, access_log->write_errors());
   }
   if (embedded != nullptr) add("tollgate_embedded_redis_restarts_total", "Restarts of the embedded redis-server.", Type::counter, embedded->restarts());
+  return out;
+}
+
+telemetry::Family key_set_failures(const config::Settings& settings, const net::KeySetFetcher& keys) {
+  telemetry::Family out{.name = "tollgate_key_set_failures_total",
+                        .help = "Key sets that could not be fetched or read; the last good one stays in use.",
+                        .type = telemetry::Family::Type::counter,
+                        .samples = {}};
+  const auto statuses = keys.status();
+  std::map<std::string, std::uint64_t> by_issuer;  // an issuer may have several entries: one series all the same
+  for (std::size_t i = 0; i < statuses.size(); ++i) by_issuer[settings.identity.jwt[i].issuer] += statuses[i].failures;
+  for (const auto& [issuer, failures] : by_issuer)
+    out.samples.push_back({.labels = {{"issuer", issuer}}, .value = static_cast<double>(failures)});
   return out;
 }
 

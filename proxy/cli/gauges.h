@@ -8,6 +8,7 @@
 
 #include "metering/redis/embedded.h"
 #include "proxy/flow/snapshot.h"
+#include "proxy/net/key_set_fetcher.h"
 #include "proxy/net/server.h"
 #include "proxy/telemetry/access_log.h"
 #include "proxy/telemetry/metrics.h"
@@ -29,6 +30,9 @@ class ReloadStatus {
 };
 
 telemetry::Metrics::Options metrics_options(const flow::Snapshot& snapshot, unsigned workers);
+
+// Failures to fetch or read key sets, one sample an issuer; in the order of settings.identity.jwt.
+telemetry::Family key_set_failures(const config::Settings& settings, const net::KeySetFetcher& keys);
 
 // access_log and embedded may be nullptr.
 std::vector<telemetry::Family> gauges(const net::Server& server, const telemetry::AccessLog* access_log,
