@@ -1,0 +1,468 @@
+#include "metering/licence/policy.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "config/load/rulebook.h"
+#include "embedded_bpmonline.h"
+
+namespace tollgate::licence {
+namespace {
+
+using catalogue::Classification;
+using catalogue::Kind;
+using catalogue::ObjectUse;
+using catalogue::Operation;
+using catalogue::Via;
+
+constexpr Operation kReadCreateEditDelete[] = {Operation::read, Operation::create, Operation::edit, Operation::remove};
+
+const std::vector<std::string> kSelfService{"bpm'online self-service portal cloud"};
+const std::vector<std::string> kCustomer{"Creatio Customer Portal on-site"};
+const std::vector<std::string> kPartner{"Creatio partner portal cloud"};
+
+Rulebook preset(std::vector<std::string> main_products = {"service_enterprise", "sales_enterprise"}) {
+  auto rulebook = config::load_rulebook(embedded::k_bpmonline, "bpmonline.yaml");
+  EXPECT_TRUE(rulebook.has_value()) << (rulebook ? "" : rulebook.error().message);
+  rulebook->main_products = std::move(main_products);
+  rulebook->custom_prefixes = {"Usr"};
+  return *rulebook;
+}
+Policy policy_of(Rulebook rulebook) { return Policy(std::make_shared<const Rulebook>(std::move(rulebook))); }
+
+identity::Principal user(std::vector<std::string> licenses, identity::UserType type = identity::UserType::portal) {
+  identity::Principal out;
+  out.user = "ann";
+  out.tenant = "acme";
+  out.user_type = type;
+  out.licenses = std::move(licenses);
+  return out;
+}
+ObjectUse use(std::string object, Operation operation, Via via = Via::primary, std::uint32_t part = 0, bool batch = false) {
+  return {std::move(object), operation, via, part, batch};
+}
+Classification touching(std::vector<ObjectUse> uses, Kind kind = Kind::objects) {
+  Classification out;
+  out.kind = kind;
+  out.uses = std::move(uses);
+  return out;
+}
+Reason decide(const Policy& policy, const std::vector<std::string>& licenses, const std::string& object, Operation op) {
+  return policy.decide(user(licenses), touching({use(object, op)})).reason;
+}
+
+// The whole table of the vendor's licence sheet: section, its root, and what self-service, customer and partner may do.
+struct Row {
+  const char* section;
+  const char* root;
+  const char* rights[3];
+};
+constexpr Row kMatrix[] = {
+    {"contractors", "Account", {"-", "-", "-"}},
+    {"contacts", "Contact", {"-", "-", "-"}},
+    {"knowledge_base", "KnowledgeBase", {"R", "R", "R"}},
+    {"cases", "Case", {"RCE", "RCE", "RCE"}},
+    {"leads", "Lead", {"-", "-", "RCE"}},
+    {"sales", "Opportunity", {"-", "-", "RCE"}},
+    {"orders", "Order", {"-", "-", "RCE"}},
+    {"documents", "Document", {"-", "-", "RCE"}},
+    {"marketing_activities", "MktgActivity", {"-", "-", "RCE"}},
+    {"fin_requests", "FinApplication", {"-", "RCE", "-"}},
+    {"contracts", "Contract", {"-", "RCE", "-"}},
+    {"partner_program", "Partnership", {"-", "-", "R"}},
+};
+const std::vector<std::string>* const kLicenses[] = {&kSelfService, &kCustomer, &kPartner};
+
+TEST(PortalMatrix, EveryProductSectionAndOperationIsAsTheLicenceSheetSays) {
+  Policy policy = policy_of(preset());
+  for (const Row& row : kMatrix)
+    for (std::size_t product = 0; product < 3; ++product)
+      for (std::size_t i = 0; i < 4; ++i) {
+        const std::string_view rights = row.rights[product];
+        const bool granted = rights.find("RCED"[i]) != std::string_view::npos;
+        const Reason expected = granted         ? Reason::ok
+                                : rights == "-" ? Reason::section_not_licensed
+                                                : Reason::operation_not_licensed;
+        Decision decision = policy.decide(user(*kLicenses[product]), touching({use(row.root, kReadCreateEditDelete[i])}));
+        SCOPED_TRACE(testing::Message() << row.section << " " << catalogue::name(kReadCreateEditDelete[i]) << " product "
+                                        << product << ": " << decision.detail);
+        EXPECT_EQ(decision.reason, expected);
+        EXPECT_EQ(decision.metered, granted);
+        EXPECT_EQ(decision.detail.empty(), granted);
+        ASSERT_EQ(decision.units.size(), 1U) << "listed for the usage fact also when denied";
+        EXPECT_EQ(decision.units[0].section, row.section);
+        EXPECT_EQ(decision.units[0].object, row.root);
+        EXPECT_EQ(decision.units[0].product.empty(), !granted);
+      }
+}
+
+TEST(PortalMatrix, ChildrenFollowTheirSectionAndAnyWriteOnThemIsAnEdit) {
+  Policy policy = policy_of(preset());
+  for (const Section& section : policy.rulebook().sections)
+    for (const std::string& child : section.children)
+      for (std::size_t product = 0; product < 3; ++product)
+        for (Operation operation : kReadCreateEditDelete) {
+          const Operation on_section = operation == Operation::read ? Operation::read : Operation::edit;
+          EXPECT_EQ(decide(policy, *kLicenses[product], child, operation),
+                    decide(policy, *kLicenses[product], section.entity, on_section))
+              << child << " " << catalogue::name(operation) << " product " << product;
+        }
+}
+
+TEST(PortalMatrix, DeleteOnTheRootIsNeverGrantedButOnAChildItIsAnEdit) {
+  Policy policy = policy_of(preset());
+  EXPECT_EQ(decide(policy, kCustomer, "CaseFile", Operation::remove), Reason::ok);
+  EXPECT_EQ(decide(policy, kCustomer, "Case", Operation::remove), Reason::operation_not_licensed);
+}
+
+TEST(PortalMatrix, ViewsAreReadInPlaceOfTheRoot) {
+  Policy policy = policy_of(preset());
+  EXPECT_EQ(decide(policy, kPartner, "VwPortalOpportunity", Operation::read), Reason::ok);
+  EXPECT_EQ(decide(policy, kPartner, "VwPortalOpportunity", Operation::remove), Reason::operation_not_licensed);
+  EXPECT_EQ(decide(policy, kCustomer, "VwPortalOpportunity", Operation::read), Reason::section_not_licensed);
+}
+
+TEST(PortalMatrix, LookupsFeedAndKnownObjectsAreFree) {
+  Policy policy = policy_of(preset());
+  for (const char* object : {"OrderPaymentStatus", "CaseStatus", "LeadType", "Comment", "Like", "City", "SysImage", "Activity",
+                             "NobodyKnowsThis"}) {
+    Decision decision = policy.decide(user(kSelfService), touching({use(object, Operation::read)}));
+    EXPECT_EQ(decision.reason, Reason::ok) << object;
+    EXPECT_FALSE(decision.metered) << object;
+    EXPECT_TRUE(decision.units.empty()) << object;
+  }
+}
+
+TEST(PortalMatrix, NamesCompareWithoutCase) {
+  Policy policy = policy_of(preset());
+  Decision decision = policy.decide(user(kCustomer), touching({use("cASE", Operation::read)}));
+  ASSERT_EQ(decision.units.size(), 1U);
+  EXPECT_EQ(decision.units[0].object, "Case");
+  EXPECT_EQ(decide(policy, kCustomer, "ACCOUNT", Operation::read), Reason::section_not_licensed);
+}
+
+TEST(Availability, FollowsTheOwnedMainProduct) {
+  const std::vector<std::string> owned{"studio", "sales", "sales_enterprise", "marketing", "customer_center",
+                                       "service_enterprise", "bank_customer_journey", "crm_bundle"};
+  for (const std::string& main_product : owned) {
+    Policy policy = policy_of(preset({main_product}));
+    const bool service = main_product == "customer_center" || main_product == "service_enterprise" ||
+                         main_product == "bank_customer_journey";
+    const bool sales = main_product == "sales_enterprise" || main_product == "crm_bundle";
+    EXPECT_EQ(decide(policy, kSelfService, "Case", Operation::read), service ? Reason::ok : Reason::product_unavailable)
+        << main_product;
+    EXPECT_EQ(decide(policy, kPartner, "Case", Operation::read), sales ? Reason::ok : Reason::product_unavailable)
+        << main_product;
+    EXPECT_EQ(decide(policy, kCustomer, "Case", Operation::read), Reason::ok) << main_product;
+  }
+}
+
+TEST(Availability, OneSuitableMainProductIsEnough) {
+  Policy policy = policy_of(preset({"studio", "sales", "customer_center"}));
+  EXPECT_EQ(decide(policy, kSelfService, "Case", Operation::read), Reason::ok);
+  EXPECT_EQ(decide(policy, kPartner, "Case", Operation::read), Reason::product_unavailable);
+}
+
+TEST(Availability, WithoutAnyMainProductOnlyTheUnrestrictedProductWorks) {
+  Policy policy = policy_of(preset({}));
+  EXPECT_EQ(decide(policy, kSelfService, "Case", Operation::read), Reason::product_unavailable);
+  EXPECT_EQ(decide(policy, kCustomer, "Case", Operation::read), Reason::ok);
+}
+
+TEST(Availability, AnUnavailableLicenceDoesNotSpoilAnAvailableOne) {
+  Policy policy = policy_of(preset({"studio"}));
+  std::vector<std::string> both = kPartner;
+  both.push_back(kCustomer[0]);
+  EXPECT_EQ(decide(policy, both, "Contract", Operation::read), Reason::ok);
+  EXPECT_EQ(decide(policy, both, "Lead", Operation::read), Reason::section_not_licensed);
+}
+
+TEST(LicenseNames, MatchAnySpellingOfTheDeployment) {
+  Policy policy = policy_of(preset());
+  const char* good[] = {"customer portal on-site", "CUSTOMER PORTAL CLOUD", "bpm'online customer portal onsite (2020)",
+                        "Creatio customer portal on site", "customer portal on-site/cloud"};
+  for (const char* name : good) EXPECT_EQ(decide(policy, {name}, "Contract", Operation::read), Reason::ok) << name;
+  EXPECT_EQ(decide(policy, {"Creatio self service portal cloud"}, "Case", Operation::read), Reason::ok);
+  EXPECT_EQ(decide(policy, {"creatio self-service portal on-site"}, "Case", Operation::read), Reason::ok);
+  EXPECT_EQ(decide(policy, {"partner portal on-site/cloud"}, "Lead", Operation::create), Reason::ok);
+}
+
+TEST(LicenseNames, OtherNamesGrantNothing) {
+  Policy policy = policy_of(preset());
+  const char* bad[] = {"", "customer portal", "portal cloud", "service enterprise cloud", "customer  portal cloud",
+                       "customerportal cloud", "External user"};
+  for (const char* name : bad) EXPECT_EQ(decide(policy, {name}, "Case", Operation::read), Reason::license_missing) << name;
+  EXPECT_EQ(decide(policy, {}, "Case", Operation::read), Reason::license_missing);
+}
+
+TEST(LicenseNames, AVeryLongNameMatchesNothing) {
+  Policy policy = policy_of(preset());
+  const std::string name = std::string(Policy::kLicenseNameMax, 'x') + "customer portal cloud";
+  EXPECT_EQ(decide(policy, {name}, "Case", Operation::read), Reason::license_missing);
+}
+
+TEST(LicenseNames, SeveralLicencesAddUp) {
+  Policy policy = policy_of(preset());
+  std::vector<std::string> both = kCustomer;
+  both.push_back(kPartner[0]);
+  EXPECT_EQ(decide(policy, both, "Contract", Operation::edit), Reason::ok);
+  EXPECT_EQ(decide(policy, both, "Lead", Operation::edit), Reason::ok);
+  EXPECT_EQ(decide(policy, both, "Account", Operation::read), Reason::section_not_licensed);
+  Decision decision = policy.decide(user(both), touching({use("Lead", Operation::edit)}));
+  EXPECT_EQ(decision.units.at(0).product, "partner");
+}
+
+TEST(LicenseNames, AnotherPolicyIsNotJudgedByRememberedNames) {
+  Policy first = policy_of(preset());
+  EXPECT_EQ(decide(first, {"gold card"}, "Case", Operation::read), Reason::license_missing);
+  Rulebook changed = preset();
+  changed.products[1].name_patterns = {"gold"};
+  Policy second = policy_of(std::move(changed));
+  EXPECT_EQ(decide(second, {"gold card"}, "Case", Operation::read), Reason::ok);
+  EXPECT_EQ(decide(first, {"gold card"}, "Case", Operation::read), Reason::license_missing);
+}
+
+TEST(CustomSections, OnlyListedRootsUpToTheProductsLimit) {
+  Rulebook rulebook = preset();
+  rulebook.custom_sections = {"UsrOne", "UsrTwo", "UsrThree"};
+  Policy policy = policy_of(std::move(rulebook));
+  for (const char* root : {"UsrOne", "UsrTwo", "UsrThree", "usrtwo"}) {
+    EXPECT_EQ(decide(policy, kCustomer, root, Operation::create), Reason::ok) << root;
+    EXPECT_EQ(decide(policy, kPartner, root, Operation::edit), Reason::ok) << root;
+    EXPECT_EQ(decide(policy, kSelfService, root, Operation::read), Reason::custom_section_limit) << root;
+    EXPECT_EQ(decide(policy, kCustomer, root, Operation::remove), Reason::operation_not_licensed) << root;
+  }
+  EXPECT_EQ(decide(policy, kCustomer, "UsrFour", Operation::read), Reason::custom_section_limit);
+  EXPECT_EQ(decide(policy, kCustomer, "usrfour", Operation::read), Reason::custom_section_limit);
+  EXPECT_EQ(decide(policy, kCustomer, "UsrFour", Operation::remove), Reason::operation_not_licensed);
+  Decision decision = policy.decide(user(kCustomer), touching({use("usrtwo", Operation::read)}));
+  EXPECT_EQ(decision.units.at(0).section, "custom:UsrTwo");
+  EXPECT_EQ(decision.units.at(0).object, "UsrTwo");
+}
+
+TEST(CustomSections, AFourthInTheListIsBeyondTheLimitOfThree) {
+  Rulebook rulebook = preset();
+  rulebook.custom_sections = {"UsrOne", "UsrTwo", "UsrThree", "UsrFour"};
+  Policy policy = policy_of(std::move(rulebook));
+  EXPECT_EQ(decide(policy, kCustomer, "UsrThree", Operation::read), Reason::ok);
+  EXPECT_EQ(decide(policy, kCustomer, "UsrFour", Operation::read), Reason::custom_section_limit);
+}
+
+TEST(CustomSections, WithNoneListedThePrefixIsEnoughToDeny) {
+  Policy policy = policy_of(preset());
+  Decision decision = policy.decide(user(kCustomer), touching({use("UsrRealty", Operation::read)}));
+  EXPECT_EQ(decision.reason, Reason::custom_section_limit);
+  EXPECT_EQ(decision.detail,
+            "UsrRealty belongs to a custom section that is not one of the permitted ones (none is configured); Customer "
+            "Portal includes 3 of them");
+}
+
+TEST(CustomSections, DetailsOfAListedRootFollowIt) {
+  Rulebook rulebook = preset();
+  rulebook.custom_sections = {"UsrRealty"};
+  rulebook.custom_children["UsrRealty"] = {"UsrRealtyFile", "RealtyVisit"};
+  rulebook.unlicensed_objects = {"UsrColour"};
+  Policy policy = policy_of(std::move(rulebook));
+  EXPECT_EQ(decide(policy, kCustomer, "UsrRealtyFile", Operation::remove), Reason::ok) << "an edit of the section";
+  EXPECT_EQ(decide(policy, kCustomer, "RealtyVisit", Operation::create), Reason::ok) << "needs no prefix";
+  EXPECT_EQ(decide(policy, kSelfService, "RealtyVisit", Operation::read), Reason::custom_section_limit);
+  EXPECT_EQ(decide(policy, kSelfService, "UsrColour", Operation::edit), Reason::ok) << "declared free";
+  EXPECT_EQ(policy.resolve(use("UsrRealtyFile", Operation::remove)).section_operation, Operation::edit);
+}
+
+TEST(CustomSections, OtherPublishersPrefixesAreConfiguration) {
+  Rulebook rulebook = preset();
+  Policy without = policy_of(rulebook);
+  rulebook.custom_prefixes = {"Usr", "BC"};
+  Policy with = policy_of(std::move(rulebook));
+  EXPECT_EQ(decide(without, kCustomer, "BCNPS", Operation::create), Reason::ok);
+  EXPECT_EQ(decide(with, kCustomer, "BCNPS", Operation::create), Reason::custom_section_limit);
+}
+
+TEST(Uses, ExpandFilterAndJoinAreReportedNotEnforced) {
+  Policy policy = policy_of(preset());
+  for (Via via : {Via::expand, Via::filter, Via::join}) {
+    Decision decision =
+        policy.decide(user(kCustomer), touching({use("Case", Operation::read), use("Contact", Operation::read, via)}));
+    EXPECT_EQ(decision.reason, Reason::ok);
+    EXPECT_EQ(decision.units.size(), 1U);
+  }
+}
+
+TEST(Uses, NavigationIsEnforcedLikeThePrimaryObject) {
+  Policy policy = policy_of(preset());
+  Decision decision =
+      policy.decide(user(kCustomer), touching({use("Case", Operation::read), use("Account", Operation::read, Via::nav)}));
+  EXPECT_EQ(decision.reason, Reason::section_not_licensed);
+  EXPECT_EQ(decision.units.size(), 1U) << "one part, one unit";
+}
+
+TEST(Uses, AnUpsertNeedsBothRightsAndCostsOneUnit) {
+  Policy policy = policy_of(preset());
+  Decision decision = policy.decide(user(kCustomer), touching({use("Case", Operation::edit), use("Case", Operation::create)}));
+  EXPECT_EQ(decision.reason, Reason::ok);
+  EXPECT_EQ(decision.units.size(), 1U);
+}
+
+TEST(Uses, ABatchCostsOneUnitAPartThatTouchesALicensedObject) {
+  Policy policy = policy_of(preset());
+  Decision decision = policy.decide(
+      user(kCustomer),
+      touching({use("Case", Operation::edit, Via::primary, 0, true), use("CaseFile", Operation::remove, Via::primary, 1, true),
+                use("SysSettings", Operation::read, Via::primary, 2, true),
+                use("Case", Operation::read, Via::primary, 3, true), use("CaseStatus", Operation::read, Via::expand, 3, true)}));
+  EXPECT_EQ(decision.reason, Reason::ok);
+  ASSERT_EQ(decision.units.size(), 3U);
+  EXPECT_EQ(decision.units[1].object, "CaseFile");
+  EXPECT_EQ(decision.units[1].operation, Operation::remove);
+  EXPECT_EQ(decision.units[1].section, "cases");
+}
+
+TEST(Uses, OneDeniedPartDeniesTheBatchAndIsNamed) {
+  Policy policy = policy_of(preset());
+  Decision decision = policy.decide(
+      user(kCustomer),
+      touching({use("Case", Operation::create, Via::primary, 0, true), use("Case", Operation::edit, Via::primary, 1, true),
+                use("Case", Operation::remove, Via::primary, 2, true)}));
+  EXPECT_EQ(decision.reason, Reason::operation_not_licensed);
+  EXPECT_EQ(decision.detail,
+            "batch[2]: Delete on Case (section Cases) is not part of Customer Portal: it grants read, create, edit");
+  EXPECT_FALSE(decision.metered);
+  EXPECT_EQ(decision.units.size(), 3U);
+}
+
+TEST(Uses, DeclaredProcessesCountAndUndeclaredOnesPass) {
+  Policy policy = policy_of(preset());
+  Decision declared = policy.decide(user(kCustomer), touching({use("Case", Operation::create, Via::process)}));
+  EXPECT_TRUE(declared.metered);
+  EXPECT_EQ(policy.decide(user(kCustomer), touching({use("Lead", Operation::create, Via::process)})).reason,
+            Reason::section_not_licensed);
+  Decision undeclared =
+      policy.decide(user(kCustomer), touching({use("process:UsrCreateCase", Operation::execute, Via::process)}, Kind::unknown));
+  EXPECT_EQ(undeclared.reason, Reason::ok);
+  EXPECT_TRUE(undeclared.units.empty());
+}
+
+TEST(Uses, FreeCallsAreStillBoundByTheLicence) {
+  Policy policy = policy_of(preset());
+  Classification chunk = touching({use("CaseFile", Operation::edit, Via::service)});
+  chunk.counted = false;
+  Decision decision = policy.decide(user(kCustomer), chunk);
+  EXPECT_EQ(decision.reason, Reason::ok);
+  EXPECT_TRUE(decision.units.empty());
+  EXPECT_FALSE(decision.metered);
+  chunk.uses[0].object = "FileLead";
+  EXPECT_EQ(policy.decide(user(kCustomer), chunk).reason, Reason::section_not_licensed);
+}
+
+TEST(Uses, UnknownCallsAreBoundByTheObjectsTheyNameButNotCounted) {
+  Policy policy = policy_of(preset());
+  EXPECT_EQ(policy.decide(user(kCustomer), touching({use("Account", Operation::create, Via::service)}, Kind::unknown)).reason,
+            Reason::section_not_licensed);
+  Decision decision = policy.decide(user(kCustomer), touching({use("Case", Operation::create, Via::service)}, Kind::unknown));
+  EXPECT_EQ(decision.reason, Reason::ok);
+  EXPECT_TRUE(decision.units.empty());
+}
+
+TEST(Kinds, PagesLogInAndForeignAddressesNeedNoLicence) {
+  Policy policy = policy_of(preset());
+  for (Kind kind : {Kind::asset, Kind::authentication, Kind::foreign})
+    EXPECT_EQ(policy.decide(user({}), touching({}, kind)).reason, Reason::ok);
+  for (Kind kind : {Kind::metadata, Kind::basic_function, Kind::unknown, Kind::objects})
+    EXPECT_EQ(policy.decide(user({}), touching({}, kind)).reason, Reason::license_missing);
+}
+
+TEST(Kinds, BasicFunctionsAreFree) {
+  Policy policy = policy_of(preset());
+  Decision decision =
+      policy.decide(user(kCustomer), touching({use("KnowledgeBase", Operation::read, Via::service)}, Kind::basic_function));
+  EXPECT_EQ(decision.reason, Reason::ok);
+  EXPECT_TRUE(decision.units.empty());
+}
+
+TEST(Staff, MayDoEverythingAndItsCallsAreListedForRulesThatBindStaff) {
+  Policy policy = policy_of(preset());
+  for (const char* object : {"Account", "Case", "UsrAnything"}) {
+    Decision decision = policy.decide(user({}, identity::UserType::staff), touching({use(object, Operation::remove)}));
+    EXPECT_EQ(decision.reason, Reason::ok) << object;
+    EXPECT_EQ(decision.units.size(), 1U) << object;
+  }
+  EXPECT_EQ(policy.decide(user({}, identity::UserType::unknown), touching({use("Case", Operation::read)})).reason,
+            Reason::license_missing)
+      << "a user of unknown type is a portal user";
+}
+
+TEST(SystemNone, EveryObjectIsLicensedAndNothingIsDenied) {
+  Rulebook rulebook;
+  rulebook.system = "none";
+  Policy policy = policy_of(std::move(rulebook));
+  for (auto type : {identity::UserType::portal, identity::UserType::staff}) {
+    Decision decision = policy.decide(
+        user({}, type), touching({use("Account", Operation::remove, Via::primary, 0, true),
+                                  use("Anything", Operation::read, Via::primary, 1, true),
+                                  use("Contact", Operation::read, Via::expand, 1, true)}));
+    EXPECT_EQ(decision.reason, Reason::ok);
+    EXPECT_TRUE(decision.metered);
+    ASSERT_EQ(decision.units.size(), 2U);
+    EXPECT_EQ(decision.units[1].object, "Anything");
+    EXPECT_EQ(decision.units[1].product, "");
+  }
+  EXPECT_FALSE(policy.decide(user({}), touching({}, Kind::metadata)).metered);
+}
+
+TEST(Detail, SaysWhatIsMissingInPlainWords) {
+  Policy policy = policy_of(preset({"sales"}));
+  auto detail = [&](std::vector<std::string> licenses, const char* object, Operation operation) {
+    return policy.decide(user(std::move(licenses)), touching({use(object, operation)})).detail;
+  };
+  EXPECT_EQ(detail({}, "Case", Operation::read), "The user has no portal licence");
+  EXPECT_EQ(detail({"x"}, "Case", Operation::read), "None of the user's licences is a portal licence");
+  EXPECT_EQ(detail(kPartner, "Case", Operation::read),
+            "Partner Portal is available only with sales_enterprise, crm_bundle; this installation has sales");
+  EXPECT_EQ(detail(kCustomer, "Account", Operation::read),
+            "Account (section Contractors) is not part of Customer Portal: it covers Knowledge Base, Cases, Requests for "
+            "financial products, Contracts");
+  EXPECT_EQ(detail(kCustomer, "KnowledgeBaseFile", Operation::create),
+            "Create on KnowledgeBaseFile (section Knowledge Base) is not part of Customer Portal: it grants read");
+}
+
+TEST(Resolve, SectionsOfRecordedRequestsAreTheExpectedOnes) {
+  Rulebook rulebook = preset();
+  rulebook.custom_sections = {"UsrRealtyFreedomUI"};
+  Policy policy = policy_of(std::move(rulebook));
+  std::ifstream file(TOLLGATE_SOURCE_DIR "/tests/metering/licence/sections_of_requests.tsv");
+  ASSERT_TRUE(file.is_open());
+  int rows = 0;
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with('#')) continue;
+    std::istringstream columns(line);
+    std::string id, object, operation, via, section, section_operation;
+    columns >> id >> object >> operation >> via >> section >> section_operation;
+    ASSERT_FALSE(section_operation.empty()) << line;
+    auto parsed = config::parse_operation(operation);
+    ASSERT_TRUE(parsed.has_value()) << line;
+    ResolvedUse resolved = policy.resolve(use(object, *parsed));
+    EXPECT_EQ(resolved.section, section == "-" ? "" : section) << line;
+    EXPECT_EQ(catalogue::name(resolved.section_operation), section_operation) << line;
+    ++rows;
+  }
+  EXPECT_EQ(rows, 84);
+}
+
+TEST(Resolve, RolesAreNamed) {
+  using Role = ResolvedUse::Role;
+  Policy policy = policy_of(preset());
+  auto role = [&](const char* object) { return policy.resolve(use(object, Operation::read)).role; };
+  EXPECT_EQ(role("Case"), Role::root);
+  EXPECT_EQ(role("CaseFile"), Role::child);
+  EXPECT_EQ(role("VwPortalOpportunity"), Role::view);
+  EXPECT_EQ(role("CaseStatus"), Role::lookup);
+  EXPECT_EQ(role("Like"), Role::feed);
+  EXPECT_EQ(role("UsrX"), Role::custom);
+  EXPECT_EQ(role("City"), Role::none);
+}
+
+}  // namespace
+}  // namespace tollgate::licence

@@ -1,0 +1,164 @@
+// The preset and the reader of rulebooks (config/load/rulebook.h): they stand here because the licence room is what
+// lives by them.
+#include "config/load/rulebook.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "embedded_bpmonline.h"
+
+namespace tollgate::config {
+namespace {
+
+constexpr std::string_view kSmall = R"(version: 1
+system: tiny
+main_products:
+  big: ["Big One"]
+sections:
+  things:
+    caption: Things
+    uid: 11111111-2222-3333-4444-555555555555
+    entity: Thing
+    children: [ThingFile]
+    lookups: [ThingStatus]
+products:
+  door:
+    title: Door
+    license_names: ['door (a|b)']
+    available_with: [big]
+    rights: {things: [read, delete]}
+    custom_sections: {max: 2, operations: [read]}
+known_objects: [City]
+uids:
+  aaaaaaaa-2222-3333-4444-555555555555: City
+relations:
+  Thing.Place: City
+  "*.Part": thingfile
+)";
+
+std::string error_of(std::string text) {
+  auto rulebook = load_rulebook(text, "x.yaml");
+  return rulebook ? "" : rulebook.error().message;
+}
+std::string replaced(std::string_view from, std::string_view to) {
+  std::string text(kSmall);
+  auto at = text.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  return text.replace(at, from.size(), to);
+}
+
+TEST(Rulebook, ReadsEveryPart) {
+  auto rulebook = load_rulebook(kSmall, "x.yaml");
+  ASSERT_TRUE(rulebook.has_value()) << rulebook.error().message;
+  EXPECT_EQ(rulebook->system, "tiny");
+  ASSERT_EQ(rulebook->sections.size(), 1U);
+  EXPECT_EQ(rulebook->sections[0].entity, "Thing");
+  EXPECT_EQ(rulebook->sections[0].children, std::vector<std::string>{"ThingFile"});
+  ASSERT_EQ(rulebook->products.size(), 1U);
+  const auto& door = rulebook->products[0];
+  EXPECT_EQ(door.rights.at("things"), licence::right(catalogue::Operation::read) | licence::right(catalogue::Operation::remove));
+  EXPECT_EQ(door.custom_sections_max, 2U);
+  EXPECT_EQ(rulebook->uids.at("11111111-2222-3333-4444-555555555555"), "Thing");
+  EXPECT_EQ(rulebook->relations.at("*.Part"), "ThingFile") << "in the listed spelling";
+}
+
+TEST(Rulebook, MistakesNameLineColumnAndCure) {
+  EXPECT_EQ(error_of(replaced("caption:", "captoin:")),
+            "x.yaml:7:5: unknown key \"captoin\" in section things; known: caption, entity, uid, views, children, lookups, feed");
+  EXPECT_EQ(error_of(replaced("[read, delete]", "[read, remove]")),
+            "x.yaml:17:29: \"remove\" is no right: read, create, edit, delete");
+  EXPECT_EQ(error_of(replaced("rights: {things", "rights: {thing")), "x.yaml:17:14: \"thing\" is not in sections");
+  EXPECT_EQ(error_of(replaced("available_with: [big]", "available_with: [small]")), "x.yaml:16:22: \"small\" is not in main_products");
+  EXPECT_EQ(error_of(replaced("Thing.Place: City", "Thing.Place: Town")),
+            "x.yaml:23:16: object Town is in no section and not in known_objects");
+  EXPECT_EQ(error_of(replaced("Thing.Place:", "ThingPlace:")),
+            "x.yaml:23:3: \"ThingPlace\" is no relation: write Object.Column or *.Column");
+  EXPECT_EQ(error_of(replaced("[City]", "[City, thing]")), "x.yaml:19:23: object thing is listed twice; each belongs to one place");
+  EXPECT_EQ(error_of(replaced("aaaaaaaa-", "aaaaaa-")),
+            "x.yaml:21:3: \"aaaaaa-2222-3333-4444-555555555555\" is no UId: 32 hexadecimal digits");
+  EXPECT_EQ(error_of(replaced("version: 1", "version: 2")), "x.yaml:1:10: this program reads version 1 of the rulebook format");
+  EXPECT_EQ(error_of(replaced("max: 2", "max: many")), "x.yaml:18:28: max must be a whole number");
+  EXPECT_EQ(error_of(replaced("    entity: Thing\n", "")), "x.yaml:7:5: section things lacks \"entity\"");
+}
+
+TEST(Rulebook, RepeatedKeysBadPatternsAndBrokenTextAreRefused) {
+  EXPECT_NE(error_of(replaced("    title: Door\n", "    title: Door\n    title: Gate\n")).find("x.yaml:15:5"), std::string::npos);
+  EXPECT_NE(error_of(replaced("door (a|b)", "door (a|b")).find("is no regular expression"), std::string::npos);
+  EXPECT_NE(error_of(std::string(kSmall) + "---\nmore: 1\n"), "");
+  EXPECT_NE(error_of("]["), "");
+  EXPECT_NE(error_of(""), "");
+  EXPECT_NE(error_of("just text"), "");
+  EXPECT_NE(error_of(std::string(2'000'000, 'x')), "");
+}
+
+TEST(Rulebook, EveryCutOfThePresetIsAnErrorOrARulebookNeverACrash) {
+  const std::string_view text = embedded::k_bpmonline;
+  for (std::size_t length = 0; length < text.size(); length += 97) (void)load_rulebook(text.substr(0, length), "cut.yaml");
+}
+
+TEST(Preset, IsWholeAndConsistent) {
+  auto rulebook = load_rulebook(embedded::k_bpmonline, "bpmonline.yaml");
+  ASSERT_TRUE(rulebook.has_value()) << rulebook.error().message;
+  EXPECT_EQ(rulebook->system, "bpmonline");
+  EXPECT_EQ(rulebook->sections.size(), 12U);
+  EXPECT_EQ(rulebook->products.size(), 3U);
+  EXPECT_EQ(rulebook->known_main_products.size(), 8U);
+  for (const auto& product : rulebook->products) {
+    EXPECT_EQ(product.custom_section_rights & licence::right(catalogue::Operation::remove), 0);
+    for (const auto& [section, rights] : product.rights) {
+      EXPECT_EQ(rights & licence::right(catalogue::Operation::remove), 0) << product.id << " " << section;
+      EXPECT_NE(section, "contractors");
+      EXPECT_NE(section, "contacts");
+    }
+  }
+}
+
+Result<void> apply(licence::Rulebook& rulebook, const std::function<void(Catalogue&, Licensing&)>& change) {
+  Catalogue catalogue;
+  Licensing licensing;
+  change(catalogue, licensing);
+  return apply_settings(rulebook, catalogue, licensing);
+}
+
+TEST(ApplySettings, MainProductsAreTakenByIdOrName) {
+  auto rulebook = load_rulebook(embedded::k_bpmonline, "bpmonline.yaml").value();
+  ASSERT_TRUE(apply(rulebook, [](Catalogue&, Licensing& l) { l.main_products = {"SERVICE_enterprise", "crm creatio"}; }));
+  EXPECT_EQ(rulebook.main_products, (std::vector<std::string>{"service_enterprise", "crm_bundle"}));
+  auto unknown = apply(rulebook, [](Catalogue&, Licensing& l) { l.main_products = {"service"}; });
+  ASSERT_FALSE(unknown.has_value());
+  EXPECT_TRUE(unknown.error().message.starts_with("licensing.main_products: \"service\" is not known; known: studio"));
+}
+
+TEST(ApplySettings, CustomSectionsAreAtMostThreeAndNotStockObjects) {
+  auto rulebook = load_rulebook(embedded::k_bpmonline, "bpmonline.yaml").value();
+  EXPECT_TRUE(apply(rulebook, [](Catalogue& c, Licensing&) { c.custom_sections = {"UsrA", "UsrB", "Realty"}; }));
+  EXPECT_FALSE(apply(rulebook, [](Catalogue& c, Licensing&) { c.custom_sections = {"UsrA", "UsrB", "UsrC", "UsrD"}; }));
+  EXPECT_FALSE(apply(rulebook, [](Catalogue& c, Licensing&) { c.custom_sections = {"account"}; }));
+  EXPECT_FALSE(apply(rulebook, [](Catalogue& c, Licensing&) { c.custom_sections = {"UsrA", "usra"}; }));
+  EXPECT_FALSE(apply(rulebook, [](Catalogue& c, Licensing&) { c.custom_children["UsrA"] = {"UsrAFile"}; }));
+  EXPECT_FALSE(apply(rulebook, [](Catalogue& c, Licensing&) { c.processes["P"] = {{"Case", "remove"}}; }));
+}
+
+TEST(MakeSchema, KnowsTheRulebooksNamesUidsAndRelations) {
+  auto rulebook = load_rulebook(embedded::k_bpmonline, "bpmonline.yaml").value();
+  rulebook.custom_sections = {"UsrRealty"};
+  auto schema = make_schema(rulebook, {{"0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a", "UsrRealty"}}, {{"UsrClose", {{"Case", "edit"}}}});
+  EXPECT_EQ(schema->canonical("case"), "Case");
+  EXPECT_EQ(schema->canonical("usrrealty"), "UsrRealty");
+  EXPECT_EQ(schema->canonical("Usr"), std::nullopt);
+  EXPECT_EQ(schema->object_of_uid("117D32F9-8275-4534-8411-1C66115CE9CD"), "Case");
+  EXPECT_EQ(schema->object_of_uid("0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a"), "UsrRealty");
+  EXPECT_EQ(schema->relation("Case", "Status"), "CaseStatus");
+  EXPECT_EQ(schema->relation("Case", "Account"), "Account");
+  EXPECT_EQ(schema->relation("Order", "Owner"), "Contact");
+  EXPECT_EQ(schema->relation("Case", "ParentCase"), "Case");
+  EXPECT_EQ(schema->relation("Case", "Subject"), std::nullopt);
+  const auto* effects = schema->process("usrclose");
+  ASSERT_NE(effects, nullptr);
+  EXPECT_EQ(effects->at(0).object, "Case");
+  EXPECT_EQ(effects->at(0).operation, catalogue::Operation::edit);
+}
+
+}  // namespace
+}  // namespace tollgate::config
