@@ -77,7 +77,8 @@ class Proxy {
 
   // 0, or the exit code with which the program ends; what is wrong has been said.
   int start();
-  Result<void> reload();  // SIGHUP and the admin API
+  Result<void> reload();      // SIGHUP
+  Result<void> try_reload();  // the admin API: its thread also answers probes, so it does not queue up
   void reopen_logs();     // SIGUSR1
   void drain(const Signals& signals);  // SIGTERM, SIGINT
 
@@ -87,6 +88,7 @@ class Proxy {
   Result<void> start_store(const config::LoadedConfig& loaded);
   Result<void> start_workers();
   Result<void> open_admin_port(const config::LoadedConfig& loaded);
+  Result<void> reload_locked();
   std::vector<admin::Check> readiness() const;
 
   std::string config_file_;
@@ -209,7 +211,7 @@ Result<void> Proxy::open_admin_port(const config::LoadedConfig& loaded) {
                          .metrics = [this] { return metrics_->scrape(); },
                          .metrics_content_type = telemetry::Metrics::kContentType,
                          .readiness = [this] { return readiness(); },
-                         .reload = [this] { return reload(); },
+                         .reload = [this] { return try_reload(); },
                          .read_usage = nullptr,
                          .set_override = nullptr,
                          .reset = nullptr,
@@ -253,6 +255,16 @@ std::vector<admin::Check> Proxy::readiness() const {
 
 Result<void> Proxy::reload() {
   std::lock_guard lock(control_);
+  return reload_locked();
+}
+
+Result<void> Proxy::try_reload() {
+  std::unique_lock lock(control_, std::try_to_lock);
+  if (!lock) return fail(Origin::self, "another reload, or the shutdown, is under way", true);
+  return reload_locked();
+}
+
+Result<void> Proxy::reload_locked() {
   auto refuse = [&](std::string message) {
     reload_status_.failed();
     log("error", fmt::format("reload refused, the running configuration stays: {}", message));
@@ -265,7 +277,6 @@ Result<void> Proxy::reload() {
     return refuse(std::move(all));
   }
   for (const auto& warning : loaded->warnings) log("warning", config::to_string(warning));
-  if (server_->draining()) return refuse("the proxy is shutting down");
   const flow::Snapshot& now = *assembled_->snapshot;
   for (const std::string& text : cli::needs_restart(now.settings, loaded->settings)) log("warning", text);
   auto assembled = cli::assemble(*loaded, now.generation + 1, &now, log_keys);
