@@ -16,6 +16,7 @@
 // Threads: construct, start, stop and destroy on one thread; status() from any. step() and wait() are the loop's body,
 // for tests that bring their own time: do not mix them with start().
 #pragma once
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -29,13 +30,13 @@ namespace tollgate::net {
 
 struct KeySource {
   enum class Kind : std::uint8_t { file, url, secret };
-  std::shared_ptr<identity::KeyRing> ring;
+  std::shared_ptr<identity::KeyRing> ring;  // of this source alone
   Kind kind = Kind::file;
   std::string location;                // absolute path, or http(s) URL
   std::string ca_file;                 // url: PEM bundle; "" is the system's store
   std::vector<std::string> algorithms;  // secret: the issuer's list, to refuse a secret that is too short for one
   Milliseconds refresh{300'000};       // url: age at which a set is fetched again
-  Milliseconds min_interval{10'000};   // url: shortest time between two starts
+  Milliseconds min_interval{10'000};   // url: shortest time between two starts, at least 100 ms
   Milliseconds timeout{10'000};        // url: the whole exchange; connecting gets at most half
 };
 
@@ -50,7 +51,7 @@ class KeySetFetcher {
 
   struct Status {
     std::string location;
-    std::uint64_t successes = 0;  // url: sets fetched; file, secret: contents loaded
+    std::uint64_t successes = 0;  // url: good fetches; file, secret: changes taken and recoveries
     std::uint64_t failures = 0;   // url: failed fetches; file, secret: failed readings (one a second while it lasts)
     std::size_t keys = 0;         // in the set now in use
     std::string last_error;       // "" after a success

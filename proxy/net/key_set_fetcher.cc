@@ -1,0 +1,380 @@
+#include "proxy/net/key_set_fetcher.h"
+
+#include <arpa/inet.h>
+#include <curl/curl.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <fstream>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "metering/base/check.h"
+
+namespace tollgate::net {
+namespace {
+
+using identity::KeySet;
+
+constexpr std::size_t kTextBytesMax = KeySet::kMaxText;
+constexpr Milliseconds kFilePoll{1'000};
+constexpr Milliseconds kIntervalMin{100};  // whatever the configuration says: a dead server is not asked in a tight loop
+
+// The only clock of this file: what the thread passes to step().
+MonotonicTime monotonic_now() {
+  return MonotonicTime(std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now().time_since_epoch()));
+}
+
+bool is_own_host(const std::string& host) {
+  if (host == "localhost" || host == "[::1]") return true;
+  in_addr address{};
+  return inet_pton(AF_INET, host.c_str(), &address) == 1 && (ntohl(address.s_addr) >> 24) == 127;
+}
+
+Result<std::string> read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return fail(Origin::config, fmt::format("{}: cannot be opened", path), true);
+  std::string text(kTextBytesMax + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (file.bad()) return fail(Origin::config, fmt::format("{}: cannot be read", path), true);
+  text.resize(static_cast<std::size_t>(file.gcount()));
+  if (text.size() > kTextBytesMax)
+    return fail(Origin::config, fmt::format("{}: larger than {} bytes", path, kTextBytesMax));
+  return text;
+}
+
+// One source with all that is remembered about it. Only `status` is read by other threads.
+struct Feed {
+  KeySource source;
+  KeySetFetcher::Status status;       // guarded by Impl::mutex
+  std::optional<std::string> in_use;    // text of the set in the ring
+  std::optional<std::string> rejected;  // last text that was no key set: not parsed again every second
+  bool healthy = false;                 // the last reading or fetch was good
+  MonotonicTime due = MonotonicTime::min();  // file: next reading
+  std::optional<MonotonicTime> last_start, last_success;  // url
+
+  // A fetch in flight.
+  CURL* transfer = nullptr;
+  curl_slist* fields = nullptr;
+  std::string body;
+  bool body_too_large = false;
+  std::array<char, CURL_ERROR_SIZE> error{};
+};
+
+std::size_t take_body(char* data, std::size_t size, std::size_t count, void* user) {
+  auto& feed = *static_cast<Feed*>(user);
+  if (feed.body.size() + size * count > kTextBytesMax) {
+    feed.body_too_large = true;
+    return 0;  // curl ends the transfer
+  }
+  feed.body.append(data, size * count);
+  return size * count;
+}
+
+// Secrets of the environment (proxy credentials in http_proxy) never reach a line: curl's texts do not hold them, and
+// check_key_set_url() keeps credentials out of the URL.
+void set_options(Feed& feed) {
+  CURL* c = feed.transfer;
+  auto set = [&](CURLoption option, auto value) {
+    CHECK(curl_easy_setopt(c, option, value) == CURLE_OK, "libcurl lacks an option that key sets need");
+  };
+  feed.fields = curl_slist_append(nullptr, "Accept: application/jwk-set+json, application/json");
+  set(CURLOPT_URL, feed.source.location.c_str());
+  set(CURLOPT_HTTPHEADER, feed.fields);
+  set(CURLOPT_USERAGENT, "tollgate");
+  set(CURLOPT_PROTOCOLS_STR, "http,https");
+  set(CURLOPT_FOLLOWLOCATION, 0L);
+  set(CURLOPT_NOSIGNAL, 1L);
+  set(CURLOPT_QUICK_EXIT, 1L);  // stopping does not wait for a name look-up that hangs
+  set(CURLOPT_NOPROXY, "localhost,127.0.0.1,::1");
+  set(CURLOPT_SSL_VERIFYPEER, 1L);
+  set(CURLOPT_SSL_VERIFYHOST, 2L);
+  set(CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
+  if (!feed.source.ca_file.empty()) {
+    set(CURLOPT_CAINFO, feed.source.ca_file.c_str());
+    set(CURLOPT_CAPATH, static_cast<const char*>(nullptr));
+  }
+  set(CURLOPT_TIMEOUT_MS, static_cast<long>(feed.source.timeout.count()));
+  set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(std::max<std::int64_t>(1, feed.source.timeout.count() / 2)));
+  set(CURLOPT_MAXFILESIZE_LARGE, static_cast<curl_off_t>(kTextBytesMax));
+  set(CURLOPT_ERRORBUFFER, feed.error.data());
+  set(CURLOPT_WRITEFUNCTION, &take_body);
+  set(CURLOPT_WRITEDATA, static_cast<void*>(&feed));
+  set(CURLOPT_PRIVATE, static_cast<void*>(&feed));
+}
+
+// The body of a finished transfer, or why there is none that counts.
+Result<std::string> outcome_of(Feed& feed, CURLcode code) {
+  auto failed = [&](std::string_view why) {
+    return fail(Origin::upstream, fmt::format("{}: {}", feed.source.location, why), true);
+  };
+  if (feed.body_too_large || code == CURLE_FILESIZE_EXCEEDED)
+    return failed(fmt::format("the reply is larger than {} bytes", kTextBytesMax));
+  if (code != CURLE_OK) return failed(feed.error[0] != '\0' ? feed.error.data() : curl_easy_strerror(code));
+  long http_status = 0;
+  curl_easy_getinfo(feed.transfer, CURLINFO_RESPONSE_CODE, &http_status);
+  if (http_status >= 300 && http_status < 400)
+    return failed(fmt::format("answered {}; redirects are not followed: configure the final address", http_status));
+  if (http_status != 200) return failed(fmt::format("answered {} instead of 200", http_status));
+  return std::move(feed.body);
+}
+
+}  // namespace
+
+Result<void> check_key_set_url(const std::string& url) {
+  auto wrong = [&](std::string_view why) { return fail(Origin::config, fmt::format("jwks_url {}", why)); };
+  std::unique_ptr<CURLU, decltype(&curl_url_cleanup)> parsed(curl_url(), curl_url_cleanup);
+  if (!parsed || curl_url_set(parsed.get(), CURLUPART_URL, url.c_str(), 0) != CURLUE_OK)
+    return wrong("is not a URL");
+  auto part = [&](CURLUPart which) {
+    char* text = nullptr;
+    std::string out;
+    if (curl_url_get(parsed.get(), which, &text, 0) == CURLUE_OK) out = text;
+    curl_free(text);
+    return out;
+  };
+  std::string scheme = part(CURLUPART_SCHEME), host = part(CURLUPART_HOST);
+  if (scheme != "https" && scheme != "http") return wrong("must start with https://");
+  if (!part(CURLUPART_USER).empty() || !part(CURLUPART_PASSWORD).empty())
+    return wrong("must not hold credentials");
+  if (scheme == "http" && !is_own_host(host))
+    return wrong("must start with https://: over plain http anybody on the way could put in keys of his own "
+                 "(allowed for localhost, 127.0.0.0/8 and [::1])");
+  return {};
+}
+
+struct KeySetFetcher::Impl {
+  Impl(std::vector<KeySource> sources, Log log_function) : log(std::move(log_function)) {
+    static const CURLcode curl_ready = curl_global_init(CURL_GLOBAL_DEFAULT);
+    CHECK(curl_ready == CURLE_OK, "libcurl cannot be initialised");
+    multi = curl_multi_init();
+    CHECK(multi != nullptr, "out of memory");
+    for (KeySource& source : sources) {
+      CHECK(source.ring != nullptr, "a key source without a ring");
+      auto feed = std::make_unique<Feed>();
+      feed->status.location = source.location;
+      feed->source = std::move(source);
+      feed->source.ring->set_refresh_listener([this] { curl_multi_wakeup(multi); });
+      feeds.push_back(std::move(feed));
+    }
+  }
+  ~Impl() {
+    for (auto& feed : feeds) {
+      feed->source.ring->set_refresh_listener({});
+      end_transfer(*feed);
+    }
+    curl_multi_cleanup(multi);
+  }
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+
+  void say(Level level, const std::string& line) const {
+    if (log) log(level, line);
+  }
+
+  // A reading or fetch that gave a good text. `set` is empty when the text is the one in use already.
+  void succeed(Feed& feed, std::optional<KeySet> set) {
+    bool recovered = !feed.healthy;
+    bool counts = set || recovered || feed.source.kind == KeySource::Kind::url;
+    feed.healthy = true;
+    std::size_t keys = 0;
+    {
+      std::lock_guard lock(mutex);
+      if (counts) ++feed.status.successes;
+      if (set) feed.status.keys = set->keys().size();
+      feed.status.last_error.clear();
+      keys = feed.status.keys;
+    }
+    if (set) {
+      for (const std::string& note : set->notes())
+        say(Level::warning, fmt::format("{}: {}", feed.source.location, note));
+      feed.source.ring->store(std::make_shared<const KeySet>(*std::move(set)));
+    }
+    if (set || recovered) say(Level::info, fmt::format("{}: {} keys in use", feed.source.location, keys));
+    settled.notify_all();
+  }
+
+  // Counted every time, logged when it is news.
+  void fail_with(Feed& feed, const Error& error) {
+    feed.healthy = false;
+    bool news = false, has_keys = false;
+    {
+      std::lock_guard lock(mutex);
+      ++feed.status.failures;
+      news = feed.status.last_error != error.message;
+      has_keys = feed.status.keys > 0;
+      feed.status.last_error = error.message;
+    }
+    if (news)
+      say(Level::warning, fmt::format("{} ({})", error.message,
+                                      has_keys ? "the last good keys stay in use"
+                                               : "tokens of this issuer are refused until it succeeds"));
+    settled.notify_all();
+  }
+
+  static Error named(const Feed& feed, Error error) {
+    error.message = fmt::format("{}: {}", feed.source.location, error.message);
+    return error;
+  }
+
+  void take(Feed& feed, std::string text) {
+    if (feed.in_use == text) return succeed(feed, std::nullopt);
+    if (feed.rejected == text && !feed.healthy) {
+      std::lock_guard lock(mutex);
+      ++feed.status.failures;
+      return;
+    }
+    Result<KeySet> set = feed.source.kind == KeySource::Kind::secret
+                             ? KeySet::from_secret(text, feed.source.algorithms)
+                             : KeySet::from_text(text);
+    if (!set) {
+      feed.rejected = std::move(text);
+      return fail_with(feed, named(feed, set.error()));
+    }
+    feed.rejected.reset();
+    feed.in_use = std::move(text);
+    succeed(feed, *std::move(set));
+  }
+
+  void read(Feed& feed) {
+    auto text = read_file(feed.source.location);
+    if (!text) return fail_with(feed, text.error());
+    take(feed, *std::move(text));
+  }
+
+  void begin_transfer(Feed& feed, MonotonicTime now) {
+    feed.last_start = now;
+    feed.source.ring->take_refresh_request();  // answered by this fetch; a later one asks again
+    if (auto good = check_key_set_url(feed.source.location); !good)
+      return fail_with(feed, named(feed, good.error()));
+    feed.transfer = curl_easy_init();
+    CHECK(feed.transfer != nullptr, "out of memory");
+    feed.body.clear();
+    feed.body_too_large = false;
+    feed.error.fill('\0');
+    set_options(feed);
+    CHECK(curl_multi_add_handle(multi, feed.transfer) == CURLM_OK, "libcurl takes no transfer");
+  }
+
+  void end_transfer(Feed& feed) {
+    if (feed.transfer == nullptr) return;
+    curl_multi_remove_handle(multi, feed.transfer);
+    curl_easy_cleanup(feed.transfer);
+    curl_slist_free_all(feed.fields);
+    feed.transfer = nullptr;
+    feed.fields = nullptr;
+  }
+
+  void collect(MonotonicTime now) {
+    int running = 0, left = 0;
+    curl_multi_perform(multi, &running);
+    while (CURLMsg* message = curl_multi_info_read(multi, &left)) {
+      if (message->msg != CURLMSG_DONE) continue;
+      CURLcode code = message->data.result;
+      void* user = nullptr;
+      curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &user);
+      auto& feed = *static_cast<Feed*>(user);
+      Result<std::string> body = outcome_of(feed, code);
+      end_transfer(feed);
+      if (body) take(feed, *std::move(body));
+      else fail_with(feed, body.error());
+      if (feed.healthy) feed.last_success = now;
+    }
+  }
+
+  // When a URL that is not being fetched is due: never before last start + min_interval.
+  MonotonicTime url_due(const Feed& feed) const {
+    if (!feed.last_start) return MonotonicTime::min();
+    MonotonicTime earliest = *feed.last_start + std::max(feed.source.min_interval, kIntervalMin);
+    if (!feed.healthy || !feed.last_success || feed.source.ring->refresh_requested()) return earliest;
+    return std::max(earliest, *feed.last_success + feed.source.refresh);
+  }
+
+  MonotonicTime step(MonotonicTime now) {
+    for (auto& feed : feeds) {
+      if (feed->source.kind != KeySource::Kind::url) {
+        feed->source.ring->take_refresh_request();  // files are read all the time anyway
+        if (now < feed->due) continue;
+        read(*feed);
+        feed->due = now + kFilePoll;
+      } else if (feed->transfer == nullptr && now >= url_due(*feed)) {
+        begin_transfer(*feed, now);
+      }
+    }
+    collect(now);
+    MonotonicTime next = now + kFilePoll;  // also bounds how late a refresh request can be seen
+    for (auto& feed : feeds) {
+      if (feed->source.kind != KeySource::Kind::url) next = std::min(next, feed->due);
+      else if (feed->transfer == nullptr) next = std::min(next, std::max(now, url_due(*feed)));
+    }
+    return next;
+  }
+
+  bool in_flight() const {
+    return std::any_of(feeds.begin(), feeds.end(), [](const auto& feed) { return feed->transfer != nullptr; });
+  }
+
+  void run() {
+    while (!stopping.load(std::memory_order_acquire)) {
+      MonotonicTime now = monotonic_now();
+      MonotonicTime next = step(now);
+      if (stopping.load(std::memory_order_acquire)) return;
+      wait(std::chrono::ceil<Milliseconds>(next - now));
+    }
+  }
+
+  void wait(Milliseconds longest) {
+    if (longest <= Milliseconds(0)) return;
+    curl_multi_poll(multi, nullptr, 0, static_cast<int>(std::min<std::int64_t>(longest.count(), 60'000)), nullptr);
+  }
+
+  Log log;
+  CURLM* multi = nullptr;
+  std::vector<std::unique_ptr<Feed>> feeds;
+  mutable std::mutex mutex;
+  std::condition_variable settled;
+  std::atomic<bool> stopping{false};
+  std::thread thread;
+};
+
+KeySetFetcher::KeySetFetcher(std::vector<KeySource> sources, Log log)
+    : impl_(std::make_unique<Impl>(std::move(sources), std::move(log))) {}
+KeySetFetcher::~KeySetFetcher() { stop(); }
+
+void KeySetFetcher::start(Milliseconds first_load) {
+  CHECK(!impl_->thread.joinable(), "started twice");
+  impl_->stopping.store(false, std::memory_order_release);
+  impl_->step(monotonic_now());  // files are in use and fetches under way when start() goes on
+  impl_->thread = std::thread([this] { impl_->run(); });
+  std::unique_lock lock(impl_->mutex);
+  impl_->settled.wait_for(lock, first_load, [this] {
+    return std::all_of(impl_->feeds.begin(), impl_->feeds.end(), [](const auto& feed) {
+      return feed->status.successes + feed->status.failures > 0;
+    });
+  });
+}
+
+void KeySetFetcher::stop() {
+  if (!impl_->thread.joinable()) return;
+  impl_->stopping.store(true, std::memory_order_release);
+  curl_multi_wakeup(impl_->multi);
+  impl_->thread.join();
+  for (auto& feed : impl_->feeds) impl_->end_transfer(*feed);
+}
+
+std::vector<KeySetFetcher::Status> KeySetFetcher::status() const {
+  std::lock_guard lock(impl_->mutex);
+  std::vector<Status> out;
+  for (const auto& feed : impl_->feeds) out.push_back(feed->status);
+  return out;
+}
+
+MonotonicTime KeySetFetcher::step(MonotonicTime now) { return impl_->step(now); }
+void KeySetFetcher::wait(Milliseconds longest) { impl_->wait(longest); }
+bool KeySetFetcher::in_flight() const { return impl_->in_flight(); }
+
+}  // namespace tollgate::net
