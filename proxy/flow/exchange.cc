@@ -44,7 +44,7 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   client_end_ = ClientEnd::keep;
   keep_alive_ = head != nullptr && head->keep_alive;
   buffered_ = store_pending_ = client_lost_ = upstream_held_ = upstream_reused_ = upstream_written_ = body_written_ =
-      upgrade_ = stale_retry_used_ = head_sent_ = continue_sent_ = reply_chunked_ = client_paused_ = upstream_paused_ =
+      upgrade_ = stale_retry_used_ = head_sent_ = continue_sent_ = reply_chunked_ = reply_until_close_ = client_paused_ = upstream_paused_ =
           client_finished_ = upstream_finished_ = false;
   retries_ = attempts_ = informational_ = 0;
   status_ = 0;
@@ -54,6 +54,8 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   arrived_ = port_.now();
   arrived_unix_ = port_.unix_now();
   peer_address_ = arrival.peer_address;
+  upstream_server_.clear();
+  forwarded_host_.clear();
   choose_request_id(arrival);
   if (head == nullptr) {
     call_.client_address = arrival.peer_address;
@@ -367,7 +369,8 @@ void Exchange::on_upstream_head(const http::ResponseHead& head) {
   forwarding.extra_fields = call_.response_fields;
   forwarding.date = port_.date();
   forwarding.client_minor_version = head_->minor_version;
-  if (forwarding.framing == http::Framing::until_close) keep_alive_ = false;
+  reply_until_close_ = forwarding.framing == http::Framing::until_close;
+  if (reply_until_close_) keep_alive_ = false;
   forwarding.close = !keep_alive_;
   reply_chunked_ = forwarding.framing == http::Framing::chunked;
   scratch_.clear();

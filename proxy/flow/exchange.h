@@ -154,6 +154,8 @@ class Exchange {
   // Waiting for the ledger: the exchange must stay in place until it has answered, even when the client is gone.
   bool awaits_store() const { return store_pending_; }
   bool request_complete() const { return request_ == Request::complete; }
+  // A reply whose end is the end of the connection: cutting it short must not look like that end.
+  bool cut_needs_reset() const { return reply_until_close_; }
 
  private:
   enum class Request : std::uint8_t { waiting, buffering, streaming, discarding, abandoned, complete };
@@ -219,7 +221,7 @@ class Exchange {
   bool stale_retry_used_ = false;
   bool head_sent_ = false;         // a final reply head was written to the client
   bool continue_sent_ = false;
-  bool reply_chunked_ = false;
+  bool reply_chunked_ = false, reply_until_close_ = false;
   bool client_paused_ = false, upstream_paused_ = false;
   bool client_finished_ = false, upstream_finished_ = false;  // tunnel: FIN seen
   std::uint32_t retries_ = 0;

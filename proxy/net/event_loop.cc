@@ -90,6 +90,14 @@ void EventLoop::defer(std::function<void()> task) {
   event_add(deferred_event_, &at_once);
 }
 
+void EventLoop::run_deferred() {
+  while (!deferred_.empty()) {
+    std::vector<std::function<void()>> tasks;
+    tasks.swap(deferred_);
+    for (auto& task : tasks) task();
+  }
+}
+
 void EventLoop::on_wake(int, short, void* self) {
   auto* loop = static_cast<EventLoop*>(self);
   std::uint64_t count = 0;

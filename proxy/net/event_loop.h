@@ -42,6 +42,7 @@ class EventLoop {
 
   // In the next turn of the loop, after other events had their chance.
   void defer(std::function<void()> task);
+  void run_deferred();  // now, when the loop has ended: until nothing is put off any more
 
   // 64 KiB to read into; whoever reads uses the bytes up before anybody else reads. Content does not last.
   static constexpr std::size_t kScratch = 64 * 1024;

@@ -1,0 +1,247 @@
+#include "proxy/net/client_connection.h"
+
+#include <event2/event.h>
+
+#include "metering/base/check.h"
+#include "proxy/net/session.h"
+#include "proxy/net/worker.h"
+
+namespace tollgate::net {
+
+ClientConnection::ClientConnection(Worker& worker, int fd, std::string peer_address, const ServerTls* tls,
+                                   bool overloaded)
+    : worker_(worker), peer_address_(std::move(peer_address)), overloaded_(overloaded) {
+  timer_.bind(this, &ClientConnection::on_timer);
+  transport_.open(fd, tls == nullptr ? nullptr : tls->new_session());
+}
+
+ClientConnection::~ClientConnection() = default;
+
+void ClientConnection::start() {
+  watch_.start(worker_.loop(), transport_.fd(), this, &ClientConnection::on_event);
+  if (transport_.tls())
+    worker_.loop().set(timer_, worker_.settings().timeouts.tls_handshake);
+  else
+    become_idle();
+}
+
+void ClientConnection::on_event(void* self, short what) {
+  auto* connection = static_cast<ClientConnection*>(self);
+  if ((what & (EV_READ | EV_CLOSED)) != 0) connection->readable = true;
+  if ((what & EV_WRITE) != 0) connection->writable = true;
+  if ((what & EV_CLOSED) != 0) connection->peer_closed = true;
+  if (connection->transport_.tls()) connection->readable = connection->writable = true;
+  // A reset while nothing is read (the sender is paused) would go unnoticed.
+  if (connection->phase_ == Phase::exchange && (what & EV_READ) != 0 && (what & EV_WRITE) != 0 &&
+      (what & EV_CLOSED) == 0 && connection->transport_.take_error() != 0)
+    connection->session_->client_gone();
+  connection->advance();
+}
+
+void ClientConnection::advance() {
+  if (advancing_) {
+    again_ = true;
+    return;
+  }
+  advancing_ = true;
+  do {
+    again_ = false;
+    step();
+  } while (again_ && phase_ != Phase::gone);
+  advancing_ = false;
+}
+
+void ClientConnection::step() {
+  switch (phase_) {
+    case Phase::handshake: return handshake();
+    case Phase::idle:
+    case Phase::head: return read_head();
+    case Phase::exchange: return run_exchange();
+    case Phase::lingering: return drop_input();
+    case Phase::gone: return;
+  }
+}
+
+void ClientConnection::handshake() {
+  const IoResult result = transport_.handshake();
+  if (result.status == Io::blocked) return;
+  if (result.status != Io::ok) {
+    worker_.counters().tls_failures_total.fetch_add(1, std::memory_order_relaxed);
+    return close();
+  }
+  become_idle();
+  again_ = true;
+}
+
+// ---------------------------------------------------------------- requests
+
+void ClientConnection::become_idle() {
+  drop_session();
+  phase_ = Phase::idle;
+  worker_.add_idle(*this);
+  worker_.loop().set(timer_, worker_.settings().timeouts.client_idle);
+}
+
+void ClientConnection::read_head() {
+  if (!readable || eof_) {
+    if (eof_) close();
+    return;
+  }
+  if (session_ == nullptr) {
+    session_ = worker_.lend_session();
+    session_->lend(*this);
+  }
+  Buffer& input = session_->input();
+  char* room = input.prepare(Buffer::kBlock / 2);
+  const IoResult result = transport_.read(room, input.room());
+  if (result.status != Io::ok) {
+    readable = false;
+    if (result.status != Io::blocked) return close();
+    if (phase_ == Phase::idle) drop_session();
+    return;
+  }
+  input.commit(result.bytes);
+  if (result.drained && !peer_closed) readable = false;
+  if (phase_ == Phase::idle) {
+    worker_.remove_idle(*this);
+    phase_ = Phase::head;
+    worker_.loop().clear(timer_);
+  }
+  parse_head();
+}
+
+void ClientConnection::parse_head() {
+  switch (session_->parser().parse(session_->input().view())) {
+    case http::ParseStatus::incomplete:
+      if (eof_) return close();
+      // Counted from the first byte: more bytes do not buy more time.
+      if (!timer_.armed()) worker_.loop().set(timer_, worker_.settings().timeouts.request_head);
+      again_ = readable;
+      return;
+    case http::ParseStatus::complete:
+      worker_.loop().clear(timer_);
+      phase_ = Phase::exchange;
+      worker_.exchange_began();
+      session_->begin();
+      break;
+    case http::ParseStatus::failed:
+      worker_.loop().clear(timer_);
+      phase_ = Phase::exchange;
+      worker_.exchange_began();
+      session_->refuse(session_->parser().failure());
+      break;
+  }
+  run_exchange();
+}
+
+void ClientConnection::head_timed_out() {
+  phase_ = Phase::exchange;
+  worker_.exchange_began();
+  session_->refuse({Reason::request_timeout, "The request head did not arrive in time."});
+  advance();
+}
+
+void ClientConnection::run_exchange() {
+  const bool all_done = session_->pump();
+  if (session_->over()) return exchange_over();
+  if (session_->client_lost()) {  // only the store's answer is waited for
+    watch_.stop();
+    transport_.close();
+    worker_.loop().clear(timer_);
+  } else if (!all_done) {
+    worker_.advance_later(this);
+  }
+}
+
+void ClientConnection::exchange_over() {
+  worker_.exchange_ended();
+  if (!transport_.is_open()) return close();
+  switch (session_->end()) {
+    case flow::ClientEnd::keep: return next_request();
+    case flow::ClientEnd::close: return linger();
+    case flow::ClientEnd::abort:
+      if (session_->cut_needs_reset()) transport_.reset_on_close();
+      return close();
+  }
+}
+
+void ClientConnection::next_request() {
+  eof_ = session_->client_closed();
+  session_->next_request();
+  if (worker_.draining() && session_->input().empty()) return close();
+  if (session_->input().empty()) {
+    if (eof_) return close();
+    become_idle();
+    again_ = readable;
+    return;
+  }
+  phase_ = Phase::head;
+  parse_head();
+}
+
+// ---------------------------------------------------------------- endings
+
+// The reply is out. Close for writing, and let the client read before the socket is closed.
+void ClientConnection::linger() {
+  if (session_->client_closed() || worker_.stopped()) return close();
+  transport_.end_writing();
+  drop_session();
+  phase_ = Phase::lingering;
+  worker_.loop().set(timer_, kLingerMax);
+  drop_input();
+}
+
+void ClientConnection::drop_input() {
+  while (readable) {
+    const IoResult result = transport_.read(worker_.loop().scratch(), EventLoop::kScratch);
+    if (result.status == Io::blocked) {
+      readable = false;
+      return;
+    }
+    lingered_ += result.bytes;
+    if (result.status != Io::ok || lingered_ > kLingerBytesMax) return close();
+    if (result.drained && !peer_closed) readable = false;
+  }
+}
+
+void ClientConnection::on_timer(void* self) {
+  auto* connection = static_cast<ClientConnection*>(self);
+  switch (connection->phase_) {
+    case Phase::head: return connection->head_timed_out();
+    case Phase::exchange:
+      connection->session_->client_stalled();
+      connection->transport_.reset_on_close();
+      return connection->advance();
+    default: return connection->close();
+  }
+}
+
+void ClientConnection::drop_session() {
+  if (session_ == nullptr) return;
+  session_->give_back_to_worker();
+  worker_.take_session(std::move(session_));
+}
+
+void ClientConnection::close() {
+  if (phase_ == Phase::gone) return;
+  if (phase_ == Phase::idle) worker_.remove_idle(*this);
+  phase_ = Phase::gone;
+  worker_.loop().clear(timer_);
+  watch_.stop();
+  transport_.close();
+  drop_session();
+  worker_.remove(*this);
+}
+
+void ClientConnection::stop() {
+  if (phase_ == Phase::exchange) {
+    if (!session_->over()) {
+      session_->stop();
+      worker_.exchange_ended();
+    }
+    phase_ = Phase::lingering;
+  }
+  close();
+}
+
+}  // namespace tollgate::net

@@ -1,0 +1,91 @@
+// One connection from a client: TLS, waiting for a request, then a Session as long as one is under way, then either
+// the next request or an ending that lets the client read the reply.
+//
+//   handshake ─> idle <─────────────────────────┐
+//                 │ first byte                  │ keep-alive
+//                 v                             │
+//               head ─> exchange (Session) ─────┴──> lingering ─> gone
+//
+// Idle it holds no buffers and no session (a few hundred bytes). The next request of a pipeline is only parsed once
+// the reply before it has been sent. After an error reply the socket is closed for writing, and what the client still
+// sends is read and dropped for a while: closing at once would reset the connection and destroy the reply on its way.
+//
+// A client that closes only its sending side (shutdown) still gets its reply, if that comes within kHalfCloseGrace:
+// TCP cannot tell it from a client that has gone, for which the upstream must not work on.
+//
+// Threads: the worker's.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "proxy/net/event_loop.h"
+#include "proxy/net/tls.h"
+#include "proxy/net/transport.h"
+
+namespace tollgate::net {
+
+class Session;
+class Worker;
+
+inline constexpr Milliseconds kHalfCloseGrace{1'000};
+inline constexpr Milliseconds kLingerMax{2'000};
+inline constexpr std::size_t kLingerBytesMax = 1024 * 1024;
+
+class ClientConnection {
+ public:
+  ClientConnection(Worker& worker, int fd, std::string peer_address, const ServerTls* tls, bool overloaded);
+  ~ClientConnection();
+  ClientConnection(const ClientConnection&) = delete;
+  ClientConnection& operator=(const ClientConnection&) = delete;
+
+  void start();
+  void advance();      // does all that can be done now; safe to call from within
+  void close();        // at once; the object goes in the next turn
+  void stop();         // the worker stops: ends a session, then closes
+  bool is_idle() const { return phase_ == Phase::idle; }
+
+  // ---- for the Session
+  Transport& transport() { return transport_; }
+  const std::string& peer_address() const { return peer_address_; }
+  bool tls() const { return transport_.tls(); }
+  bool overloaded() const { return overloaded_; }
+  LoopTimer& timer() { return timer_; }  // the stall timer while an exchange is under way
+  bool readable = false, writable = true;
+  bool peer_closed = false;  // the kernel said so; bytes may still wait before the end
+
+  // Place in the worker's list of idle connections, the longest idle first.
+  ClientConnection* idle_before = nullptr;
+  ClientConnection* idle_after = nullptr;
+
+ private:
+  enum class Phase : std::uint8_t { handshake, idle, head, exchange, lingering, gone };
+
+  static void on_event(void* self, short what);
+  static void on_timer(void* self);
+  void step();
+  void handshake();
+  void read_head();
+  void parse_head();
+  void head_timed_out();
+  void run_exchange();
+  void exchange_over();
+  void next_request();
+  void become_idle();
+  void linger();
+  void drop_input();
+  void drop_session();
+
+  Worker& worker_;
+  Watch watch_;
+  Transport transport_;
+  LoopTimer timer_;
+  std::string peer_address_;
+  std::unique_ptr<Session> session_;
+  Phase phase_ = Phase::handshake;
+  bool overloaded_;
+  bool advancing_ = false, again_ = false, eof_ = false, deferred_ = false;
+  std::size_t lingered_ = 0;
+};
+
+}  // namespace tollgate::net

@@ -1,0 +1,52 @@
+// Accepts connections on one listening socket of one worker and hands them to it.
+//
+// Survives running out of file descriptors: one is kept in reserve; without it the waiting connection would stay in
+// the queue and wake the loop for ever. It is given up for a moment to accept and close that connection, then
+// accepting pauses (kAcceptPause).
+//
+// Threads: the worker's.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "proxy/net/event_loop.h"
+#include "proxy/net/tls.h"
+
+struct event;
+
+namespace tollgate::net {
+
+class Worker;
+
+inline constexpr Milliseconds kAcceptPause{100};
+
+class Listener {
+ public:
+  // Takes the socket. key: the address in the settings.
+  Listener(Worker& worker, std::string key, int fd, std::shared_ptr<const ServerTls> tls);
+  ~Listener();  // accepts what waits, then closes
+  Listener(const Listener&) = delete;
+  Listener& operator=(const Listener&) = delete;
+
+  const std::string& key() const { return key_; }
+  void set_tls(std::shared_ptr<const ServerTls> tls) { tls_ = std::move(tls); }
+  void pause();   // until resume(), or by itself for a while when descriptors ran out
+  void resume();
+
+ private:
+  static void on_event(int, short, void* self);
+  static void on_timer(void* self);
+  void accept_waiting();
+  void out_of_descriptors();
+
+  Worker& worker_;
+  const std::string key_;
+  int fd_;
+  int reserve_fd_;
+  event* event_ = nullptr;
+  LoopTimer timer_;
+  std::shared_ptr<const ServerTls> tls_;
+  bool paused_ = false;
+};
+
+}  // namespace tollgate::net

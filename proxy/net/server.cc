@@ -1,0 +1,254 @@
+#include "proxy/net/server.h"
+
+#include <unistd.h>
+
+#include <condition_variable>
+#include <csignal>
+#include <mutex>
+#include <random>
+
+#include "metering/base/check.h"
+#include "proxy/net/endpoint.h"
+#include "proxy/net/tls.h"
+#include "proxy/net/worker.h"
+
+namespace tollgate::net {
+
+namespace {
+
+// One address of the settings that is listened on.
+struct Open {
+  std::string key;
+  std::uint16_t port = 0;
+  std::shared_ptr<const ServerTls> tls;
+  std::vector<int> fds;  // one a worker, until they are handed over
+};
+
+void close_all(std::vector<int>& fds) {
+  for (const int fd : fds) ::close(fd);
+  fds.clear();
+}
+
+Result<Open> open_listener(const config::Listener& settings, unsigned workers) {
+  const auto at = parse_host_port(settings.address);
+  auto endpoint = at ? numeric_endpoint(*at) : std::nullopt;
+  if (!endpoint)
+    return fail(Origin::config, fmt::format("listener address {} is not an IP address with a port", settings.address));
+  Open open;
+  open.key = settings.address;
+  for (unsigned worker = 0; worker < workers; ++worker) {
+    auto fd = listen_on(*endpoint, workers > 1, worker > 0);
+    if (!fd) {
+      close_all(open.fds);
+      return std::unexpected(fd.error());
+    }
+    open.fds.push_back(*fd);
+    if (worker == 0) *endpoint = local_endpoint(*fd);  // port 0: the others join the one that was chosen
+  }
+  open.port = endpoint->port();
+  return open;
+}
+
+}  // namespace
+
+struct Server::Impl {
+  Options options;
+  Resolver resolver;
+  std::vector<std::unique_ptr<Worker>> workers;
+  mutable std::mutex mutex;
+  std::vector<Open> listeners;                          // guarded by mutex
+  std::shared_ptr<const flow::Snapshot> snapshot;       // guarded by mutex
+  std::atomic<bool> draining{false};
+
+  struct Prepared {
+    std::vector<Open> listeners;
+    std::map<std::string, std::shared_ptr<const ClientTls>, std::less<>> upstream_tls;
+  };
+
+  // Everything that can fail. `listeners` in the result: kept ones have no descriptors.
+  Result<Prepared> prepare(const flow::Snapshot& next) {
+    Prepared prepared;
+    for (const config::Upstream& upstream : next.settings.upstreams) {
+      bool tls = false;
+      for (const std::string& server : upstream.servers) {
+        const auto url = parse_server_url(server);
+        if (!url)
+          return fail(Origin::config, fmt::format("upstream {}: {} is not http://host:port or https://host:port",
+                                                  upstream.name, server));
+        tls = tls || url->tls;
+      }
+      if (!tls) continue;
+      auto loaded = ClientTls::load(upstream.tls);
+      if (!loaded) return std::unexpected(loaded.error());
+      prepared.upstream_tls.emplace(upstream.name, std::move(*loaded));
+    }
+    for (const config::Listener& wanted : next.settings.listeners) {
+      auto opened = prepare_listener(wanted);
+      if (!opened) {
+        for (Open& open : prepared.listeners) close_all(open.fds);
+        return std::unexpected(opened.error());
+      }
+      prepared.listeners.push_back(std::move(*opened));
+    }
+    return prepared;
+  }
+
+  Result<Open> prepare_listener(const config::Listener& wanted) {
+    const Open* present = nullptr;
+    for (const Open& open : listeners)
+      if (open.key == wanted.address) present = &open;
+    std::shared_ptr<const ServerTls> tls;
+    if (wanted.tls) {
+      auto loaded = ServerTls::load(*wanted.tls, present == nullptr ? nullptr : present->tls.get());
+      if (!loaded) return std::unexpected(loaded.error());
+      tls = std::move(*loaded);
+    }
+    if (present != nullptr) return Open{present->key, present->port, std::move(tls), {}};
+    auto opened = open_listener(wanted, static_cast<unsigned>(workers.size()));
+    if (opened) opened->tls = std::move(tls);
+    return opened;
+  }
+
+  Worker::Update update_for(unsigned worker, const std::shared_ptr<const flow::Snapshot>& next,
+                            const Prepared& prepared) {
+    Worker::Update update;
+    update.snapshot = next;
+    update.upstream_tls = prepared.upstream_tls;
+    for (const Open& open : prepared.listeners)
+      update.listeners.push_back({open.key, open.fds.empty() ? -1 : open.fds[worker], open.tls});
+    return update;
+  }
+
+  void adopt(std::shared_ptr<const flow::Snapshot> next, Prepared prepared) {
+    std::lock_guard lock(mutex);
+    snapshot = std::move(next);
+    for (Open& open : prepared.listeners) open.fds.clear();
+    listeners = std::move(prepared.listeners);
+  }
+};
+
+Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Result<std::unique_ptr<Server>> Server::start(Options options) {
+  CHECK(options.snapshot != nullptr && options.workers > 0, "a server needs a snapshot and a worker");
+  std::signal(SIGPIPE, SIG_IGN);
+  auto impl = std::make_unique<Impl>();
+  impl->options = std::move(options);
+  std::uint64_t seed = impl->options.seed;
+  if (seed == 0) {
+    std::random_device source;
+    seed = (static_cast<std::uint64_t>(source()) << 32) | source();
+  }
+  Random seeds(seed);
+  for (unsigned i = 0; i < impl->options.workers; ++i)
+    impl->workers.push_back(std::make_unique<Worker>(impl->options, i, seeds.next(), impl->resolver));
+  auto prepared = impl->prepare(*impl->options.snapshot);
+  if (!prepared) return std::unexpected(prepared.error());
+  for (unsigned i = 0; i < impl->options.workers; ++i)
+    impl->workers[i]->start(impl->update_for(i, impl->options.snapshot, *prepared));
+  impl->adopt(std::move(impl->options.snapshot), std::move(*prepared));
+  return std::unique_ptr<Server>(new Server(std::move(impl)));
+}
+
+Server::~Server() {
+  for (auto& worker : impl_->workers) worker->stop();
+}
+
+Result<void> Server::reload(std::shared_ptr<const flow::Snapshot> snapshot) {
+  auto prepared = impl_->prepare(*snapshot);
+  if (!prepared) return std::unexpected(prepared.error());
+  for (unsigned i = 0; i < impl_->workers.size(); ++i)
+    impl_->workers[i]->update(impl_->update_for(i, snapshot, *prepared));
+  impl_->adopt(std::move(snapshot), std::move(*prepared));
+  return {};
+}
+
+void Server::begin_drain() {
+  impl_->draining = true;
+  for (auto& worker : impl_->workers) worker->begin_drain();
+}
+
+bool Server::drain(Milliseconds limit) {
+  impl_->draining = true;
+  struct Waiting {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::size_t left;
+  };
+  auto waiting = std::make_shared<Waiting>();
+  waiting->left = impl_->workers.size();
+  for (auto& worker : impl_->workers) {
+    worker->drain([waiting] {
+      std::lock_guard lock(waiting->mutex);
+      --waiting->left;
+      waiting->changed.notify_all();
+    });
+  }
+  std::unique_lock lock(waiting->mutex);
+  return waiting->changed.wait_for(lock, limit, [&] { return waiting->left == 0; });
+}
+
+bool Server::draining() const { return impl_->draining; }
+
+Counters Server::counters() const {
+  Counters sum;
+  for (const auto& worker : impl_->workers) {
+    const WorkerCounters& mine = std::as_const(*worker).counters();
+    const PoolCounters& pools = worker->pool_counters();
+    const std::uint64_t active = mine.active, open = mine.open, tunnels = mine.tunnels;
+    sum.client.active += active - std::min(active, tunnels);
+    sum.client.tunnels += tunnels;
+    sum.client.idle += open - std::min(open, active);
+    sum.upstream.active += pools.active;
+    sum.upstream.idle += pools.idle;
+    sum.upstream_connecting += pools.connecting;
+    sum.upstream_waiting += pools.waiting;
+    sum.accepted_total += mine.accepted_total;
+    sum.refused_connections_total += mine.refused_total;
+    sum.accept_failures_total += mine.accept_failures_total;
+    sum.tls_failures_total += mine.tls_failures_total;
+    sum.upstream_connects_total += pools.connects_total;
+    sum.upstream_connect_failures_total += pools.connect_failures_total;
+    sum.token_cache_hits += mine.token_cache_hits;
+    sum.token_cache_misses += mine.token_cache_misses;
+    for (const auto& health : worker->health()) {
+      auto same = std::find_if(sum.upstream_health.begin(), sum.upstream_health.end(), [&](const auto& entry) {
+        return entry.upstream == health->upstream && entry.server == health->server;
+      });
+      if (same == sum.upstream_health.end())
+        sum.upstream_health.push_back({health->upstream, health->server, health->healthy});
+      else
+        same->healthy = same->healthy && health->healthy;
+    }
+  }
+  return sum;
+}
+
+std::vector<std::uint16_t> Server::ports() const {
+  std::lock_guard lock(impl_->mutex);
+  std::vector<std::uint16_t> ports;
+  for (const Open& open : impl_->listeners) ports.push_back(open.port);
+  return ports;
+}
+
+std::vector<CertificateExpiry> Server::certificates() const {
+  std::lock_guard lock(impl_->mutex);
+  std::vector<CertificateExpiry> all;
+  for (const Open& open : impl_->listeners)
+    if (open.tls != nullptr)
+      for (const CertificateFile& file : open.tls->certificates()) all.push_back({file.file, file.not_after});
+  return all;
+}
+
+unsigned Server::workers() const { return static_cast<unsigned>(impl_->workers.size()); }
+
+std::shared_ptr<const flow::Snapshot> Server::snapshot() const {
+  std::lock_guard lock(impl_->mutex);
+  return impl_->snapshot;
+}
+
+void Server::post(unsigned worker, std::function<void()> task) { impl_->workers.at(worker)->post(std::move(task)); }
+
+quota::Ledger* Server::ledger(unsigned worker) { return impl_->workers.at(worker)->ledger(); }
+
+}  // namespace tollgate::net

@@ -1,0 +1,386 @@
+#include "proxy/net/session.h"
+
+#include "metering/base/check.h"
+#include "proxy/http/request_id.h"
+#include "proxy/net/client_connection.h"
+#include "proxy/net/upstream_pool.h"
+#include "proxy/net/worker.h"
+
+namespace tollgate::net {
+
+namespace {
+
+constexpr int kTurnsMax = 16;                    // rounds of reading and writing before others have their turn
+constexpr std::size_t kDirectWrite = 16 * 1024;  // from here on bytes are sent without being copied first
+
+}  // namespace
+
+Session::Session(Worker& worker) : worker_(worker), exchange_(*this, worker.gate()) {
+  client_timer_.bind(this, &Session::on_client_timer);
+  upstream_timer_.bind(this, &Session::on_upstream_timer);
+}
+
+Session::~Session() = default;
+
+void Session::lend(ClientConnection& connection) {
+  connection_ = &connection;
+  parser_.emplace(worker_.head_limits());
+}
+
+void Session::give_back_to_worker() {
+  CHECK(exchange_.over() && upstream_ == nullptr, "a session goes back when its exchange is over");
+  connection_ = nullptr;
+  in_.clear();
+  next_.clear();
+  out_.clear();
+  decoder_.reset();
+  worker_.loop().clear(client_timer_);
+  worker_.loop().clear(upstream_timer_);
+  worker_.retire(std::move(generation_));
+  client_reading_ = client_end_writing_ = client_eof_ = client_failed_ = client_told_ = false;
+  reported_backlog_ = 0;
+  // One large request must not make every session large.
+  for (Buffer* buffer : {&in_, &next_, &out_})
+    if (buffer->capacity() > Buffer::kBlock) buffer->release();
+}
+
+void Session::next_request() {
+  in_.clear();
+  in_.swap(next_);
+  parser_->reset();
+  decoder_.reset();
+  client_reading_ = false;
+  worker_.retire(std::move(generation_));
+}
+
+// ---------------------------------------------------------------- beginning
+
+flow::Arrival Session::arrival() {
+  generation_ = worker_.generation();
+  request_id_ = http::make_request_id(worker_.random());
+  flow::Arrival arrival;
+  arrival.snapshot = generation_->snapshot;
+  arrival.peer_address = connection_->peer_address();
+  arrival.tls = connection_->tls();
+  arrival.overloaded = connection_->overloaded();
+  arrival.new_request_id = request_id_;
+  return arrival;
+}
+
+void Session::begin() {
+  const http::RequestHead& head = parser_->head();
+  // The head stays where it is; what follows moves out of its way.
+  const std::string_view rest = in_.view().substr(parser_->head_size());
+  if (!rest.empty()) next_.append(rest);
+  http::BodyLimits limits;
+  limits.body_bytes = worker_.generation()->snapshot->settings.limits.max_body;
+  decoder_ = http::BodyDecoder::of_request(head, limits);
+  exchange_.on_request_head(arrival(), head);
+}
+
+void Session::refuse(const http::ParseFailure& failure) { exchange_.on_request_refused(arrival(), failure); }
+
+// ---------------------------------------------------------------- moving bytes
+
+bool Session::pump() {
+  for (int turn = 0; turn < kTurnsMax; ++turn) {
+    bool moved = false;
+    if (client_failed_ && !client_told_) {
+      client_told_ = true;
+      exchange_.on_client_gone();
+      moved = true;
+    }
+    if (exchange_.over()) return true;
+    if (flush_upstream()) moved = true;
+    if (flush_client()) moved = true;
+    if (exchange_.over()) return true;
+    if (upstream_ != nullptr && upstream_->pump(*this)) moved = true;
+    if (!exchange_.over() && !client_failed_ && read_client()) moved = true;
+    if (exchange_.tunnel() && !counted_tunnel_) {
+      counted_tunnel_ = true;
+      worker_.counters().tunnels.fetch_add(1, std::memory_order_relaxed);
+    }
+    if (!moved) return true;
+  }
+  return false;
+}
+
+bool Session::flush_upstream() {
+  if (upstream_ == nullptr) return false;
+  const std::size_t before = upstream_->backlog();
+  if (!upstream_->flush()) return false;
+  if (upstream_->backlog() < before) exchange_.on_upstream_writable();
+  return true;
+}
+
+bool Session::flush_client() {
+  if (connection_ == nullptr || client_failed_) return false;
+  const std::size_t before = std::max(out_.size(), reported_backlog_);
+  if (!out_.empty() && connection_->writable) {
+    const IoResult result = connection_->transport().write(out_.view());
+    if (result.status == Io::failed || result.status == Io::closed) {
+      client_failed_ = true;
+      return true;
+    }
+    out_.consume(result.bytes);
+    if (!out_.empty()) connection_->writable = false;
+  }
+  const std::size_t after = out_.size();
+  reported_backlog_ = after;
+  if (after == 0) {
+    if (client_end_writing_) {
+      client_end_writing_ = false;
+      connection_->transport().end_writing();
+    }
+    if (before == 0) return false;
+    worker_.loop().clear(connection_->timer());
+  } else {
+    if (after == before && connection_->timer().armed()) return false;
+    worker_.loop().set(connection_->timer(), generation_->snapshot->settings.timeouts.client_write);
+    if (after == before) return false;
+  }
+  exchange_.on_client_writable();
+  return true;
+}
+
+void Session::client_write(std::string_view bytes) {
+  if (connection_ == nullptr || client_failed_) return;
+  if (bytes.size() >= kDirectWrite && connection_->writable) {
+    const std::string_view queued = out_.view();
+    Transport& transport = connection_->transport();
+    const IoResult result = queued.empty() ? transport.write(bytes) : transport.write(queued, bytes);
+    if (result.status == Io::ok) {
+      const std::size_t from_queue = std::min(result.bytes, queued.size());
+      out_.consume(from_queue);
+      bytes.remove_prefix(result.bytes - from_queue);
+      // Even if all is gone, the exchange hears of it in pump().
+      reported_backlog_ = std::max<std::size_t>(reported_backlog_, 1);
+    } else if (result.status != Io::blocked) {
+      client_failed_ = true;
+      return;
+    }
+    if (result.status == Io::blocked || result.drained) connection_->writable = false;
+  }
+  out_.append(bytes);
+}
+
+bool Session::read_client() {
+  if (connection_ == nullptr || client_eof_) return false;
+  const bool reads_body = exchange_.tunnel() || !exchange_.request_complete();
+  if (reads_body && !client_reading_) return false;
+  if (reads_body && !next_.empty()) {
+    const std::size_t used = decode(next_.view());
+    next_.consume(used);
+    if (used > 0) return true;
+  }
+  // Reading ahead is only to notice that the client went away.
+  if (!reads_body && !next_.empty()) return false;
+  if (!connection_->readable) return false;
+  const IoResult result = connection_->transport().read(worker_.loop().scratch(), EventLoop::kScratch);
+  if (result.status == Io::blocked) {
+    connection_->readable = false;
+    return false;
+  }
+  if (result.status != Io::ok) {
+    connection_->readable = false;
+    client_ended(result.status == Io::closed);
+    return true;
+  }
+  if (result.drained && !connection_->peer_closed) connection_->readable = false;
+  return take_client_bytes({worker_.loop().scratch(), result.bytes});
+}
+
+bool Session::take_client_bytes(std::string_view bytes) {
+  const bool reads_body = exchange_.tunnel() || !exchange_.request_complete();
+  if (reads_body && next_.empty()) bytes.remove_prefix(decode(bytes));
+  next_.append(bytes);
+  return true;
+}
+
+// Hands body bytes to the exchange as long as it wants them; the number of bytes used up.
+std::size_t Session::decode(std::string_view bytes) {
+  const std::size_t all = bytes.size();
+  while (client_reading_ && !exchange_.over()) {
+    if (exchange_.tunnel()) {
+      if (!bytes.empty()) exchange_.on_request_body(bytes);
+      return all;
+    }
+    if (exchange_.request_complete()) break;
+    const http::BodyDecoder::Step step = decoder_->next(bytes);
+    bytes.remove_prefix(step.consumed);
+    exchange_.on_request_body(step.payload);
+    if (step.failed) {
+      exchange_.on_request_body_refused(decoder_->failure());
+      return all;  // what follows cannot be trusted
+    }
+    if (step.done) {
+      exchange_.on_request_end(decoder_->trailers());
+      break;
+    }
+    if (step.consumed == 0) break;
+  }
+  return all - bytes.size();
+}
+
+void Session::client_ended(bool in_order) {
+  client_eof_ = true;
+  if (!in_order || (!exchange_.tunnel() && !exchange_.request_complete())) return client_gone();
+  if (exchange_.tunnel()) return exchange_.on_request_end({});
+  worker_.loop().set(client_timer_, kHalfCloseGrace);
+}
+
+void Session::client_gone() { client_failed_ = true; }
+
+void Session::client_stalled() { client_failed_ = true; }
+
+void Session::stop() {
+  exchange_.stop();
+  flush_client();
+}
+
+// ---------------------------------------------------------------- actions
+
+MonotonicTime Session::now() { return worker_.loop().now(); }
+UnixTime Session::unix_now() { return worker_.loop().unix_now(); }
+std::string_view Session::date() { return worker_.date(); }
+bool Session::draining() { return worker_.draining(); }
+
+bool Session::upstream_acquire(const config::Route& route, bool fresh, bool replayable, Upstream& upstream) {
+  auto found = generation_->pools.find(route.upstream);
+  CHECK(found != generation_->pools.end(), "every upstream has a pool");
+  pool_ = found->second;
+  upstream_ = pool_->acquire(*this, fresh, replayable);
+  if (upstream_ == nullptr) return false;
+  upstream = {upstream_->label(), upstream_->reused()};
+  return true;
+}
+
+void Session::upstream_expect(std::string_view method, bool upgrade) { upstream_->expect(method, upgrade); }
+void Session::upstream_write(std::string_view bytes) { upstream_->write(bytes); }
+std::size_t Session::upstream_backlog() const { return upstream_ == nullptr ? 0 : upstream_->backlog(); }
+void Session::upstream_read(bool wanted) {
+  if (upstream_ != nullptr) upstream_->set_reading(wanted);
+}
+void Session::upstream_end_writing() {
+  if (upstream_ != nullptr) upstream_->end_writing();
+}
+
+void Session::upstream_release(bool reusable) {
+  if (upstream_ == nullptr && pool_ != nullptr) pool_->give_up(*this);
+  drop_upstream(reusable);
+}
+
+void Session::drop_upstream(bool reusable) {
+  if (upstream_ != nullptr) pool_->release(*upstream_, reusable);
+  upstream_ = nullptr;
+  pool_.reset();
+}
+
+void Session::charge(std::vector<quota::AccountCharge> charges) {
+  quota::Ledger* ledger = worker_.ledger();
+  if (ledger == nullptr) {
+    quota::ChargeOutcome outcome;
+    outcome.error = "no store is configured";
+    return exchange_.on_charge(std::move(outcome));
+  }
+  ledger->charge(std::move(charges), [this](quota::ChargeOutcome&& outcome) {
+    exchange_.on_charge(std::move(outcome));
+    worker_.advance_later(connection_);
+  });
+}
+
+void Session::read_usage(const flow::Call& call) {
+  usage_states_.reset();
+  usage_objects_.reset();
+  quota::Ledger* ledger = worker_.ledger();
+  if (ledger == nullptr) {
+    return exchange_.on_usage(fail(Origin::store, "no store is configured"),
+                              fail(Origin::store, "no store is configured"));
+  }
+  const quota::Rules::Observation observation = call.observation;
+  auto accounts = call.charges;
+  if (observation.subject_key.empty()) {
+    usage_objects_.emplace(std::vector<quota::Ledger::Listed>{});
+  } else {
+    ledger->list(observation.subject_key, observation.prefix, observation.window, observation.bucket,
+                 [this](Result<std::vector<quota::Ledger::Listed>>&& objects) {
+                   usage_objects_.emplace(std::move(objects));
+                   usage_answered();
+                 });
+  }
+  ledger->read(std::move(accounts), [this](Result<std::vector<quota::AccountState>>&& states) {
+    usage_states_.emplace(std::move(states));
+    usage_answered();
+  });
+}
+
+void Session::usage_answered() {
+  if (!usage_states_ || !usage_objects_) return;
+  auto states = std::move(*usage_states_);
+  auto objects = std::move(*usage_objects_);
+  usage_states_.reset();
+  usage_objects_.reset();
+  exchange_.on_usage(std::move(states), std::move(objects));
+  worker_.advance_later(connection_);
+}
+
+void Session::give_back(quota::Receipt receipt) {
+  if (worker_.ledger() != nullptr) worker_.ledger()->give_back(std::move(receipt));
+}
+
+void Session::set_timer(flow::Timer timer, Milliseconds after) {
+  worker_.loop().set(timer == flow::Timer::client ? client_timer_ : upstream_timer_, after);
+}
+
+void Session::clear_timer(flow::Timer timer) {
+  worker_.loop().clear(timer == flow::Timer::client ? client_timer_ : upstream_timer_);
+}
+
+void Session::record(const usage::Fact& fact) {
+  worker_.record(fact);
+  if (counted_tunnel_) worker_.counters().tunnels.fetch_sub(1, std::memory_order_relaxed);
+  counted_tunnel_ = false;
+}
+
+void Session::on_client_timer(void* self) {
+  auto* session = static_cast<Session*>(self);
+  if (session->client_eof_)
+    session->client_gone();
+  else
+    session->exchange_.on_timer(flow::Timer::client);
+  session->connection_->advance();
+}
+
+void Session::on_upstream_timer(void* self) {
+  auto* session = static_cast<Session*>(self);
+  session->exchange_.on_timer(flow::Timer::upstream);
+  session->connection_->advance();
+}
+
+// ---------------------------------------------------------------- the upstream's events
+
+void Session::upstream_ready(UpstreamConnection& connection) {
+  upstream_ = &connection;
+  exchange_.on_upstream_ready({connection.label(), false});
+  connection_->advance();
+}
+
+void Session::upstream_failed(flow::UpstreamFailure failure) {
+  pool_.reset();
+  exchange_.on_upstream_failed(failure);
+  connection_->advance();
+}
+
+void Session::upstream_event() { connection_->advance(); }
+
+void Session::reply_head(const http::ResponseHead& head) { exchange_.on_upstream_head(head); }
+void Session::reply_body(std::string_view payload) { exchange_.on_upstream_body(payload); }
+void Session::reply_end(const std::vector<http::TrailerField>& trailers, bool reusable) {
+  exchange_.on_upstream_end(trailers, reusable);
+}
+void Session::reply_failed(flow::UpstreamFailure failure) {
+  drop_upstream(false);
+  exchange_.on_upstream_failed(failure);
+}
+
+}  // namespace tollgate::net

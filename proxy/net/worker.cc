@@ -1,0 +1,301 @@
+#include "proxy/net/worker.h"
+
+#include <unistd.h>
+
+#include <cstring>
+#include <future>
+
+#include "metering/base/check.h"
+#include "proxy/http/date.h"
+
+namespace tollgate::net {
+
+namespace {
+
+constexpr std::size_t kSessionsKept = 256;     // not lent; more are freed
+constexpr std::size_t kOverCapAllowance = 64;  // connections beyond the cap that are answered with 503
+constexpr Milliseconds kTick{1'000};
+
+}  // namespace
+
+Worker::Worker(const Server::Options& options, unsigned index, std::uint64_t seed, Resolver& resolver)
+    : options_(options), index_(index), seed_(seed), resolver_(resolver), random_(seed) {
+  tick_timer_.bind(this, &Worker::on_tick);
+}
+
+Worker::~Worker() { stop(); }
+
+// ---------------------------------------------------------------- control
+
+void Worker::start(Update first) {
+  std::promise<void> ready;
+  thread_ = std::thread([this, &ready, first = std::move(first)]() mutable {
+    run(std::move(first), [&ready] { ready.set_value(); });
+  });
+  ready.get_future().wait();
+}
+
+void Worker::run(Update first, const std::function<void()>& ready) {
+  const config::Settings& settings = first.snapshot->settings;
+  gate_ = std::make_unique<flow::Gate>(settings.identity.token_cache_entries, seed_ ^ 0x9e3779b97f4a7c15ULL);
+  if (options_.make_ledger) ledger_ = options_.make_ledger(loop_.base(), index_);
+  if (options_.make_sinks) sinks_ = options_.make_sinks(index_);
+  apply(std::move(first));
+  loop_.set(tick_timer_, kTick);
+  ready();
+  loop_.run();
+
+  // Everything ends here, on the thread it lived on. Exchanges first: they still record their facts.
+  stopped_ = draining_ = true;
+  listeners_.clear();
+  std::vector<ClientConnection*> open;
+  for (auto& [connection, owned] : connections_) open.push_back(connection);
+  for (ClientConnection* connection : open) connection->stop();
+  ledger_.reset();
+  later_.clear();
+  sessions_.clear();
+  connections_.clear();
+  for (auto& [name, pool] : generation_->pools) pool->retire();
+  loop_.run_deferred();
+  generation_.reset();
+  loop_.run_deferred();
+  tick();
+  sinks_.clear();
+}
+
+void Worker::update(Update next) {
+  auto held = std::make_shared<Update>(std::move(next));
+  loop_.post([this, held] { apply(std::move(*held)); });
+}
+
+void Worker::begin_drain() {
+  loop_.post([this] { draining_ = true; });
+}
+
+void Worker::drain(std::function<void()> when_empty) {
+  loop_.post([this, when_empty = std::move(when_empty)]() mutable {
+    draining_ = true;
+    listeners_.clear();
+    close_idle();
+    if (connections_.empty()) return when_empty();
+    when_empty_ = std::move(when_empty);
+  });
+}
+
+void Worker::stop() {
+  if (!thread_.joinable()) return;
+  loop_.stop();
+  thread_.join();
+}
+
+std::vector<std::shared_ptr<ServerHealth>> Worker::health() const {
+  std::lock_guard lock(health_mutex_);
+  return health_;
+}
+
+// ---------------------------------------------------------------- configuration
+
+void Worker::apply(Update next) {
+  auto generation = std::make_shared<Generation>();
+  generation->snapshot = next.snapshot;
+  const config::Limits& limits = next.snapshot->settings.limits;
+  std::vector<std::shared_ptr<ServerHealth>> health;
+  for (const config::Upstream& upstream : next.snapshot->settings.upstreams) {
+    std::shared_ptr<const ClientTls> tls = next.upstream_tls[upstream.name];
+    std::shared_ptr<UpstreamPool> pool;
+    if (generation_ != nullptr)
+      if (auto old = generation_->pools.find(upstream.name);
+          old != generation_->pools.end() && same_settings(old->second->settings(), upstream))
+        pool = old->second;
+    if (pool == nullptr)
+      pool = UpstreamPool::create({loop_, resolver_, pool_counters_,
+                                   [this](std::string_view level, std::string_view text) { log(level, text); }},
+                                  upstream, tls,
+                                  {limits.max_header_bytes, limits.max_request_line, limits.max_header_count});
+    else
+      pool->set_tls(std::move(tls));
+    health.insert(health.end(), pool->health().begin(), pool->health().end());
+    generation->pools.emplace(upstream.name, std::move(pool));
+  }
+  if (generation_ != nullptr) {
+    for (auto& [name, pool] : generation_->pools) {
+      auto kept = generation->pools.find(name);
+      if (kept == generation->pools.end() || kept->second != pool) pool->retire();
+    }
+  }
+  generation_.swap(generation);
+  retire(std::move(generation));
+  {
+    std::lock_guard lock(health_mutex_);
+    health_ = std::move(health);
+  }
+  if (draining_) {
+    for (const NewListener& listener : next.listeners)
+      if (listener.fd >= 0) ::close(listener.fd);
+  } else {
+    apply_listeners(std::move(next.listeners));
+  }
+}
+
+void Worker::apply_listeners(std::vector<NewListener> wanted) {
+  std::vector<std::unique_ptr<Listener>> kept;
+  for (NewListener& listener : wanted) {
+    if (listener.fd >= 0) {
+      kept.push_back(std::make_unique<Listener>(*this, listener.key, listener.fd, std::move(listener.tls)));
+      continue;
+    }
+    for (auto& present : listeners_) {
+      if (present == nullptr || present->key() != listener.key) continue;
+      present->set_tls(std::move(listener.tls));
+      kept.push_back(std::move(present));
+      break;
+    }
+  }
+  listeners_.swap(kept);
+}
+
+http::HeadLimits Worker::head_limits() const {
+  const config::Limits& limits = settings().limits;
+  return {limits.max_header_bytes, limits.max_request_line, limits.max_header_count};
+}
+
+// What the last user of a configuration frees may be below us on the stack.
+void Worker::retire(std::shared_ptr<Generation> generation) {
+  if (generation == nullptr || generation == generation_) return;
+  loop_.defer([generation = std::move(generation)] {});
+}
+
+// ---------------------------------------------------------------- connections
+
+void Worker::accepted(int fd, std::string peer_address, const ServerTls* tls, Listener&) {
+  counters_.accepted_total.fetch_add(1, std::memory_order_relaxed);
+  const std::size_t cap = settings().limits.max_connections;
+  if (connections_.size() >= cap && idle_first_ != nullptr) idle_first_->close();  // the longest idle makes room
+  const bool overloaded = connections_.size() >= cap;
+  if (overloaded) counters_.refused_total.fetch_add(1, std::memory_order_relaxed);
+  if (connections_.size() >= cap + kOverCapAllowance) {
+    ::close(fd);
+    return;
+  }
+  auto owned = std::make_unique<ClientConnection>(*this, fd, std::move(peer_address), tls, overloaded);
+  ClientConnection& connection = *owned;
+  connections_.emplace(&connection, std::move(owned));
+  counters_.open.fetch_add(1, std::memory_order_relaxed);
+  connection.start();
+  if (overloaded && connections_.size() >= cap + kOverCapAllowance) {
+    listeners_paused_ = true;
+    for (auto& listener : listeners_)
+      if (listener != nullptr) listener->pause();
+  }
+}
+
+void Worker::accept_failed(int error) {
+  counters_.accept_failures_total.fetch_add(1, std::memory_order_relaxed);
+  const MonotonicTime now = loop_.now();
+  if (accept_failure_logged_ != MonotonicTime{} && now - accept_failure_logged_ < Seconds(10)) return;
+  accept_failure_logged_ = now;
+  log("error", fmt::format("cannot accept connections: {}: raise the limit of open files", std::strerror(error)));
+}
+
+void Worker::add_idle(ClientConnection& connection) {
+  connection.idle_before = idle_last_;
+  connection.idle_after = nullptr;
+  (idle_last_ == nullptr ? idle_first_ : idle_last_->idle_after) = &connection;
+  idle_last_ = &connection;
+}
+
+void Worker::remove_idle(ClientConnection& connection) {
+  (connection.idle_before == nullptr ? idle_first_ : connection.idle_before->idle_after) = connection.idle_after;
+  (connection.idle_after == nullptr ? idle_last_ : connection.idle_after->idle_before) = connection.idle_before;
+  connection.idle_before = connection.idle_after = nullptr;
+}
+
+void Worker::close_idle() {
+  while (idle_first_ != nullptr) idle_first_->close();
+}
+
+void Worker::remove(ClientConnection& connection) {
+  auto found = connections_.find(&connection);
+  CHECK(found != connections_.end(), "a worker removes its own connections, once");
+  std::erase(later_, &connection);
+  std::shared_ptr<ClientConnection> owned = std::move(found->second);
+  connections_.erase(found);
+  counters_.open.fetch_sub(1, std::memory_order_relaxed);
+  loop_.defer([owned] {});
+  if (connections_.empty() && when_empty_) {
+    auto done = std::move(when_empty_);
+    when_empty_ = nullptr;
+    done();
+  }
+  if (listeners_paused_ && connections_.size() < settings().limits.max_connections + kOverCapAllowance / 2) {
+    listeners_paused_ = false;
+    for (auto& listener : listeners_)
+      if (listener != nullptr) listener->resume();
+  }
+}
+
+void Worker::advance_later(ClientConnection* connection) {
+  if (connection == nullptr || stopped_) return;
+  later_.push_back(connection);
+  if (later_.size() > 1) return;
+  loop_.defer([this] {
+    std::vector<ClientConnection*> due;
+    due.swap(later_);
+    // Each may close others that are due too.
+    while (!due.empty()) {
+      ClientConnection* next = due.back();
+      due.pop_back();
+      if (connections_.contains(next)) next->advance();
+    }
+  });
+}
+
+std::unique_ptr<Session> Worker::lend_session() {
+  if (sessions_.empty()) return std::make_unique<Session>(*this);
+  std::unique_ptr<Session> session = std::move(sessions_.back());
+  sessions_.pop_back();
+  return session;
+}
+
+void Worker::take_session(std::unique_ptr<Session> session) {
+  if (sessions_.size() < kSessionsKept && !stopped_) return sessions_.push_back(std::move(session));
+  // Its functions may be below us on the stack.
+  std::shared_ptr<Session> owned = std::move(session);
+  loop_.defer([owned] {});
+}
+
+// ---------------------------------------------------------------- the rest
+
+void Worker::record(const usage::Fact& fact) {
+  for (auto& sink : sinks_) sink->record(fact);
+}
+
+std::string_view Worker::date() {
+  const UnixTime now = loop_.unix_now();
+  const std::int64_t second = unix_seconds(now);
+  if (second != date_second_) {
+    date_second_ = second;
+    date_ = http::format_date(now);
+  }
+  return date_;
+}
+
+void Worker::on_tick(void* self) {
+  auto* worker = static_cast<Worker*>(self);
+  worker->tick();
+  worker->loop_.set(worker->tick_timer_, kTick);
+}
+
+void Worker::tick() {
+  if (gate_ != nullptr) {
+    counters_.token_cache_hits.store(gate_->token_cache_hits(), std::memory_order_relaxed);
+    counters_.token_cache_misses.store(gate_->token_cache_misses(), std::memory_order_relaxed);
+  }
+  if (options_.on_tick) options_.on_tick(index_);
+}
+
+void Worker::log(std::string_view level, std::string_view text) const {
+  if (options_.log) options_.log(level, text);
+}
+
+}  // namespace tollgate::net

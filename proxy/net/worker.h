@@ -1,0 +1,136 @@
+// One worker of the data plane: a thread with its event loop, listeners, client connections, upstream pools, gate,
+// ledger and sinks. Nothing here is locked; other threads post tasks and read atomic counters.
+//
+// Threads: constructor, start(), update(), begin_drain(), drain(), stop() from the control thread; post() and counters
+// from any; all else on the worker's own thread.
+#pragma once
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "metering/base/random.h"
+#include "proxy/flow/gate.h"
+#include "proxy/net/client_connection.h"
+#include "proxy/net/event_loop.h"
+#include "proxy/net/listener.h"
+#include "proxy/net/resolver.h"
+#include "proxy/net/server.h"
+#include "proxy/net/session.h"
+#include "proxy/net/upstream_pool.h"
+
+namespace tollgate::net {
+
+// The configuration that a request begins and ends with, and the pools that belong to it.
+struct Generation {
+  std::shared_ptr<const flow::Snapshot> snapshot;
+  std::map<std::string, std::shared_ptr<UpstreamPool>, std::less<>> pools;
+};
+
+struct WorkerCounters {
+  std::atomic<std::uint64_t> active{0}, open{0}, tunnels{0};
+  std::atomic<std::uint64_t> accepted_total{0}, refused_total{0}, accept_failures_total{0}, tls_failures_total{0};
+  std::atomic<std::uint64_t> token_cache_hits{0}, token_cache_misses{0};
+};
+
+class Worker {
+ public:
+  struct NewListener {
+    std::string key;
+    int fd = -1;  // -1: the worker has it already
+    std::shared_ptr<const ServerTls> tls;
+  };
+  struct Update {
+    std::shared_ptr<const flow::Snapshot> snapshot;
+    std::map<std::string, std::shared_ptr<const ClientTls>, std::less<>> upstream_tls;
+    std::vector<NewListener> listeners;  // all that shall be open; others are closed
+  };
+
+  Worker(const Server::Options& options, unsigned index, std::uint64_t seed, Resolver& resolver);
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  // ---- control thread
+  void start(Update first);     // returns when the worker serves
+  void update(Update next);     // soon
+  void begin_drain();
+  void drain(std::function<void()> when_empty);  // the function runs on the worker's thread
+  void stop();                  // ends what is under way and joins
+  void post(std::function<void()> task) { loop_.post(std::move(task)); }
+  const WorkerCounters& counters() const { return counters_; }
+  const PoolCounters& pool_counters() const { return pool_counters_; }
+  std::vector<std::shared_ptr<ServerHealth>> health() const;
+
+  // ---- worker's thread
+  EventLoop& loop() { return loop_; }
+  flow::Gate& gate() { return *gate_; }
+  quota::Ledger* ledger() { return ledger_.get(); }
+  Random& random() { return random_; }
+  WorkerCounters& counters() { return counters_; }
+  const std::shared_ptr<Generation>& generation() const { return generation_; }
+  const config::Settings& settings() const { return generation_->snapshot->settings; }
+  http::HeadLimits head_limits() const;
+  std::string_view date();
+  bool draining() const { return draining_; }
+  bool stopped() const { return stopped_; }
+  void record(const usage::Fact& fact);
+  void retire(std::shared_ptr<Generation> generation);  // a session is done with it
+
+  void accepted(int fd, std::string peer_address, const ServerTls* tls, Listener& listener);
+  void accept_failed(int error);
+  void add_idle(ClientConnection& connection);
+  void remove_idle(ClientConnection& connection);
+  void exchange_began() { counters_.active.fetch_add(1, std::memory_order_relaxed); }
+  void exchange_ended() { counters_.active.fetch_sub(1, std::memory_order_relaxed); }
+  void remove(ClientConnection& connection);          // closed: destroyed in the next turn
+  void advance_later(ClientConnection* connection);   // in the next turn, if it still exists
+  std::unique_ptr<Session> lend_session();
+  void take_session(std::unique_ptr<Session> session);
+
+ private:
+  void run(Update first, const std::function<void()>& ready);
+  void apply(Update next);
+  void apply_listeners(std::vector<NewListener> listeners);
+  void close_idle();
+  void tick();
+  static void on_tick(void* self);
+  void log(std::string_view level, std::string_view text) const;
+
+  const Server::Options& options_;
+  const unsigned index_;
+  const std::uint64_t seed_;
+  Resolver& resolver_;
+  EventLoop loop_;
+  std::thread thread_;
+  WorkerCounters counters_;
+  PoolCounters pool_counters_;
+
+  std::unique_ptr<flow::Gate> gate_;
+  std::vector<std::unique_ptr<usage::FactSink>> sinks_;
+  std::shared_ptr<Generation> generation_;
+  std::unique_ptr<quota::Ledger> ledger_;
+  Random random_;
+  std::vector<std::unique_ptr<Listener>> listeners_;
+  std::unordered_map<ClientConnection*, std::unique_ptr<ClientConnection>> connections_;
+  std::vector<std::unique_ptr<Session>> sessions_;  // not lent
+  std::vector<ClientConnection*> later_;
+  ClientConnection* idle_first_ = nullptr;  // the longest idle
+  ClientConnection* idle_last_ = nullptr;
+  LoopTimer tick_timer_;
+  std::string date_;
+  std::int64_t date_second_ = -1;
+  MonotonicTime accept_failure_logged_{};
+  std::function<void()> when_empty_;
+  bool draining_ = false, stopped_ = false, listeners_paused_ = false;
+
+  mutable std::mutex health_mutex_;
+  std::vector<std::shared_ptr<ServerHealth>> health_;  // guarded by health_mutex_
+};
+
+}  // namespace tollgate::net
