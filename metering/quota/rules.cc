@@ -101,21 +101,48 @@ std::vector<AccountCharge> Rules::charges(const Caller& caller,
     if (rule.on == Scope::licensed && licensed_operations.empty()) continue;
     charge_rule(charges, rule, number, caller, licensed_operations);
   }
-  if (!count_by_object_ || caller.staff) return charges;
+  if (!count_by_object_ || caller.staff || licensed_operations.empty()) return charges;
+  const Observation where = observation(caller);
   const std::size_t from = charges.size();
   for (const CountedOperation& operation : licensed_operations) {
     AccountCharge charge;
     charge.limit = kUnlimited;
-    charge.window = kObservationWindow;
-    charge.bucket = default_bucket(kObservationWindow);
+    charge.window = where.window;
+    charge.bucket = where.bucket;
     charge.units = 1;
     charge.rule = kObservation;
-    charge.key.subject_key = subject_key({caller.tenant, std::nullopt, caller.user});
-    charge.key.field = std::string(kObservationField);
-    charge.key.field.append("|").append(escape_name(operation.object)).append("|").append(escape_name(operation.operation));
+    charge.key.subject_key = where.subject_key;
+    charge.key.field = where.prefix;
+    charge.key.field.append(escape_name(operation.object)).append("|").append(escape_name(operation.operation));
     merge(charges, from, std::move(charge));
   }
   return charges;
+}
+
+Rules::Observation Rules::observation(const Caller& caller) const {
+  Observation out;
+  if (!count_by_object_) return out;
+  out.subject_key = subject_key({caller.tenant, std::nullopt, caller.user});
+  out.prefix = std::string(kObservationField) + "|";
+  out.window = kObservationWindow;
+  out.bucket = default_bucket(kObservationWindow);
+  auto rule = std::ranges::find_if(rules_, [](const Rule& r) { return names(r, Dimension::user); });
+  if (rule != rules_.end()) {
+    out.window = rule->window;
+    out.bucket = rule->bucket;
+  }
+  return out;
+}
+
+std::optional<CountedOperation> Rules::parse_observation(std::string_view field) {
+  if (!field.starts_with(kObservationField) || field.substr(kObservationField.size(), 1) != "|") return std::nullopt;
+  field.remove_prefix(kObservationField.size() + 1);
+  const std::size_t bar = field.find('|');
+  if (bar == std::string_view::npos || field.find('|', bar + 1) != std::string_view::npos) return std::nullopt;
+  CountedOperation out;
+  out.object = field.substr(0, bar);
+  out.operation = field.substr(bar + 1);
+  return out;
 }
 
 std::vector<AccountCharge> Rules::accounts(const Caller& caller) const {

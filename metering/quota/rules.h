@@ -51,13 +51,14 @@ class Rules {
   static constexpr std::uint32_t kObservation = UINT32_MAX;
 
   // Observation accounts ("#|Case|read") live under the user's subject key, over the window of the first rule per user
-  // (24 h when there is none). For Ledger::list.
+  // (24 h when there is none). For Ledger::list. subject_key is "" without count_by_object: there is nothing to list.
   struct Observation {
     std::string subject_key, prefix;
     Milliseconds window{0}, bucket{0};
   };
   Observation observation(const Caller& caller) const;
-  // "#|Case|read" -> object and operation; nullopt for any other field.
+  // "#|Case|read" -> object and operation as escaped by keys.h (names of real objects need no escape), views into
+  // `field`; nullopt for any other field.
   static std::optional<CountedOperation> parse_observation(std::string_view field);
 
  private:

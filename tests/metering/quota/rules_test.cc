@@ -119,6 +119,33 @@ TEST(Rules, ObservationsAreCountedByObjectAndNeverLimited) {
   EXPECT_EQ(charges[2].key.field, "#|Case|edit");
 }
 
+TEST(Rules, ObservationsStandWhereTheyAreListedOverTheWindowOfTheFirstRulePerUser) {
+  Rule organization = rule("org", 5, {Dimension::organization}), hour = rule("hour", 5);
+  organization.window = 60'000ms;
+  hour.window = 3'600'000ms;
+  Rules rules({organization, hour, rule("daily", 1000)}, true);
+  std::vector<CountedOperation> one{kReadCase};
+  const AccountCharge charge = rules.charges(kAnn, one).back();
+  const auto listed = rules.observation(kAnn);
+  EXPECT_EQ(listed.window, 3'600'000ms);
+  EXPECT_EQ(listed.bucket, 2'500ms);
+  EXPECT_EQ(charge.window, listed.window);
+  EXPECT_EQ(charge.bucket, listed.bucket);
+  EXPECT_EQ(charge.key.subject_key, listed.subject_key);
+  EXPECT_TRUE(charge.key.field.starts_with(listed.prefix));
+  EXPECT_EQ(Rules({}, true).observation(kAnn).window, 86'400'000ms);
+  EXPECT_EQ(Rules({}, false).observation(kAnn).subject_key, "");
+}
+
+TEST(Rules, ObservationFieldsReadBack) {
+  auto parsed = Rules::parse_observation("#|Case|read");
+  ASSERT_TRUE(parsed.has_value());
+  EXPECT_EQ(parsed->object, "Case");
+  EXPECT_EQ(parsed->operation, "read");
+  for (const char* other : {"", "#", "#|", "#|Case", "#|a|b|c", "daily", "daily|Case|read", "##|Case|read"})
+    EXPECT_FALSE(Rules::parse_observation(other)) << other;
+}
+
 TEST(Rules, ObjectNamesCannotForgeAField) {
   Rules rules({rule("fine", 100, {Dimension::user, Dimension::object})}, false);
   std::vector<CountedOperation> one{{"Case|read", "read", ""}};
