@@ -34,7 +34,7 @@ class ContentCheck {
   void check_token(const std::string& path, const std::string& file) {
     const std::string* text = text_of(file);
     if (text == nullptr) return;
-    std::string_view token = token_of_file(*text);
+    std::string_view token = secret_of_file(*text);
     if (token.empty()) error(path, file, "is empty");
     if (token.find_first_of("\r\n") != std::string_view::npos) error(path, file, "holds more than one line");
   }

@@ -164,7 +164,7 @@ Environment process_environment() {
   return environment;
 }
 
-std::string_view token_of_file(std::string_view bytes) {
+std::string_view secret_of_file(std::string_view bytes) {
   while (!bytes.empty() && (bytes.back() == '\n' || bytes.back() == '\r')) bytes.remove_suffix(1);
   return bytes;
 }

@@ -43,6 +43,6 @@ Environment process_environment();
 
 // A password or bearer token as it is compared: the content of its file without the line end (LF, CRLF) that editors
 // and `echo` add. Signing secrets have their own rule: identity::decode_secret.
-std::string_view token_of_file(std::string_view bytes);
+std::string_view secret_of_file(std::string_view bytes);
 
 }  // namespace tollgate::config

@@ -129,7 +129,7 @@ TEST_F(Load, MinimalExampleOfTheManualWorksAsItStands) {
   EXPECT_EQ(loaded->settings.quotas[0].limit, 1'000U);
   EXPECT_EQ(loaded->settings.quotas[0].window, std::chrono::hours(24));
   EXPECT_EQ(loaded->settings.identity.jwt[0].audience[0], "crm-portal");
-  EXPECT_EQ(token_of_file(loaded->file_texts.at((folder_ / "admin.token").string())), "token");
+  EXPECT_EQ(secret_of_file(loaded->file_texts.at((folder_ / "admin.token").string())), "token");
 }
 
 TEST_F(Load, DemoExampleWorksAsItStands) {
@@ -140,9 +140,9 @@ TEST_F(Load, DemoExampleWorksAsItStands) {
 }
 
 TEST(LoadText, LineEndsAtTheEndOfATokenFileAreNotPartOfIt) {
-  EXPECT_EQ(token_of_file("a\r\n"), "a");
-  EXPECT_EQ(token_of_file("a b\n\n"), "a b");
-  EXPECT_EQ(token_of_file(""), "");
+  EXPECT_EQ(secret_of_file("a\r\n"), "a");
+  EXPECT_EQ(secret_of_file("a b\n\n"), "a b");
+  EXPECT_EQ(secret_of_file(""), "");
 }
 
 // tests/bad_config/NAME.yaml holds one mistake; NAME.expected what is said about it, in full.
