@@ -250,11 +250,12 @@ void Connection::Impl::on_connected() {
     attempt_error_ = fmt::format("{}: {}", addresses_[next_address_ - 1].text, std::strerror(error));
     return try_next_address();
   }
-  attempt_error_ = "connected, but no answer within connect_timeout";
   reader_ = std::make_unique<ReplyReader>(options_.max_reply_bytes);
   phase_ = Phase::handshaking;
-  if (options_.url.kind == StoreUrl::Kind::tls)
+  if (options_.url.kind == StoreUrl::Kind::tls) {
+    attempt_error_ = "the TLS handshake was not answered within connect_timeout: is it a TLS port?";
     channel_->use_tls(*tls_, options_.server_name.empty() ? options_.url.host : options_.server_name, options_.verify);
+  }
   step_handshake();
 }
 
@@ -270,6 +271,7 @@ void Connection::Impl::step_handshake() {
 
 void Connection::Impl::greet() {
   phase_ = Phase::greeting;
+  attempt_error_ = "connected, but no answer within connect_timeout";
   const StoreUrl& url = options_.url;
   if (!url.password.empty()) {
     CommandWriter auth(out_, url.user.empty() ? 2 : 3);
