@@ -1,0 +1,5 @@
+# One line a fuzz target (see tollgate_fuzz in tests/CMakeLists.txt): name, source below tests/fuzz/, rooms.
+# The corpus of a target lies in tests/fuzz/corpus/<name>/; every file of it is also a regression test.
+tollgate_fuzz(http_request SOURCE http_request_fuzz.cc DEPS proxy_http)
+tollgate_fuzz(http_response SOURCE http_response_fuzz.cc DEPS proxy_http)
+tollgate_fuzz(http_chunked SOURCE http_chunked_fuzz.cc DEPS proxy_http)
