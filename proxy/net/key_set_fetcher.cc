@@ -3,6 +3,8 @@
 #include <arpa/inet.h>
 #include <curl/curl.h>
 #include <fmt/format.h>
+#include <pthread.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <array>
@@ -294,16 +296,21 @@ struct KeySetFetcher::Impl {
     return std::max(earliest, *feed.last_success + feed.source.refresh);
   }
 
-  MonotonicTime step(MonotonicTime now) {
+  void read_files(MonotonicTime now) {
     for (auto& feed : feeds) {
-      if (feed->source.kind != KeySource::Kind::url) {
-        feed->source.ring->take_refresh_request();  // files are read all the time anyway
-        if (now < feed->due) continue;
-        read(*feed);
-        feed->due = now + kFilePoll;
-      } else if (feed->transfer == nullptr && now >= url_due(*feed)) {
+      if (feed->source.kind == KeySource::Kind::url) continue;
+      feed->source.ring->take_refresh_request();  // files are read all the time anyway
+      if (now < feed->due) continue;
+      read(*feed);
+      feed->due = now + kFilePoll;
+    }
+  }
+
+  MonotonicTime step(MonotonicTime now) {
+    read_files(now);
+    for (auto& feed : feeds) {
+      if (feed->source.kind == KeySource::Kind::url && feed->transfer == nullptr && now >= url_due(*feed))
         begin_transfer(*feed, now);
-      }
     }
     collect(now);
     MonotonicTime next = now + kFilePoll;  // also bounds how late a refresh request can be seen
@@ -319,6 +326,11 @@ struct KeySetFetcher::Impl {
   }
 
   void run() {
+    // Signals are the main thread's business. Above all SIGPIPE, which libcurl leaves to us (CURLOPT_NOSIGNAL): a server
+    // that hangs up in mid-handshake must not end the process.
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, nullptr);
     while (!stopping.load(std::memory_order_acquire)) {
       MonotonicTime now = monotonic_now();
       MonotonicTime next = step(now);
@@ -348,7 +360,7 @@ KeySetFetcher::~KeySetFetcher() { stop(); }
 void KeySetFetcher::start(Milliseconds first_load) {
   CHECK(!impl_->thread.joinable(), "started twice");
   impl_->stopping.store(false, std::memory_order_release);
-  impl_->step(monotonic_now());  // files are in use and fetches under way when start() goes on
+  impl_->read_files(monotonic_now());
   impl_->thread = std::thread([this] { impl_->run(); });
   std::unique_lock lock(impl_->mutex);
   impl_->settled.wait_for(lock, first_load, [this] {

@@ -14,7 +14,8 @@
 //     127.0.0.0/8, ::1); no redirect is followed; credentials inside a URL are refused
 //
 // Threads: construct, start, stop and destroy on one thread; status() from any. step() and wait() are the loop's body,
-// for tests that bring their own time: do not mix them with start().
+// for tests that bring their own time: do not mix them with start(); SIGPIPE must be ignored there (the own thread
+// blocks it).
 #pragma once
 #include <cstdint>
 #include <functional>

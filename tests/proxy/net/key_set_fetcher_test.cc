@@ -8,6 +8,8 @@
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -106,6 +108,10 @@ class KeyServer {
 
  private:
   void serve() {
+    sigset_t pipe;  // SSL_write to a client that has gone
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe, nullptr);
     while (true) {
       int connection = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
       if (connection < 0) return;
@@ -164,6 +170,7 @@ class KeyServer {
 class KeySetFetch : public ::testing::Test {
  protected:
   KeySetFetch() {
+    signal(SIGPIPE, SIG_IGN);  // step() runs on this thread; the fetcher's own thread looks after itself
     std::string pattern = (fs::temp_directory_path() / "tollgate-keys-XXXXXX").string();
     directory = mkdtemp(pattern.data());
   }
