@@ -1,6 +1,8 @@
-// `tollgate serve -c FILE`: run the proxy until it is told to stop.
+// `tollgate serve -c FILE`: run the proxy until it is told to stop. What runs is put together in proxy/main.cc, which
+// hands its function to the command line; the tests of the command line hand in one of their own.
 // Signals: TERM and INT drain and stop, HUP reloads, USR1 reopens logs.
 #pragma once
+#include <functional>
 #include <string>
 
 namespace tollgate::cli {
@@ -10,6 +12,6 @@ struct ServeArguments {
 };
 
 // Blocks until the proxy has stopped. Result: exit code (console.h).
-int run_serve(const ServeArguments& arguments);
+using Serve = std::function<int(const ServeArguments&)>;
 
 }  // namespace tollgate::cli

@@ -1,0 +1,44 @@
+// Talks to the admin API of a running proxy (proxy/admin/service.h lists its paths), for the commands that need one.
+// Blocking, on the caller's thread; redirects are not followed; 10 s and 16 MiB at most.
+#pragma once
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "metering/base/error.h"
+#include "proxy/cli/console.h"
+
+namespace tollgate::cli {
+
+struct AdminArguments {
+  std::string config_file = "tollgate.yaml";  // where address and token are taken from when not given
+  std::string url;                            // "http://127.0.0.1:9901"
+  std::string token_file;
+};
+
+struct AdminEndpoint {
+  std::string url;    // without a slash at the end
+  std::string token;  // "" sends none
+};
+
+struct AdminReply {
+  int status = 0;
+  std::string body;
+};
+
+// What --admin and --token-file say, and the configuration for what they leave open. Nothing after a message.
+std::optional<AdminEndpoint> find_endpoint(const AdminArguments& arguments, Console& console);
+
+// An error (origin upstream) when the admin port cannot be reached. HTTP errors are replies.
+Result<AdminReply> ask_admin(const AdminEndpoint& endpoint, std::string_view method, std::string_view path,
+                             std::string_view body = {});
+
+// "/api/v1/users/-/ann%40example.com/usage": percent-encodes tenant and user; the empty tenant is "-".
+std::string user_path(std::string_view tenant, std::string_view user, std::string_view rest, std::string_view organization);
+
+// ask_admin, and the exit code and message of everything but 2xx. The reply is set when the code is 0.
+int ask_or_explain(const AdminArguments& arguments, Console& console, std::string_view method, std::string_view path,
+                   std::string_view body, AdminReply& reply);
+
+}  // namespace tollgate::cli
