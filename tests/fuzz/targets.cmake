@@ -3,3 +3,4 @@
 tollgate_fuzz(http_request SOURCE http_request_fuzz.cc DEPS proxy_http)
 tollgate_fuzz(http_response SOURCE http_response_fuzz.cc DEPS proxy_http)
 tollgate_fuzz(http_chunked SOURCE http_chunked_fuzz.cc DEPS proxy_http)
+tollgate_fuzz(jwt SOURCE jwt_fuzz.cc DEPS metering_identity)
