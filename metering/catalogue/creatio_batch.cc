@@ -39,7 +39,7 @@ const char* BatchReader::add(const Item& item) {
   if (part_ >= call_.options.batch_parts_max) return "the batch has too many operations";
   if (item.method == Method::other || item.method == Method::options) return "a part has an unknown method";
   auto url = resolve_url(item.url, version3_);
-  if (!url) return "the address of a part cannot be read or is not an OData address";
+  if (!url || trim(item.url).empty()) return "the address of a part cannot be read or is not an OData address";
   Resource resource{(*url)->path, (*url)->first, item.method, (*url)->version3, part_, true, &references_, item.body};
   ResourceReading reading = read_resource(call_.schema, resource, call_.result.uses);
   if (reading.error) return reading.error;

@@ -75,8 +75,9 @@ std::optional<std::string_view> Schema::object_of_uid(std::string_view uid) cons
 std::optional<std::string_view> Schema::relation(std::string_view object, std::string_view column) const {
   if (auto* declared = find(relations_, Key().add(object).add(".").add(column))) return as_view(declared);
   if (auto* declared = find(relations_, Key().add("*.").add(column))) return as_view(declared);
-  if (auto joined = find(canonical_, Key().add(object).add(column))) return as_view(joined);
-  return canonical(column);
+  // Opportunity.Contact is the Contact, although a detail named OpportunityContact exists.
+  if (auto plain = canonical(column)) return plain;
+  return as_view(find(canonical_, Key().add(object).add(column)));
 }
 
 const std::vector<Schema::Effect>* Schema::process(std::string_view process) const {

@@ -31,8 +31,9 @@ class Schema {
   // Canonical spelling of a known object in whatever case, else nullopt.
   std::optional<std::string_view> canonical(std::string_view object) const;
   std::optional<std::string_view> object_of_uid(std::string_view uid) const;
-  // The object that `column` of `object` points to: a declared relation, else a known object named object+column
-  // (Case.Status -> CaseStatus), else a known object named like the column (Account), else nullopt.
+  // The object that `column` of `object` points to: a declared relation, else a known object named like the column
+  // (Opportunity.Contact -> Contact, not its detail OpportunityContact), else one named object+column
+  // (Case.Status -> CaseStatus), else nullopt.
   std::optional<std::string_view> relation(std::string_view object, std::string_view column) const;
   const std::vector<Effect>* process(std::string_view process) const;
 
