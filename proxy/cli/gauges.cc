@@ -18,7 +18,10 @@ void ReloadStatus::succeeded() {
 telemetry::Metrics::Options metrics_options(const flow::Snapshot& snapshot, unsigned workers) {
   const licence::Rulebook& rules = snapshot.policy.rulebook();
   std::set<std::string> objects(rules.known_objects.begin(), rules.known_objects.end());
-  telemetry::Metrics::Options options{.workers = workers, .version = TOLLGATE_VERSION, .revision = TOLLGATE_REVISION};
+  telemetry::Metrics::Options options;
+  options.workers = workers;
+  options.version = TOLLGATE_VERSION;
+  options.revision = TOLLGATE_REVISION;
   for (const licence::Section& section : rules.sections) {
     objects.insert(section.entity);
     options.main_objects.push_back(section.entity);
