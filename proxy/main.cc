@@ -190,7 +190,8 @@ Result<void> Proxy::start_workers() {
              if (access_log_) sinks.push_back(access_log_->worker_sink());
              return sinks;
            },
-       .log = log});
+       .log = log,
+       .on_tick = nullptr});
   if (!server) return std::unexpected(server.error());
   server_ = std::move(*server);
   return {};
