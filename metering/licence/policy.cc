@@ -249,7 +249,7 @@ Decision Policy::decide(const identity::Principal& principal, const Classificati
     part_counted[use.part] = true;
     decision.units.push_back(judgement.unit);
   }
-  decision.metered = decision.reason == Reason::ok && !decision.units.empty();
+  decision.metered = decision.reason == Reason::ok && !decision.units.empty() && (everything || !principal.is_staff());
   return decision;
 }
 

@@ -5,8 +5,8 @@
 // (config/presets/bpmonline.yaml for bpm'online 7.x / Creatio 8.0), so another system is another file.
 //
 // Decision order (first match ends it), each step with its own Reason:
-//   1 staff: allowed; `units` still lists the licensed operations, for quota rules that bind staff too (quota::Rules leaves
-//     staff out of all others)
+//   1 staff: allowed and not metered by these rules; `units` still lists the licensed operations, for quota rules that bind
+//     staff too (quota::Rules leaves staff out of all others)
 //   2 no licence name of the user matches a portal product            -> license_missing
 //   3 no matching product is available with the owned main product   -> product_unavailable
 //   4 object not in a section: passes, not counted (lookups, metadata, basic functions)
@@ -51,7 +51,7 @@ struct ResolvedUse {
 struct Decision {
   Reason reason = Reason::ok;
   std::string detail;           // for the caller when denied: names object, section, product, operation
-  bool metered = false;         // allowed, and `units` is not empty
+  bool metered = false;         // allowed, `units` is not empty, and the caller is bound by these rules
   std::vector<Unit> units;      // one a part that touches a licensed object; of a denied call too, for its usage fact
 };
 

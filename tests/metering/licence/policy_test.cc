@@ -388,6 +388,7 @@ TEST(Staff, MayDoEverythingAndItsCallsAreListedForRulesThatBindStaff) {
     Decision decision = policy.decide(user({}, identity::UserType::staff), touching({use(object, Operation::remove)}));
     EXPECT_EQ(decision.reason, Reason::ok) << object;
     EXPECT_EQ(decision.units.size(), 1U) << object;
+    EXPECT_FALSE(decision.metered) << object;
   }
   EXPECT_EQ(policy.decide(user({}, identity::UserType::unknown), touching({use("Case", Operation::read)})).reason,
             Reason::license_missing)

@@ -3,6 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <thread>
@@ -15,6 +20,7 @@ using testing::HasSubstr;
 class AccessLogTest : public testing::Test {
  protected:
   void SetUp() override {
+    std::signal(SIGPIPE, SIG_IGN);
     char name[] = "/tmp/access_log_test.XXXXXX";
     folder_ = mkdtemp(name);
   }
@@ -54,6 +60,51 @@ TEST(AccessLine, IsOneJsonObjectWithTimesInSeconds) {
   EXPECT_THAT(line, HasSubstr(R"("objects":[{"object":"Case","operation":"read","section":"cases","product":"customer"}],"units":1,"reason":"ok")"));
   EXPECT_THAT(line, HasSubstr(R"("seconds":0.0015,"own_seconds":0.0005,"upstream_seconds":0.001)"));
   EXPECT_EQ(std::count(line.begin(), line.end(), '\n'), 1);
+}
+
+TEST(AccessLine, BytesFromClientsCannotBreakTheLine) {
+  usage::Fact one = fact();
+  const std::string path = std::string("/0/odata/Case\n{\"reason\":\"ok\"}\x01\xff\0end", 35);
+  one.path = path;
+  one.user = "\xC3\xA4nn\r\n";
+  std::string line;
+  append_access_line(line, one);
+  EXPECT_EQ(line.find('\n'), line.size() - 1);
+  EXPECT_EQ(line.find('\r'), std::string::npos);
+  EXPECT_THAT(line, HasSubstr(R"("path":"/0/odata/Case\n{\"reason\":\"ok\"}\u0001\ufffd\u0000end")"));
+}
+
+TEST(AccessLine, DeniedCallSaysWhatWasTouchedAndCostsNothing) {
+  const usage::CountedOperation operation{.object = "Case", .operation = "delete", .section = "cases", .product = ""};
+  usage::Fact one = fact();
+  one.operations = {&operation, 1};
+  one.reason = Reason::operation_not_licensed;
+  one.status = 403;
+  one.upstream = Duration(0);
+  std::string line;
+  append_access_line(line, one);
+  EXPECT_THAT(line, HasSubstr(R"("objects":[{"object":"Case","operation":"delete","section":"cases"}],"units":0,"reason":"operation_not_licensed")"));
+  EXPECT_THAT(line, HasSubstr(R"("status":403)"));
+  EXPECT_THAT(line, HasSubstr(R"("own_seconds":0.0015,"upstream_seconds":0)"));
+}
+
+TEST_F(AccessLogTest, BeyondTheBufferLinesAreDroppedAndCounted) {
+  // A pipe that nobody reads: the writer is stuck, the worker is not.
+  const std::string pipe = path("pipe");
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  const int reader = ::open(pipe.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  ASSERT_GE(reader, 0);
+  auto log = AccessLog::open(pipe);
+  ASSERT_TRUE(log) << log.error().message;
+  auto sink = (*log)->worker_sink();
+  const std::string long_path(4'000, 'p');
+  usage::Fact one = fact();
+  one.path = long_path;
+  // The writer holds at most one batch and the pipe 64 KiB, so two buffers' worth must overflow.
+  for (std::size_t sent = 0; sent < 3 * AccessLog::kBufferMax; sent += long_path.size()) sink->record(one);
+  EXPECT_GT((*log)->dropped_lines(), 0U);
+  ::close(reader);  // a broken pipe ends the stuck write; SIGPIPE is ignored as in the program
+  log->reset();
 }
 
 TEST_F(AccessLogTest, EveryLineOfEveryWorkerIsWritten) {
