@@ -1,4 +1,5 @@
-// The token path: what a known token costs (a cache hit, on every call) and what a new one costs (a signature check).
+// The token path: what a known token costs (a cache hit, on every call) and what a new one costs (a signature
+// check).
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
 #include <openssl/evp.h>
@@ -22,10 +23,14 @@ Mint mint_for(Algorithm algorithm, std::string key, int user) {
   Mint mint;
   mint.algorithm = algorithm;
   mint.key = std::move(key);
-  mint.claims = {text_claim("iss", "https://idp.example"), text_claim("aud", "crm-portal"),
-                 text_claim("sub", fmt::format("user-{}@example.com", user)), text_claim("org", "Acme"),
-                 text_claim("user_type", "portal"), texts_claim("licenses", {"customer portal", "self-service portal"}),
-                 number_claim("iat", 1'799'999'000), number_claim("exp", 1'800'001'000)};
+  mint.claims = {text_claim("iss", "https://idp.example"),
+                 text_claim("aud", "crm-portal"),
+                 text_claim("sub", fmt::format("user-{}@example.com", user)),
+                 text_claim("org", "Acme"),
+                 text_claim("user_type", "portal"),
+                 texts_claim("licenses", {"customer portal", "self-service portal"}),
+                 number_claim("iat", 1'799'999'000),
+                 number_claim("exp", 1'800'001'000)};
   return mint;
 }
 
@@ -89,7 +94,9 @@ void verify_with(benchmark::State& state, Algorithm algorithm, EVP_PKEY* pkey) {
   std::string key(64, 's');
   auto set = KeySet::from_secret(key);
   if (pair) {
-    key = text_of([&](BIO* bio) { return PEM_write_bio_PrivateKey(bio, pair.get(), nullptr, nullptr, 0, nullptr, nullptr); });
+    key = text_of([&](BIO* bio) {
+      return PEM_write_bio_PrivateKey(bio, pair.get(), nullptr, nullptr, 0, nullptr, nullptr);
+    });
     set = KeySet::from_pem(text_of([&](BIO* bio) { return PEM_write_bio_PUBKEY(bio, pair.get()); }));
   }
   IssuerRules rules;
@@ -105,10 +112,18 @@ void verify_with(benchmark::State& state, Algorithm algorithm, EVP_PKEY* pkey) {
     benchmark::DoNotOptimize(verified);
   }
 }
-void BM_VerifyHs256(benchmark::State& state) { verify_with(state, Algorithm::hs256, nullptr); }
-void BM_VerifyRs256(benchmark::State& state) { verify_with(state, Algorithm::rs256, EVP_RSA_gen(2048)); }
-void BM_VerifyPs256(benchmark::State& state) { verify_with(state, Algorithm::ps256, EVP_RSA_gen(2048)); }
-void BM_VerifyEs256(benchmark::State& state) { verify_with(state, Algorithm::es256, EVP_EC_gen("P-256")); }
+void BM_VerifyHs256(benchmark::State& state) {
+  verify_with(state, Algorithm::hs256, nullptr);
+}
+void BM_VerifyRs256(benchmark::State& state) {
+  verify_with(state, Algorithm::rs256, EVP_RSA_gen(2048));
+}
+void BM_VerifyPs256(benchmark::State& state) {
+  verify_with(state, Algorithm::ps256, EVP_RSA_gen(2048));
+}
+void BM_VerifyEs256(benchmark::State& state) {
+  verify_with(state, Algorithm::es256, EVP_EC_gen("P-256"));
+}
 void BM_VerifyEdDsa(benchmark::State& state) {
   verify_with(state, Algorithm::eddsa, EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519"));
 }

@@ -99,7 +99,9 @@ Result<Layout> read_header(const CsvReader::Row& row) {
     std::string cell = to_lower(trim(row.cells[i]));
     auto known = std::find(kColumnNames.begin(), kColumnNames.end(), cell);
     if (known == kColumnNames.end())
-      return wrong(row.line, fmt::format("unknown column \"{}\" (user, organization, license, user_type are known)", cell));
+      return wrong(
+          row.line,
+          fmt::format("unknown column \"{}\" (user, organization, license, user_type are known)", cell));
     auto& position = layout[static_cast<std::size_t>(known - kColumnNames.begin())];
     if (position) return wrong(row.line, fmt::format("column \"{}\" twice", cell));
     position = i;
@@ -119,7 +121,8 @@ Result<void> merge(Directory::Entry& entry, const CsvReader::Row& row, const Lay
       return wrong(row.line, fmt::format("the user was in organization \"{}\" before", entry.organization));
     entry.organization = organization;
   }
-  if (!license.empty() && std::find(entry.licenses.begin(), entry.licenses.end(), license) == entry.licenses.end())
+  if (!license.empty() &&
+      std::find(entry.licenses.begin(), entry.licenses.end(), license) == entry.licenses.end())
     entry.licenses.emplace_back(license);
   if (!type_text.empty()) {
     UserType type = parse_user_type(type_text);
@@ -148,8 +151,8 @@ Result<Directory> Directory::parse(std::string_view csv) {
     if (!row) return std::unexpected(row.error());
     if (!*row) return out;
     if ((*row)->cells.size() != (*header)->cells.size())
-      return wrong((*row)->line, fmt::format("{} cells, but the first row names {} columns", (*row)->cells.size(),
-                                             (*header)->cells.size()));
+      return wrong((*row)->line, fmt::format("{} cells, but the first row names {} columns",
+                                             (*row)->cells.size(), (*header)->cells.size()));
     std::string_view user = trim((*row)->cells[*(*layout)[kUser]]);
     if (user.empty()) return wrong((*row)->line, "no user");
     if (auto merged = merge(out.entries_[std::string(user)], **row, *layout); !merged)

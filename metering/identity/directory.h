@@ -1,16 +1,16 @@
-// Users as the operator lists them (licensing.directory_file): who belongs to which organization, holds which licences
-// and is portal user or staff. For identity providers that do not put this into the token. The directory wins over
-// the token's claims, cell by cell: an empty cell says nothing.
+// Users as the operator lists them (licensing.directory_file): who belongs to which organization, holds which
+// licences and is portal user or staff. For identity providers that do not put this into the token. The
+// directory wins over the token's claims, cell by cell: an empty cell says nothing.
 //
 //   user,organization,license,user_type
 //   ann@example.com,Acme,Creatio customer portal,portal
 //   ann@example.com,Acme,Creatio self-service portal,
 //   bob@example.com,,,staff
 //
-// CSV as in RFC 4180: comma, double quotes, line breaks inside quotes; CRLF or LF; a UTF-8 byte order mark is skipped.
-// The first row names the columns, in any order and case; only `user` is required, others than these four are errors.
-// Several rows for one user add licences; rows that contradict each other about organization or user_type are errors.
-// Immutable after parse; any thread may read.
+// CSV as in RFC 4180: comma, double quotes, line breaks inside quotes; CRLF or LF; a UTF-8 byte order mark is
+// skipped. The first row names the columns, in any order and case; only `user` is required, others than these
+// four are errors. Several rows for one user add licences; rows that contradict each other about organization
+// or user_type are errors. Immutable after parse; any thread may read.
 #pragma once
 #include <string>
 #include <string_view>
@@ -25,20 +25,22 @@ namespace tollgate::identity {
 class Directory {
  public:
   struct Entry {
-    std::string organization;               // "" when the file does not say
+    std::string organization;  // "" when the file does not say
     UserType user_type = UserType::unknown;
-    std::vector<std::string> licenses;      // without repeats, in file order
+    std::vector<std::string> licenses;  // without repeats, in file order
   };
 
-  // Errors name the line (of the start of the row), e.g. "line 7: user_type \"boss\" is neither portal nor staff".
+  // Errors name the line (of the start of the row), e.g. "line 7: user_type \"boss\" is neither portal nor
+  // staff".
   static Result<Directory> parse(std::string_view csv);
 
   // nullptr when the user is not listed. Names compare byte by byte. O(1).
   const Entry* find(std::string_view user) const;
   std::size_t size() const { return entries_.size(); }
 
-  // The principal with what the directory knows put over what the token said: licences always (a listed user without
-  // one has none), organization and user type where the file names them. A user that is not listed stays as he is.
+  // The principal with what the directory knows put over what the token said: licences always (a listed user
+  // without one has none), organization and user type where the file names them. A user that is not listed
+  // stays as he is.
   Principal apply(Principal principal) const;
 
  private:
@@ -49,7 +51,8 @@ class Directory {
   std::unordered_map<std::string, Entry, Hash, std::equal_to<>> entries_;
 };
 
-// "portal" and "staff", and as the Creatio login reply names them "SSP" and "General"; in any case. Else unknown.
+// "portal" and "staff", and as the Creatio login reply names them "SSP" and "General"; in any case. Else
+// unknown.
 UserType parse_user_type(std::string_view text);
 
 }  // namespace tollgate::identity

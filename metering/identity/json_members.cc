@@ -17,8 +17,9 @@ std::optional<JsonMembers> JsonMembers::of(simdjson::dom::object object) {
 }
 
 std::optional<simdjson::dom::element> JsonMembers::find(std::string_view name) const {
-  auto at = std::lower_bound(members_.begin(), members_.end(), name,
-                             [](const auto& member, std::string_view wanted) { return member.first < wanted; });
+  auto at =
+      std::lower_bound(members_.begin(), members_.end(), name,
+                       [](const auto& member, std::string_view wanted) { return member.first < wanted; });
   if (at == members_.end() || at->first != name) return std::nullopt;
   return at->second;
 }

@@ -1,5 +1,6 @@
-// Inside of the room: JSON objects whose member names are unique. Parsers disagree about which of two members with
-// one name counts (RFC 8725 section 2.4 tells what comes of that), so an object that has two is not read at all.
+// Inside of the room: JSON objects whose member names are unique. Parsers disagree about which of two members
+// with one name counts (RFC 8725 section 2.4 tells what comes of that), so an object that has two is not read
+// at all.
 #pragma once
 #include <simdjson.h>
 

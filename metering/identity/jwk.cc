@@ -1,5 +1,5 @@
-// JSON Web Keys (RFC 7517, RFC 7518 section 6, RFC 8037 section 2) -> Key. Every failure here is about one key; the
-// set goes on without it.
+// JSON Web Keys (RFC 7517, RFC 7518 section 6, RFC 8037 section 2) -> Key. Every failure here is about one
+// key; the set goes on without it.
 #include <fmt/format.h>
 #include <openssl/core_names.h>
 
@@ -12,13 +12,16 @@
 namespace tollgate::identity {
 namespace {
 
-std::unexpected<Error> unusable(std::string message) { return fail(Origin::config, std::move(message)); }
+std::unexpected<Error> unusable(std::string message) {
+  return fail(Origin::config, std::move(message));
+}
 
 Result<std::string> decoded(const JsonMembers& jwk, std::string_view member) {
   auto text = jwk.text(member);
   if (!text) return unusable(fmt::format("has no \"{}\" text", member));
   auto bytes = base64url_decode(*text);
-  if (!bytes || bytes->empty()) return unusable(fmt::format("\"{}\" is not base64url without padding", member));
+  if (!bytes || bytes->empty())
+    return unusable(fmt::format("\"{}\" is not base64url without padding", member));
   return *std::move(bytes);
 }
 
@@ -62,8 +65,10 @@ Result<openssl::Pkey> ec(const JsonMembers& jwk) {
   std::string point = "\x04" + *x + *y;
   openssl::ParamBuilder builder(OSSL_PARAM_BLD_new());
   if (!builder ||
-      OSSL_PARAM_BLD_push_utf8_string(builder.get(), OSSL_PKEY_PARAM_GROUP_NAME, curve.data(), curve.size()) != 1 ||
-      OSSL_PARAM_BLD_push_octet_string(builder.get(), OSSL_PKEY_PARAM_PUB_KEY, point.data(), point.size()) != 1)
+      OSSL_PARAM_BLD_push_utf8_string(builder.get(), OSSL_PKEY_PARAM_GROUP_NAME, curve.data(),
+                                      curve.size()) != 1 ||
+      OSSL_PARAM_BLD_push_octet_string(builder.get(), OSSL_PKEY_PARAM_PUB_KEY, point.data(), point.size()) !=
+          1)
     return unusable("is not a valid EC public key");
   auto pkey = from_params("EC", builder.get());
   if (!pkey) return unusable(fmt::format("has a point that is not on {}", curve));
@@ -77,15 +82,16 @@ Result<openssl::Pkey> okp(const JsonMembers& jwk) {
   auto x = decoded(jwk, "x");
   if (!x) return std::unexpected(x.error());
   if (x->size() != length) return unusable(fmt::format("has an \"x\" that is not {} bytes long", length));
-  openssl::Pkey pkey(EVP_PKEY_new_raw_public_key(curve == "Ed25519" ? EVP_PKEY_ED25519 : EVP_PKEY_ED448, nullptr,
-                                                 openssl::bytes(*x), x->size()));
+  openssl::Pkey pkey(EVP_PKEY_new_raw_public_key(curve == "Ed25519" ? EVP_PKEY_ED25519 : EVP_PKEY_ED448,
+                                                 nullptr, openssl::bytes(*x), x->size()));
   if (!pkey) return unusable(fmt::format("is not a valid {} public key", curve));
   return pkey;
 }
 
 // use (RFC 7517 section 4.2) and key_ops (4.3): absent, or for checking signatures.
 Result<void> check_purpose(const JsonMembers& jwk) {
-  if (jwk.has("use") && jwk.text("use") != "sig") return unusable("is not for signatures (\"use\" is not sig)");
+  if (jwk.has("use") && jwk.text("use") != "sig")
+    return unusable("is not for signatures (\"use\" is not sig)");
   auto operations = jwk.find("key_ops");
   if (!operations) return {};
   simdjson::dom::array list;
@@ -176,7 +182,8 @@ Result<KeySet> KeySet::from_jwks(std::string_view text) {
   }
   if (out.keys_.empty())
     return unusable(fmt::format("the key set has no key that can verify tokens{}{}",
-                                out.notes_.empty() ? "" : ": ", out.notes_.empty() ? "" : out.notes_.front()));
+                                out.notes_.empty() ? "" : ": ",
+                                out.notes_.empty() ? "" : out.notes_.front()));
   return out;
 }
 

@@ -16,48 +16,69 @@ struct AlgorithmInfo {
   std::size_t hash_bytes;
 };
 constexpr std::array<AlgorithmInfo, kAlgorithmCount> kAlgorithms = {{
-    {"HS256", "SHA256", 32}, {"HS384", "SHA384", 48}, {"HS512", "SHA512", 64},
-    {"RS256", "SHA256", 32}, {"RS384", "SHA384", 48}, {"RS512", "SHA512", 64},
-    {"PS256", "SHA256", 32}, {"PS384", "SHA384", 48}, {"PS512", "SHA512", 64},
-    {"ES256", "SHA256", 32}, {"ES384", "SHA384", 48}, {"ES512", "SHA512", 64},
+    {"HS256", "SHA256", 32},
+    {"HS384", "SHA384", 48},
+    {"HS512", "SHA512", 64},
+    {"RS256", "SHA256", 32},
+    {"RS384", "SHA384", 48},
+    {"RS512", "SHA512", 64},
+    {"PS256", "SHA256", 32},
+    {"PS384", "SHA384", 48},
+    {"PS512", "SHA512", 64},
+    {"ES256", "SHA256", 32},
+    {"ES384", "SHA384", 48},
+    {"ES512", "SHA512", 64},
     {"EdDSA", nullptr, 0},
 }};
 
 constexpr int kRsaBitsMin = 2048;  // RFC 7518 sections 3.3 and 3.5
-constexpr int kRsaBitsMax = 8192;  // a verification with more takes milliseconds: a lever for whoever sends garbage
+constexpr int kRsaBitsMax =
+    8192;  // a verification with more takes milliseconds: a lever for whoever sends garbage
 
 const AlgorithmInfo& info(Algorithm algorithm) {
   CHECK(algorithm < Algorithm::kCount, "unknown algorithm");
   return kAlgorithms[static_cast<std::size_t>(algorithm)];
 }
-bool within(Algorithm algorithm, Algorithm first, Algorithm last) { return algorithm >= first && algorithm <= last; }
-bool is_pss(Algorithm algorithm) { return within(algorithm, Algorithm::ps256, Algorithm::ps512); }
-bool is_ecdsa(Algorithm algorithm) { return within(algorithm, Algorithm::es256, Algorithm::es512); }
-bool is_hmac(Algorithm algorithm) { return within(algorithm, Algorithm::hs256, Algorithm::hs512); }
+bool within(Algorithm algorithm, Algorithm first, Algorithm last) {
+  return algorithm >= first && algorithm <= last;
+}
+bool is_pss(Algorithm algorithm) {
+  return within(algorithm, Algorithm::ps256, Algorithm::ps512);
+}
+bool is_ecdsa(Algorithm algorithm) {
+  return within(algorithm, Algorithm::es256, Algorithm::es512);
+}
+bool is_hmac(Algorithm algorithm) {
+  return within(algorithm, Algorithm::hs256, Algorithm::hs512);
+}
 
 std::size_t coordinate_bytes(KeyType type) {
   switch (type) {
-    case KeyType::ec_p256: return 32;
-    case KeyType::ec_p384: return 48;
-    case KeyType::ec_p521: return 66;
-    default: return 0;
+    case KeyType::ec_p256:
+      return 32;
+    case KeyType::ec_p384:
+      return 48;
+    case KeyType::ec_p521:
+      return 66;
+    default:
+      return 0;
   }
 }
 
 openssl::DigestContext verification(EVP_PKEY* pkey, Algorithm algorithm) {
   openssl::DigestContext context(EVP_MD_CTX_new());
   EVP_PKEY_CTX* options = nullptr;  // owned by the context
-  if (!context || EVP_DigestVerifyInit(context.get(), &options, digest(algorithm), nullptr, pkey) != 1) return nullptr;
-  if (is_pss(algorithm) &&
-      (EVP_PKEY_CTX_set_rsa_padding(options, RSA_PKCS1_PSS_PADDING) != 1 ||
-       EVP_PKEY_CTX_set_rsa_mgf1_md(options, digest(algorithm)) != 1 ||
-       EVP_PKEY_CTX_set_rsa_pss_saltlen(options, RSA_PSS_SALTLEN_DIGEST) != 1))
+  if (!context || EVP_DigestVerifyInit(context.get(), &options, digest(algorithm), nullptr, pkey) != 1)
+    return nullptr;
+  if (is_pss(algorithm) && (EVP_PKEY_CTX_set_rsa_padding(options, RSA_PKCS1_PSS_PADDING) != 1 ||
+                            EVP_PKEY_CTX_set_rsa_mgf1_md(options, digest(algorithm)) != 1 ||
+                            EVP_PKEY_CTX_set_rsa_pss_saltlen(options, RSA_PSS_SALTLEN_DIGEST) != 1))
     return nullptr;
   return context;
 }
 
-// r||s of exactly twice the coordinate's length -> the DER form that OpenSSL reads; "" when r or s is zero. Values at
-// or above the order are turned away by the verification itself.
+// r||s of exactly twice the coordinate's length -> the DER form that OpenSSL reads; "" when r or s is zero.
+// Values at or above the order are turned away by the verification itself.
 std::string ecdsa_der(std::string_view raw, std::size_t coordinate) {
   openssl::Number r(BN_bin2bn(openssl::bytes(raw), static_cast<int>(coordinate), nullptr));
   openssl::Number s(BN_bin2bn(openssl::bytes(raw.substr(coordinate)), static_cast<int>(coordinate), nullptr));
@@ -79,7 +100,8 @@ bool verify_hmac(const EVP_MAC_CTX* keyed, std::string_view input, std::string_v
   if (!context || EVP_MAC_update(context.get(), openssl::bytes(input), input.size()) != 1 ||
       EVP_MAC_final(context.get(), expected.data(), &length, expected.size()) != 1)
     return false;
-  // The length is public; the bytes are compared in constant time (RFC 8725 section 3.2 asks for no leaks of the MAC).
+  // The length is public; the bytes are compared in constant time (RFC 8725 section 3.2 asks for no leaks of
+  // the MAC).
   return signature.size() == length && CRYPTO_memcmp(signature.data(), expected.data(), length) == 0;
 }
 
@@ -91,10 +113,12 @@ bool verify_digest(EVP_MD_CTX* context, std::string_view input, std::string_view
 Result<void> check_rsa(const EVP_PKEY* pkey) {
   int bits = EVP_PKEY_get_bits(pkey);
   if (bits < kRsaBitsMin)
-    return fail(Origin::config, fmt::format("RSA key of {} bits: at least {} are required (RFC 7518 section 3.3)",
-                                            bits, kRsaBitsMin));
+    return fail(Origin::config,
+                fmt::format("RSA key of {} bits: at least {} are required (RFC 7518 section 3.3)", bits,
+                            kRsaBitsMin));
   if (bits > kRsaBitsMax)
-    return fail(Origin::config, fmt::format("RSA key of {} bits: at most {} are accepted", bits, kRsaBitsMax));
+    return fail(Origin::config,
+                fmt::format("RSA key of {} bits: at most {} are accepted", bits, kRsaBitsMax));
   BIGNUM* exponent = nullptr;
   EVP_PKEY_get_bn_param(pkey, OSSL_PKEY_PARAM_RSA_E, &exponent);
   openssl::Number owned(exponent);
@@ -110,18 +134,29 @@ std::optional<Algorithm> parse_algorithm(std::string_view name) {
     if (kAlgorithms[i].name == name) return static_cast<Algorithm>(i);
   return std::nullopt;
 }
-std::string_view name(Algorithm algorithm) { return info(algorithm).name; }
-std::size_t hash_bytes(Algorithm algorithm) { return info(algorithm).hash_bytes; }
+std::string_view name(Algorithm algorithm) {
+  return info(algorithm).name;
+}
+std::size_t hash_bytes(Algorithm algorithm) {
+  return info(algorithm).hash_bytes;
+}
 
 std::string_view name(KeyType type) {
   switch (type) {
-    case KeyType::rsa: return "RSA";
-    case KeyType::ec_p256: return "P-256";
-    case KeyType::ec_p384: return "P-384";
-    case KeyType::ec_p521: return "P-521";
-    case KeyType::ed25519: return "Ed25519";
-    case KeyType::ed448: return "Ed448";
-    case KeyType::secret: return "secret";
+    case KeyType::rsa:
+      return "RSA";
+    case KeyType::ec_p256:
+      return "P-256";
+    case KeyType::ec_p384:
+      return "P-384";
+    case KeyType::ec_p521:
+      return "P-521";
+    case KeyType::ed25519:
+      return "Ed25519";
+    case KeyType::ed448:
+      return "Ed448";
+    case KeyType::secret:
+      return "secret";
   }
   return "?";
 }
@@ -132,19 +167,27 @@ const EVP_MD* digest(Algorithm algorithm) {
   static EVP_MD* const sha384 = EVP_MD_fetch(nullptr, "SHA384", nullptr);
   static EVP_MD* const sha512 = EVP_MD_fetch(nullptr, "SHA512", nullptr);
   switch (hash_bytes(algorithm)) {
-    case 32: return sha256;
-    case 48: return sha384;
-    case 64: return sha512;
-    default: return nullptr;
+    case 32:
+      return sha256;
+    case 48:
+      return sha384;
+    case 64:
+      return sha512;
+    default:
+      return nullptr;
   }
 }
 
 std::optional<KeyType> curve_of(Algorithm algorithm) {
   switch (algorithm) {
-    case Algorithm::es256: return KeyType::ec_p256;
-    case Algorithm::es384: return KeyType::ec_p384;
-    case Algorithm::es512: return KeyType::ec_p521;
-    default: return std::nullopt;
+    case Algorithm::es256:
+      return KeyType::ec_p256;
+    case Algorithm::es384:
+      return KeyType::ec_p384;
+    case Algorithm::es512:
+      return KeyType::ec_p521;
+    default:
+      return std::nullopt;
   }
 }
 
@@ -181,7 +224,8 @@ Result<Key> make_key(openssl::Pkey pkey, std::string kid, std::optional<Algorith
   if (*type == KeyType::rsa)
     if (auto sound = check_rsa(pkey.get()); !sound) return std::unexpected(sound.error());
   if (only && !type_fits(*type, *only))
-    return fail(Origin::config, fmt::format("{} key with alg {}: they do not belong together", name(*type), name(*only)));
+    return fail(Origin::config,
+                fmt::format("{} key with alg {}: they do not belong together", name(*type), name(*only)));
 
   auto impl = std::make_shared<Key::Impl>();
   impl->kid = std::move(kid);
@@ -220,7 +264,8 @@ Result<Key> make_secret_key(std::string_view secret, std::string kid, std::optio
     openssl::MacContext context(EVP_MAC_CTX_new(hmac));
     std::string digest_name = info(algorithm).digest;
     const OSSL_PARAM params[] = {
-        OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest_name.data(), 0), OSSL_PARAM_construct_end()};
+        OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest_name.data(), 0),
+        OSSL_PARAM_construct_end()};
     if (!context || EVP_MAC_init(context.get(), openssl::bytes(secret), secret.size(), params) != 1)
       return fail(Origin::self, fmt::format("OpenSSL cannot compute {}", name(algorithm)));
     impl->fits |= bit(algorithm);
@@ -230,9 +275,15 @@ Result<Key> make_secret_key(std::string_view secret, std::string kid, std::optio
 }
 
 Key::Key(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
-const std::string& Key::kid() const { return impl_->kid; }
-KeyType Key::type() const { return impl_->type; }
-bool Key::fits(Algorithm algorithm) const { return (impl_->fits & bit(algorithm)) != 0; }
+const std::string& Key::kid() const {
+  return impl_->kid;
+}
+KeyType Key::type() const {
+  return impl_->type;
+}
+bool Key::fits(Algorithm algorithm) const {
+  return (impl_->fits & bit(algorithm)) != 0;
+}
 
 bool Key::verify(Algorithm algorithm, std::string_view signing_input, std::string_view signature) const {
   if (!fits(algorithm)) return false;

@@ -16,14 +16,17 @@ struct Key::Impl {
   KeyType type = KeyType::secret;
   std::size_t coordinate = 0;  // EC: bytes of r and of s
   openssl::Pkey pkey;          // not for secrets
-  // Ready to be copied for one verification: copying costs a fraction of setting up, and looks nothing up. Null where
-  // the key does not fit. EdDSA has no entry (OpenSSL 3.0 cannot copy its context): it is set up each time.
+  // Ready to be copied for one verification: copying costs a fraction of setting up, and looks nothing up.
+  // Null where the key does not fit. EdDSA has no entry (OpenSSL 3.0 cannot copy its context): it is set up
+  // each time.
   std::array<openssl::DigestContext, kAlgorithmCount> digests;
   std::array<openssl::MacContext, kAlgorithmCount> macs;
-  std::uint32_t fits = 0;      // a bit for each Algorithm
+  std::uint32_t fits = 0;  // a bit for each Algorithm
 };
 
-inline std::uint32_t bit(Algorithm algorithm) { return std::uint32_t{1} << static_cast<unsigned>(algorithm); }
+inline std::uint32_t bit(Algorithm algorithm) {
+  return std::uint32_t{1} << static_cast<unsigned>(algorithm);
+}
 
 // "RSA", "P-256", ... for messages.
 std::string_view name(KeyType type);
@@ -34,7 +37,8 @@ const EVP_MD* digest(Algorithm algorithm);
 // The key type that an ES* algorithm is bound to; other algorithms: nullopt.
 std::optional<KeyType> curve_of(Algorithm algorithm);
 
-// `only`: the key's own `alg`. Errors say what is wrong with the key: type, size, algorithm that does not fit.
+// `only`: the key's own `alg`. Errors say what is wrong with the key: type, size, algorithm that does not
+// fit.
 Result<Key> make_key(openssl::Pkey pkey, std::string kid, std::optional<Algorithm> only);
 Result<Key> make_secret_key(std::string_view secret, std::string kid, std::optional<Algorithm> only);
 

@@ -16,7 +16,9 @@ namespace {
 constexpr std::string_view kPemStart = "-----BEGIN ";
 constexpr std::size_t kSecretBytesMax = 64 * 1024;
 
-bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+bool is_space(char c) {
+  return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
 
 std::string_view without_space_around(std::string_view text) {
   while (!text.empty() && is_space(text.front())) text.remove_prefix(1);
@@ -81,10 +83,12 @@ Result<KeySet> KeySet::from_pem(std::string_view text) {
   while (auto block = next_block(bio.get())) {
     std::string label = fmt::format("PEM block {}", ++number);
     if (std::string_view(block->type).ends_with("PRIVATE KEY"))
-      return fail(Origin::config,
-                  fmt::format("{} is a private key: the proxy verifies tokens and needs only the public key", label));
+      return fail(
+          Origin::config,
+          fmt::format("{} is a private key: the proxy verifies tokens and needs only the public key", label));
     if (!holds_public_key(block->type)) {
-      out.add(fail(Origin::config, fmt::format("is a {}, not a public key or certificate", block->type)), label);
+      out.add(fail(Origin::config, fmt::format("is a {}, not a public key or certificate", block->type)),
+              label);
       continue;
     }
     openssl::Pkey pkey = public_key(*block);
@@ -95,9 +99,9 @@ Result<KeySet> KeySet::from_pem(std::string_view text) {
   if (ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE)
     return fail(Origin::config, fmt::format("PEM block {} is damaged", number + 1));
   if (out.keys_.empty())
-    return fail(Origin::config, fmt::format("the key file has no public key that can verify tokens{}{}",
-                                            out.notes_.empty() ? "" : ": ",
-                                            out.notes_.empty() ? "" : out.notes_.front()));
+    return fail(Origin::config,
+                fmt::format("the key file has no public key that can verify tokens{}{}",
+                            out.notes_.empty() ? "" : ": ", out.notes_.empty() ? "" : out.notes_.front()));
   return out;
 }
 
@@ -112,10 +116,12 @@ Result<KeySet> KeySet::from_secret(std::string_view text, std::span<const std::s
   if (!secret) return std::unexpected(secret.error());
   for (const std::string& listed : algorithms) {
     auto algorithm = parse_algorithm(listed);
-    if (!algorithm || !type_fits(KeyType::secret, *algorithm)) continue;  // the configuration's check names it
+    if (!algorithm || !type_fits(KeyType::secret, *algorithm))
+      continue;  // the configuration's check names it
     if (secret->size() < hash_bytes(*algorithm))
-      return fail(Origin::config, fmt::format("the secret has {} bytes, but {} needs at least {} (RFC 7518 section 3.2)",
-                                              secret->size(), listed, hash_bytes(*algorithm)));
+      return fail(Origin::config,
+                  fmt::format("the secret has {} bytes, but {} needs at least {} (RFC 7518 section 3.2)",
+                              secret->size(), listed, hash_bytes(*algorithm)));
   }
   auto key = make_secret_key(*secret, "", std::nullopt);
   if (!key) return std::unexpected(key.error());

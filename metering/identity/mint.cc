@@ -18,12 +18,14 @@ Result<std::string> sign_hmac(Algorithm algorithm, std::string_view key, std::st
   auto secret = decode_secret(key);
   if (!secret) return std::unexpected(secret.error());
   if (secret->size() < hash_bytes(algorithm))
-    return fail(Origin::config, fmt::format("the secret has {} bytes, but {} needs at least {} (RFC 7518 section 3.2)",
-                                            secret->size(), name(algorithm), hash_bytes(algorithm)));
+    return fail(Origin::config,
+                fmt::format("the secret has {} bytes, but {} needs at least {} (RFC 7518 section 3.2)",
+                            secret->size(), name(algorithm), hash_bytes(algorithm)));
   std::array<unsigned char, EVP_MAX_MD_SIZE> mac{};
   std::size_t length = 0;
-  if (EVP_Q_mac(nullptr, "HMAC", nullptr, EVP_MD_get0_name(digest(algorithm)), nullptr, secret->data(), secret->size(),
-                openssl::bytes(input), input.size(), mac.data(), mac.size(), &length) == nullptr)
+  if (EVP_Q_mac(nullptr, "HMAC", nullptr, EVP_MD_get0_name(digest(algorithm)), nullptr, secret->data(),
+                secret->size(), openssl::bytes(input), input.size(), mac.data(), mac.size(),
+                &length) == nullptr)
     return fail(Origin::self, "OpenSSL cannot compute the HMAC");
   return std::string(reinterpret_cast<char*>(mac.data()), length);
 }
@@ -62,7 +64,9 @@ Claim text_claim(std::string_view name, std::string_view value) {
   return claim;
 }
 
-Claim number_claim(std::string_view name, std::int64_t value) { return {std::string(name), std::to_string(value)}; }
+Claim number_claim(std::string_view name, std::int64_t value) {
+  return {std::string(name), std::to_string(value)};
+}
 
 Claim texts_claim(std::string_view name, const std::vector<std::string>& values) {
   Claim claim{std::string(name), {}};
@@ -80,20 +84,23 @@ Result<std::string> sign(Algorithm algorithm, std::string_view key, std::string_
   if (!pkey) return std::unexpected(pkey.error());
   openssl::DigestContext context(EVP_MD_CTX_new());
   EVP_PKEY_CTX* options = nullptr;  // owned by the context
-  bool ready = context && EVP_DigestSignInit(context.get(), &options, digest(algorithm), nullptr, pkey->get()) == 1;
+  bool ready =
+      context && EVP_DigestSignInit(context.get(), &options, digest(algorithm), nullptr, pkey->get()) == 1;
   if (ready && algorithm >= Algorithm::ps256 && algorithm <= Algorithm::ps512)
     ready = EVP_PKEY_CTX_set_rsa_padding(options, RSA_PKCS1_PSS_PADDING) == 1 &&
             EVP_PKEY_CTX_set_rsa_mgf1_md(options, digest(algorithm)) == 1 &&
             EVP_PKEY_CTX_set_rsa_pss_saltlen(options, RSA_PSS_SALTLEN_DIGEST) == 1;
   std::size_t length = 0;
   std::string out;
-  if (ready && EVP_DigestSign(context.get(), nullptr, &length, openssl::bytes(signing_input), signing_input.size()) == 1) {
+  if (ready && EVP_DigestSign(context.get(), nullptr, &length, openssl::bytes(signing_input),
+                              signing_input.size()) == 1) {
     out.resize(length);
     ready = EVP_DigestSign(context.get(), reinterpret_cast<unsigned char*>(out.data()), &length,
                            openssl::bytes(signing_input), signing_input.size()) == 1;
     out.resize(length);
   }
-  if (!ready || out.empty()) return fail(Origin::self, fmt::format("OpenSSL cannot sign {} with this key", name(algorithm)));
+  if (!ready || out.empty())
+    return fail(Origin::self, fmt::format("OpenSSL cannot sign {} with this key", name(algorithm)));
   if (auto curve = curve_of(algorithm)) return raw_ecdsa(out, *curve);
   return out;
 }

@@ -1,5 +1,5 @@
-// Signing tokens: for `tollgate token` (development tokens from the configuration's own secret) and for tests.
-// Tollgate never mints a token while it serves.
+// Signing tokens: for `tollgate token` (development tokens from the configuration's own secret) and for
+// tests. Tollgate never mints a token while it serves.
 //
 //   Mint mint{.algorithm = Algorithm::hs256, .key = secret_file_content, .kid = "", .typ = "JWT",
 //             .claims = {text_claim("sub", "ann"), number_claim("exp", 1'900'000'000)}};
@@ -24,9 +24,9 @@ Claim texts_claim(std::string_view name, const std::vector<std::string>& values)
 
 struct Mint {
   Algorithm algorithm = Algorithm::hs256;
-  std::string key;           // HS*: content of a secret file (see decode_secret); else a private key in PEM
-  std::string kid;           // "" leaves it out of the header
-  std::string typ = "JWT";   // "" leaves it out of the header
+  std::string key;            // HS*: content of a secret file (see decode_secret); else a private key in PEM
+  std::string kid;            // "" leaves it out of the header
+  std::string typ = "JWT";    // "" leaves it out of the header
   std::vector<Claim> claims;  // in the order in which they are written
 };
 

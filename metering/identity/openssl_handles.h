@@ -1,5 +1,5 @@
-// OpenSSL objects as unique_ptr, and its error queue kept as it was found: worker threads share that queue with TLS,
-// which misreads leftovers of ours as failures of a connection.
+// OpenSSL objects as unique_ptr, and its error queue kept as it was found: worker threads share that queue
+// with TLS, which misreads leftovers of ours as failures of a connection.
 #pragma once
 #include <openssl/bio.h>
 #include <openssl/bn.h>

@@ -16,9 +16,10 @@ namespace tollgate::identity {
 //                                                             |
 //   entries  filled once, then reused:         [ hash | token | verified | seen ]  <- hand (second chance)
 //
-// A look-up reads one or two neighbouring index words and the one entry whose 32-bit tag agrees; then the token itself
-// decides. Removal shifts the following words back, so there are no tombstones and the load never creeps up.
-// Eviction is the clock algorithm: the hand passes over entries seen since its last round and takes the first other.
+// A look-up reads one or two neighbouring index words and the one entry whose 32-bit tag agrees; then the
+// token itself decides. Removal shifts the following words back, so there are no tombstones and the load
+// never creeps up. Eviction is the clock algorithm: the hand passes over entries seen since its last round
+// and takes the first other.
 struct TokenCache::Impl {
   struct Entry {
     std::uint64_t hash = 0;
@@ -38,7 +39,9 @@ struct TokenCache::Impl {
   std::size_t mask() const { return index.size() - 1; }
   std::size_t home(std::uint64_t hash) const { return static_cast<std::size_t>(hash) & mask(); }
   static std::uint64_t tag(std::uint64_t hash) { return hash & 0xFFFF'FFFF'0000'0000ULL; }
-  static std::size_t entry_of(std::uint64_t word) { return static_cast<std::size_t>(word & 0xFFFF'FFFFULL) - 1; }
+  static std::size_t entry_of(std::uint64_t word) {
+    return static_cast<std::size_t>(word & 0xFFFF'FFFFULL) - 1;
+  }
 
   // Position in the index, or npos.
   std::size_t locate(std::string_view token, std::uint64_t hash) const {
@@ -86,8 +89,10 @@ struct TokenCache::Impl {
     }
     while (free_entries.empty()) {
       Entry& candidate = entries[hand];
-      if (!candidate.seen) remove(locate(candidate.token, candidate.hash));
-      else candidate.seen = false;
+      if (!candidate.seen)
+        remove(locate(candidate.token, candidate.hash));
+      else
+        candidate.seen = false;
       hand = hand + 1 == entries.size() ? 0 : hand + 1;
     }
     std::size_t entry = free_entries.back();
@@ -104,7 +109,8 @@ struct TokenCache::Impl {
   std::size_t hand = 0;
 };
 
-TokenCache::TokenCache(std::size_t entries, std::uint64_t seed) : impl_(std::make_unique<Impl>(entries, seed)) {}
+TokenCache::TokenCache(std::size_t entries, std::uint64_t seed)
+    : impl_(std::make_unique<Impl>(entries, seed)) {}
 TokenCache::~TokenCache() = default;
 TokenCache::TokenCache(TokenCache&&) noexcept = default;
 TokenCache& TokenCache::operator=(TokenCache&&) noexcept = default;
@@ -148,6 +154,8 @@ void TokenCache::clear() {
   impl_->hand = 0;
 }
 
-std::size_t TokenCache::size() const { return impl_->entries.size() - impl_->free_entries.size(); }
+std::size_t TokenCache::size() const {
+  return impl_->entries.size() - impl_->free_entries.size();
+}
 
 }  // namespace tollgate::identity

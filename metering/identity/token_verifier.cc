@@ -42,7 +42,8 @@ Checked<Parts> split(std::string_view token) {
 }
 
 // `what`: "header" or "claims set", for the detail.
-Checked<JsonMembers> read_object(simdjson::dom::parser& parser, const std::string& text, std::string_view what) {
+Checked<JsonMembers> read_object(simdjson::dom::parser& parser, const std::string& text,
+                                 std::string_view what) {
   simdjson::dom::object object;
   if (parser.parse(text).get(object) != simdjson::SUCCESS)
     return invalid(fmt::format("The token's {} is not a JSON object", what));
@@ -64,8 +65,10 @@ struct Header {
 };
 
 Checked<Header> read_header(const JsonMembers& members) {
-  // Any `crit` at all: no extension is understood here, and an empty list is forbidden (RFC 7515 section 4.1.11).
-  if (members.has("crit")) return invalid("The token's header demands extensions (crit) that are not supported");
+  // Any `crit` at all: no extension is understood here, and an empty list is forbidden (RFC 7515
+  // section 4.1.11).
+  if (members.has("crit"))
+    return invalid("The token's header demands extensions (crit) that are not supported");
   if (auto b64 = members.find("b64")) {
     bool encoded = false;
     if (b64->get(encoded) != simdjson::SUCCESS || !encoded)
@@ -116,7 +119,8 @@ UnixTime later_by(UnixTime time, Seconds leeway) {
 }
 
 // Sets the two bounds of `out` and compares them with `now`.
-Checked<void> check_times(const JsonMembers& claims, const IssuerRules& rules, UnixTime now, VerifiedToken& out) {
+Checked<void> check_times(const JsonMembers& claims, const IssuerRules& rules, UnixTime now,
+                          VerifiedToken& out) {
   out.not_before = UnixTime::min();
   out.expires_at = UnixTime::max();
   for (std::string_view name : {"nbf", "iat"}) {
@@ -134,7 +138,8 @@ Checked<void> check_times(const JsonMembers& claims, const IssuerRules& rules, U
     return invalid("The token has no end of validity (exp)");
   }
   if (now >= out.expires_at)
-    return std::unexpected(TokenRefusal{Reason::token_expired, "The access token has expired; get a new one"});
+    return std::unexpected(
+        TokenRefusal{Reason::token_expired, "The access token has expired; get a new one"});
   if (now < out.not_before)
     return invalid("The access token is not valid yet (nbf, iat): check the clocks of issuer and proxy");
   return {};
@@ -162,7 +167,8 @@ Checked<void> check_audience(const JsonMembers& claims, const IssuerRules& rules
   return invalid("The access token was issued for another audience (aud)");
 }
 
-// C0, DEL, and C1 as UTF-8 (U+0080..U+009F): none of them belongs in a name, all of them fool logs and terminals.
+// C0, DEL, and C1 as UTF-8 (U+0080..U+009F): none of them belongs in a name, all of them fool logs and
+// terminals.
 bool has_control_character(std::string_view text) {
   for (std::size_t i = 0; i < text.size(); ++i) {
     auto c = static_cast<unsigned char>(text[i]);
@@ -180,7 +186,8 @@ Checked<std::string> read_name(const JsonMembers& claims, const std::string& cla
   std::int64_t whole = 0;
   std::uint64_t large = 0;
   if (element->get(text) == simdjson::SUCCESS) {
-    if (has_control_character(text)) return invalid(fmt::format("The token's {} holds control characters", claim));
+    if (has_control_character(text))
+      return invalid(fmt::format("The token's {} holds control characters", claim));
     return std::string(text);
   }
   if (element->get(whole) == simdjson::SUCCESS) return std::to_string(whole);
@@ -205,7 +212,8 @@ Checked<std::vector<std::string>> read_licenses(const JsonMembers& claims, const
   } else {
     well_formed = take(*element);
   }
-  if (!well_formed) return invalid(fmt::format("The token's {} is neither a text nor a list of texts", claim));
+  if (!well_formed)
+    return invalid(fmt::format("The token's {} is neither a text nor a list of texts", claim));
   return out;
 }
 
@@ -252,7 +260,8 @@ Checked<void> check_signature(const IssuerRules& rules, std::uint32_t permitted,
     tried = true;
     if (key.verify(header.algorithm, parts.signing_input, parts.signature)) return {};
   }
-  // The issuer may have changed its keys since the set was fetched. With the very key at hand a bad signature is bad.
+  // The issuer may have changed its keys since the set was fetched. With the very key at hand a bad signature
+  // is bad.
   if (!exact) rules.keys->request_refresh();
   if (!named) return invalid("The token's key (kid) is not in the issuer's key set");
   if (!tried) return invalid("The token's algorithm (alg) does not fit the issuer's key");
@@ -279,8 +288,8 @@ std::uint64_t TokenVerifier::keys_version() const {
   return sum;
 }
 
-std::expected<std::shared_ptr<const VerifiedToken>, TokenRefusal> TokenVerifier::verify(std::string_view token,
-                                                                                        UnixTime now) const {
+std::expected<std::shared_ptr<const VerifiedToken>, TokenRefusal> TokenVerifier::verify(
+    std::string_view token, UnixTime now) const {
   if (token.empty()) return std::unexpected(TokenRefusal{Reason::token_missing, "No access token was sent"});
   if (token.size() > max_token_bytes_)
     return invalid(fmt::format("The access token is longer than {} bytes", max_token_bytes_));
@@ -296,12 +305,12 @@ std::expected<std::shared_ptr<const VerifiedToken>, TokenRefusal> TokenVerifier:
 
   auto issuer = claims->text("iss");
   if (!issuer && claims->has("iss")) return invalid("The token's issuer (iss) is not a text");
-  bool known = issuer && !issuer->empty() && std::any_of(issuers_.begin(), issuers_.end(), [&](const auto& rules) {
-    return rules.issuer == *issuer;
-  });
+  bool known = issuer && !issuer->empty() &&
+               std::any_of(issuers_.begin(), issuers_.end(),
+                           [&](const auto& rules) { return rules.issuer == *issuer; });
 
-  // Of several refusals the one that came furthest tells most: a good signature with a wrong audience says more than
-  // the other key that did not match.
+  // Of several refusals the one that came furthest tells most: a good signature with a wrong audience says
+  // more than the other key that did not match.
   TokenRefusal furthest{Reason::token_invalid, "The token's issuer (iss) is not accepted here"};
   int furthest_step = 0;
   auto refuse = [&](int step, TokenRefusal refusal) {

@@ -24,11 +24,13 @@ using identity::KeySet;
 
 constexpr std::size_t kTextBytesMax = KeySet::kMaxText;
 constexpr Milliseconds kFilePoll{1'000};
-constexpr Milliseconds kIntervalMin{100};  // whatever the configuration says: a dead server is not asked in a tight loop
+constexpr Milliseconds kIntervalMin{
+    100};  // whatever the configuration says: a dead server is not asked in a tight loop
 
 // The only clock of this file: what the thread passes to step().
 MonotonicTime monotonic_now() {
-  return MonotonicTime(std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now().time_since_epoch()));
+  return MonotonicTime(
+      std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now().time_since_epoch()));
 }
 
 bool is_own_host(const std::string& host) {
@@ -52,10 +54,10 @@ Result<std::string> read_file(const std::string& path) {
 // One source with all that is remembered about it. Only `status` is read by other threads.
 struct Feed {
   KeySource source;
-  KeySetFetcher::Status status;       // guarded by Impl::mutex
-  std::optional<std::string> in_use;    // text of the set in the ring
-  std::optional<std::string> rejected;  // last text that was no key set: not parsed again every second
-  bool healthy = false;                 // the last reading or fetch was good
+  KeySetFetcher::Status status;              // guarded by Impl::mutex
+  std::optional<std::string> in_use;         // text of the set in the ring
+  std::optional<std::string> rejected;       // last text that was no key set: not parsed again every second
+  bool healthy = false;                      // the last reading or fetch was good
   MonotonicTime due = MonotonicTime::min();  // file: next reading
   std::optional<MonotonicTime> last_start, last_success;  // url
 
@@ -77,8 +79,8 @@ std::size_t take_body(char* data, std::size_t size, std::size_t count, void* use
   return size * count;
 }
 
-// Secrets of the environment (proxy credentials in http_proxy) never reach a line: curl's texts do not hold them, and
-// check_key_set_url() keeps credentials out of the URL.
+// Secrets of the environment (proxy credentials in http_proxy) never reach a line: curl's texts do not hold
+// them, and check_key_set_url() keeps credentials out of the URL.
 void set_options(Feed& feed) {
   CURL* c = feed.transfer;
   auto set = [&](CURLoption option, auto value) {
@@ -101,7 +103,8 @@ void set_options(Feed& feed) {
     set(CURLOPT_CAPATH, static_cast<const char*>(nullptr));
   }
   set(CURLOPT_TIMEOUT_MS, static_cast<long>(feed.source.timeout.count()));
-  set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(std::max<std::int64_t>(1, feed.source.timeout.count() / 2)));
+  set(CURLOPT_CONNECTTIMEOUT_MS,
+      static_cast<long>(std::max<std::int64_t>(1, feed.source.timeout.count() / 2)));
   set(CURLOPT_MAXFILESIZE_LARGE, static_cast<curl_off_t>(kTextBytesMax));
   set(CURLOPT_ERRORBUFFER, feed.error.data());
   set(CURLOPT_WRITEFUNCTION, &take_body);
@@ -120,7 +123,8 @@ Result<std::string> outcome_of(Feed& feed, CURLcode code) {
   long http_status = 0;
   curl_easy_getinfo(feed.transfer, CURLINFO_RESPONSE_CODE, &http_status);
   if (http_status >= 300 && http_status < 400)
-    return failed(fmt::format("answered {}; redirects are not followed: configure the final address", http_status));
+    return failed(
+        fmt::format("answered {}; redirects are not followed: configure the final address", http_status));
   if (http_status != 200) return failed(fmt::format("answered {} instead of 200", http_status));
   return std::move(feed.body);
 }
@@ -144,8 +148,9 @@ Result<void> check_key_set_url(const std::string& url) {
   if (!part(CURLUPART_USER).empty() || !part(CURLUPART_PASSWORD).empty())
     return wrong("must not hold credentials");
   if (scheme == "http" && !is_own_host(host))
-    return wrong("must start with https://: over plain http anybody on the way could put in keys of his own "
-                 "(allowed for localhost, 127.0.0.0/8 and [::1])");
+    return wrong(
+        "must start with https://: over plain http anybody on the way could put in keys of his own "
+        "(allowed for localhost, 127.0.0.0/8 and [::1])");
   return {};
 }
 
@@ -159,6 +164,7 @@ struct KeySetFetcher::Impl {
       CHECK(source.ring != nullptr, "a key source without a ring");
       auto feed = std::make_unique<Feed>();
       feed->status.location = source.location;
+      if (auto keys = source.ring->load()) feed->status.keys = keys->keys().size();  // seeded at a reload
       feed->source = std::move(source);
       feed->source.ring->set_refresh_listener([this] { curl_multi_wakeup(multi); });
       feeds.push_back(std::move(feed));
@@ -282,8 +288,10 @@ struct KeySetFetcher::Impl {
       auto& feed = *static_cast<Feed*>(user);
       Result<std::string> body = outcome_of(feed, code);
       end_transfer(feed);
-      if (body) take(feed, *std::move(body));
-      else fail_with(feed, body.error());
+      if (body)
+        take(feed, *std::move(body));
+      else
+        fail_with(feed, body.error());
       if (feed.healthy) feed.last_success = now;
     }
   }
@@ -315,19 +323,22 @@ struct KeySetFetcher::Impl {
     collect(now);
     MonotonicTime next = now + kFilePoll;  // also bounds how late a refresh request can be seen
     for (auto& feed : feeds) {
-      if (feed->source.kind != KeySource::Kind::url) next = std::min(next, feed->due);
-      else if (feed->transfer == nullptr) next = std::min(next, std::max(now, url_due(*feed)));
+      if (feed->source.kind != KeySource::Kind::url)
+        next = std::min(next, feed->due);
+      else if (feed->transfer == nullptr)
+        next = std::min(next, std::max(now, url_due(*feed)));
     }
     return next;
   }
 
   bool in_flight() const {
-    return std::any_of(feeds.begin(), feeds.end(), [](const auto& feed) { return feed->transfer != nullptr; });
+    return std::any_of(feeds.begin(), feeds.end(),
+                       [](const auto& feed) { return feed->transfer != nullptr; });
   }
 
   void run() {
-    // Signals are the main thread's business. Above all SIGPIPE, which libcurl leaves to us (CURLOPT_NOSIGNAL): a server
-    // that hangs up in mid-handshake must not end the process.
+    // Signals are the main thread's business. Above all SIGPIPE, which libcurl leaves to us
+    // (CURLOPT_NOSIGNAL): a server that hangs up in mid-handshake must not end the process.
     sigset_t all;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, nullptr);
@@ -341,7 +352,8 @@ struct KeySetFetcher::Impl {
 
   void wait(Milliseconds longest) {
     if (longest <= Milliseconds(0)) return;
-    curl_multi_poll(multi, nullptr, 0, static_cast<int>(std::min<std::int64_t>(longest.count(), 60'000)), nullptr);
+    curl_multi_poll(multi, nullptr, 0, static_cast<int>(std::min<std::int64_t>(longest.count(), 60'000)),
+                    nullptr);
   }
 
   Log log;
@@ -355,7 +367,9 @@ struct KeySetFetcher::Impl {
 
 KeySetFetcher::KeySetFetcher(std::vector<KeySource> sources, Log log)
     : impl_(std::make_unique<Impl>(std::move(sources), std::move(log))) {}
-KeySetFetcher::~KeySetFetcher() { stop(); }
+KeySetFetcher::~KeySetFetcher() {
+  stop();
+}
 
 void KeySetFetcher::start(Milliseconds first_load) {
   CHECK(!impl_->thread.joinable(), "started twice");
@@ -364,9 +378,8 @@ void KeySetFetcher::start(Milliseconds first_load) {
   impl_->thread = std::thread([this] { impl_->run(); });
   std::unique_lock lock(impl_->mutex);
   impl_->settled.wait_for(lock, first_load, [this] {
-    return std::all_of(impl_->feeds.begin(), impl_->feeds.end(), [](const auto& feed) {
-      return feed->status.successes + feed->status.failures > 0;
-    });
+    return std::all_of(impl_->feeds.begin(), impl_->feeds.end(),
+                       [](const auto& feed) { return feed->status.successes + feed->status.failures > 0; });
   });
 }
 
@@ -385,8 +398,14 @@ std::vector<KeySetFetcher::Status> KeySetFetcher::status() const {
   return out;
 }
 
-MonotonicTime KeySetFetcher::step(MonotonicTime now) { return impl_->step(now); }
-void KeySetFetcher::wait(Milliseconds longest) { impl_->wait(longest); }
-bool KeySetFetcher::in_flight() const { return impl_->in_flight(); }
+MonotonicTime KeySetFetcher::step(MonotonicTime now) {
+  return impl_->step(now);
+}
+void KeySetFetcher::wait(Milliseconds longest) {
+  impl_->wait(longest);
+}
+bool KeySetFetcher::in_flight() const {
+  return impl_->in_flight();
+}
 
 }  // namespace tollgate::net

@@ -1,7 +1,7 @@
 // Everything of the token room that reads what strangers or operators wrote. The first byte picks the reader:
-//   't'  the rest is a token, as it comes from the network: it must be refused unless its HMAC is right, recomputed here
-//   's'  the rest is header, line feed, claims: signed properly, so that the rules behind the signature are reached
-//   'k'  a JWKS or PEM text        'p'  a secret file        'd'  a directory CSV
+//   't'  the rest is a token, as it comes from the network: it must be refused unless its HMAC is right,
+//   recomputed here 's'  the rest is header, line feed, claims: signed properly, so that the rules behind the
+//   signature are reached 'k'  a JWKS or PEM text        'p'  a secret file        'd'  a directory CSV
 // In all cases: no crash, no leak, and what comes out keeps the promises of the headers.
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
@@ -56,8 +56,10 @@ const TokenVerifier& verifier() {
 
 void check_verified(const VerifiedToken& token) {
   CHECK(!token.principal.user.empty(), "a user");
-  for (char c : token.principal.user) CHECK(static_cast<unsigned char>(c) >= 0x20 && c != 0x7F, "no control character");
-  CHECK(token.not_before <= from_unix_seconds(kNow) && from_unix_seconds(kNow) < token.expires_at, "valid now");
+  for (char c : token.principal.user)
+    CHECK(static_cast<unsigned char>(c) >= 0x20 && c != 0x7F, "no control character");
+  CHECK(token.not_before <= from_unix_seconds(kNow) && from_unix_seconds(kNow) < token.expires_at,
+        "valid now");
 }
 
 void try_token(std::string_view text) {
@@ -68,7 +70,8 @@ void try_token(std::string_view text) {
   }
   check_verified(**verified);
   std::size_t dot = text.rfind('.');
-  CHECK(base64url_encode(hmac(text.substr(0, dot))) == text.substr(dot + 1), "accepted without the one right signature");
+  CHECK(base64url_encode(hmac(text.substr(0, dot))) == text.substr(dot + 1),
+        "accepted without the one right signature");
 }
 
 void try_signed(std::string_view text) {
@@ -88,7 +91,8 @@ void try_key_set(std::string_view text) {
   for (const Key& key : set->keys())
     for (std::size_t i = 0; i < kAlgorithmCount; ++i) {
       auto algorithm = static_cast<Algorithm>(i);
-      CHECK((key.type() == KeyType::secret) == (key.fits(algorithm) && i < 3) || !key.fits(algorithm), "types do not mix");
+      CHECK((key.type() == KeyType::secret) == (key.fits(algorithm) && i < 3) || !key.fits(algorithm),
+            "types do not mix");
       CHECK(!key.verify(algorithm, "input", "signature"), "no key accepts rubbish");
     }
 }
@@ -104,12 +108,23 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (size == 0) return 0;
   std::string_view text(reinterpret_cast<const char*>(data) + 1, size - 1);
   switch (data[0]) {
-    case 't': try_token(text); break;
-    case 's': try_signed(text); break;
-    case 'k': try_key_set(text); break;
-    case 'p': static_cast<void>(KeySet::from_secret(text)); break;
-    case 'd': try_directory(text); break;
-    default: break;
+    case 't':
+      try_token(text);
+      break;
+    case 's':
+      try_signed(text);
+      break;
+    case 'k':
+      try_key_set(text);
+      break;
+    case 'p':
+      static_cast<void>(KeySet::from_secret(text));
+      break;
+    case 'd':
+      try_directory(text);
+      break;
+    default:
+      break;
   }
   return 0;
 }

@@ -60,19 +60,25 @@ TEST(Directory, ByteOrderMarkEmptyLinesAndMissingLastLineBreakAreFine) {
   EXPECT_EQ(directory.size(), 2U);
 }
 
-TEST(Directory, HeaderAloneIsAnEmptyDirectory) { EXPECT_EQ(parsed("user,license\n").size(), 0U); }
+TEST(Directory, HeaderAloneIsAnEmptyDirectory) {
+  EXPECT_EQ(parsed("user,license\n").size(), 0U);
+}
 
 TEST(Directory, FaultsNameTheirLine) {
   EXPECT_THAT(error_of(""), HasSubstr("line 1: the file is empty"));
   EXPECT_THAT(error_of("organization\nx\n"), HasSubstr("line 1: the first row must name the columns"));
   EXPECT_THAT(error_of("user,email\n"), HasSubstr("line 1: unknown column \"email\""));
   EXPECT_THAT(error_of("user,User\n"), HasSubstr("line 1: column \"user\" twice"));
-  EXPECT_THAT(error_of("user,license\nann,x\nbob\n"), HasSubstr("line 3: 1 cells, but the first row names 2"));
+  EXPECT_THAT(error_of("user,license\nann,x\nbob\n"),
+              HasSubstr("line 3: 1 cells, but the first row names 2"));
   EXPECT_THAT(error_of("user,license\nann,x,y\n"), HasSubstr("line 2: 3 cells"));
   EXPECT_THAT(error_of("user,license\n ,x\n"), HasSubstr("line 2: no user"));
-  EXPECT_THAT(error_of("user,user_type\nann,boss\n"), HasSubstr("line 2: user_type \"boss\" is neither portal nor staff"));
-  EXPECT_THAT(error_of("user,user_type\nann,portal\n\nann,staff\n"), HasSubstr("line 4: the user had the other user_type"));
-  EXPECT_THAT(error_of("user,organization\nann,A\nann,B\n"), HasSubstr("line 3: the user was in organization \"A\""));
+  EXPECT_THAT(error_of("user,user_type\nann,boss\n"),
+              HasSubstr("line 2: user_type \"boss\" is neither portal nor staff"));
+  EXPECT_THAT(error_of("user,user_type\nann,portal\n\nann,staff\n"),
+              HasSubstr("line 4: the user had the other user_type"));
+  EXPECT_THAT(error_of("user,organization\nann,A\nann,B\n"),
+              HasSubstr("line 3: the user was in organization \"A\""));
   EXPECT_THAT(error_of("user\n\"ann\nbob\n"), HasSubstr("line 2: a quote is never closed"));
   EXPECT_THAT(error_of("user\n\"ann\"x\n"), HasSubstr("line 2: text after the closing quote"));
   EXPECT_THAT(error_of("user\nan\"n\n"), HasSubstr("line 2: a quote inside a cell"));

@@ -15,22 +15,28 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-std::string error_of(const Result<KeySet>& set) { return set ? "no error" : set.error().message; }
-std::string error_of_jwk(const std::string& jwk) { return error_of(KeySet::from_jwks(jwks(jwk))); }
+std::string error_of(const Result<KeySet>& set) {
+  return set ? "no error" : set.error().message;
+}
+std::string error_of_jwk(const std::string& jwk) {
+  return error_of(KeySet::from_jwks(jwks(jwk)));
+}
 std::string secret_jwk(std::size_t bytes, std::string_view more = "") {
   return fmt::format(R"({{"kty":"oct","k":"{}"{}}})", base64url_encode(std::string(bytes, 'k')), more);
 }
 
 TEST(KeySet, UnusableKeysAreLeftOutWithANoteAndTheRestServes) {
-  auto set = KeySet::from_jwks(jwks(jwk(rsa_pair(), "enc", R"(,"use":"enc")") + R"(,{"kty":"XYZ","kid":"future"},17,)" +
+  auto set = KeySet::from_jwks(jwks(jwk(rsa_pair(), "enc", R"(,"use":"enc")") +
+                                    R"(,{"kty":"XYZ","kid":"future"},17,)" +
                                     R"({"kty":"OKP","crv":"X25519","x":"AA"},)" + jwk(ec_pair(256), "good")));
   ASSERT_TRUE(set) << set.error().message;
   ASSERT_EQ(set->keys().size(), 1U);
   EXPECT_EQ(set->keys()[0].kid(), "good");
-  EXPECT_THAT(set->notes(), ElementsAre(AllOf(HasSubstr("key 1 (kid \"enc\")"), HasSubstr("\"use\" is not sig")),
-                                        AllOf(HasSubstr("key 2 (kid \"future\")"), HasSubstr("of a type other than")),
-                                        HasSubstr("key 3 is left out: is not an object"),
-                                        HasSubstr("key 4 is left out: is on a curve other than Ed25519")));
+  EXPECT_THAT(set->notes(),
+              ElementsAre(AllOf(HasSubstr("key 1 (kid \"enc\")"), HasSubstr("\"use\" is not sig")),
+                          AllOf(HasSubstr("key 2 (kid \"future\")"), HasSubstr("of a type other than")),
+                          HasSubstr("key 3 is left out: is not an object"),
+                          HasSubstr("key 4 is left out: is on a curve other than Ed25519")));
 }
 
 TEST(KeySet, TextThatIsNoKeySetSaysWhat) {
@@ -95,21 +101,28 @@ TEST(KeySet, RsaExponentOneOrEvenIsLeftOut) {
   // With e = 1 every signature is its own message: anybody could sign.
   std::string n = base64url_encode("\xC1" + std::string(254, '\x5A') + "\x01");
   for (std::string_view e : {"AQ", "Ag", "AQAA"})
-    EXPECT_THAT(error_of_jwk(fmt::format(R"({{"kty":"RSA","n":"{}","e":"{}"}})", n, e)), HasSubstr("exponent")) << e;
+    EXPECT_THAT(error_of_jwk(fmt::format(R"({{"kty":"RSA","n":"{}","e":"{}"}})", n, e)),
+                HasSubstr("exponent"))
+        << e;
 }
 
 TEST(KeySet, EcPointMustBeOnTheCurveAndOfFullLength) {
-  EXPECT_THAT(error_of_jwk(R"({"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a1"})"),
-              Not(HasSubstr("no error")));
-  EXPECT_THAT(error_of_jwk(R"({"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a4"})"),
-              HasSubstr("not on P-256"));
+  EXPECT_THAT(
+      error_of_jwk(
+          R"({"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a1"})"),
+      Not(HasSubstr("no error")));
+  EXPECT_THAT(
+      error_of_jwk(
+          R"({"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a4"})"),
+      HasSubstr("not on P-256"));
   EXPECT_THAT(error_of_jwk(fmt::format(R"({{"kty":"EC","crv":"P-256","x":"{0}","y":"{0}"}})",
                                        base64url_encode(std::string(31, 'x')))),
               HasSubstr("not 32 bytes"));
   EXPECT_THAT(error_of_jwk(fmt::format(R"({{"kty":"EC","crv":"P-256","x":"{0}","y":"{0}"}})",
                                        base64url_encode(std::string(32, '\0')))),
               HasSubstr("not on P-256"));
-  EXPECT_THAT(error_of_jwk(R"({"kty":"EC","crv":"secp256k1","x":"AA","y":"AA"})"), HasSubstr("other than P-256"));
+  EXPECT_THAT(error_of_jwk(R"({"kty":"EC","crv":"secp256k1","x":"AA","y":"AA"})"),
+              HasSubstr("other than P-256"));
   EXPECT_THAT(error_of_jwk(R"({"kty":"EC","crv":"P-256","x":"AA=="})"), HasSubstr("\"x\" is not base64url"));
 }
 
@@ -133,7 +146,8 @@ TEST(KeySet, HoldsNoMoreKeysThanItsLimit) {
 }
 
 TEST(KeySet, PemHoldsSeveralPublicKeysAndCertificates) {
-  auto set = KeySet::from_text("\n" + public_pem(rsa_pair()) + certificate_pem(ec_pair(256)) + public_pem(ed448_pair()));
+  auto set = KeySet::from_text("\n" + public_pem(rsa_pair()) + certificate_pem(ec_pair(256)) +
+                               public_pem(ed448_pair()));
   ASSERT_TRUE(set) << set.error().message;
   ASSERT_EQ(set->keys().size(), 3U);
   EXPECT_EQ(set->keys()[0].type(), KeyType::rsa);
@@ -150,14 +164,17 @@ TEST(KeySet, PemFaultsSayWhat) {
   EXPECT_THAT(error_of(KeySet::from_text(garbled)), HasSubstr("damaged"));
   EXPECT_THAT(error_of(KeySet::from_text("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n")),
               HasSubstr("cannot be read"));
-  EXPECT_THAT(error_of(KeySet::from_text(public_pem(new_ec_pair("secp256k1")))), HasSubstr("curve other than"));
+  EXPECT_THAT(error_of(KeySet::from_text(public_pem(new_ec_pair("secp256k1")))),
+              HasSubstr("curve other than"));
 }
 
 TEST(KeySet, SecretShorterThanAListedAlgorithmNeedsIsAnError) {
   std::vector<std::string> hs256{"HS256"}, both{"HS256", "HS512"};
   EXPECT_EQ(error_of(KeySet::from_secret(std::string(32, 'x'), hs256)), "no error");
-  EXPECT_THAT(error_of(KeySet::from_secret(std::string(31, 'x'), hs256)), HasSubstr("31 bytes, but HS256 needs at least 32"));
-  EXPECT_THAT(error_of(KeySet::from_secret(std::string(32, 'x'), both)), HasSubstr("HS512 needs at least 64"));
+  EXPECT_THAT(error_of(KeySet::from_secret(std::string(31, 'x'), hs256)),
+              HasSubstr("31 bytes, but HS256 needs at least 32"));
+  EXPECT_THAT(error_of(KeySet::from_secret(std::string(32, 'x'), both)),
+              HasSubstr("HS512 needs at least 64"));
   EXPECT_THAT(error_of(KeySet::from_secret("short")), HasSubstr("5 bytes"));
   EXPECT_THAT(error_of(KeySet::from_secret("")), HasSubstr("0 bytes"));
 }
@@ -183,7 +200,8 @@ TEST(KeyRing, VersionGrowsWithEveryStoreAndLoadGivesTheNewest) {
   KeyRing ring;
   EXPECT_EQ(ring.load(), nullptr);
   EXPECT_EQ(ring.version(), 0U);
-  auto first = std::make_shared<const KeySet>(*KeySet::from_secret(kSecret)), second = std::make_shared<const KeySet>(*first);
+  auto first = std::make_shared<const KeySet>(*KeySet::from_secret(kSecret)),
+       second = std::make_shared<const KeySet>(*first);
   ring.store(first);
   EXPECT_EQ(ring.load(), first);
   EXPECT_EQ(ring.version(), 1U);

@@ -24,7 +24,8 @@ KeySet set_of(const std::string& text) {
 bool verifies(const KeySet& set, Algorithm algorithm, const std::string& compact) {
   std::size_t dot = compact.rfind('.');
   auto signature = base64url_decode(std::string_view(compact).substr(dot + 1));
-  return set.keys().size() == 1 && signature && set.keys()[0].verify(algorithm, compact.substr(0, dot), *signature);
+  return set.keys().size() == 1 && signature &&
+         set.keys()[0].verify(algorithm, compact.substr(0, dot), *signature);
 }
 
 const std::string kJoe =
@@ -33,42 +34,49 @@ const std::string kJoe =
 TEST(Key, VerifiesRfc7515AppendixA1Hs256) {
   KeySet set = set_of(
       R"({"keys":[{"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"}]})");
-  EXPECT_TRUE(verifies(set, Algorithm::hs256,
-                       "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9." + kJoe +
-                           ".dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"));
+  EXPECT_TRUE(verifies(
+      set, Algorithm::hs256,
+      "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9." + kJoe + ".dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"));
 }
 
 TEST(Key, VerifiesRfc7515AppendixA2Rs256) {
   KeySet set = set_of(
       R"({"kty":"RSA","n":"ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ","e":"AQAB"})");
-  EXPECT_TRUE(verifies(
-      set, Algorithm::rs256,
-      "eyJhbGciOiJSUzI1NiJ9." + kJoe +
-          ".cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw"));
+  EXPECT_TRUE(
+      verifies(set, Algorithm::rs256,
+               "eyJhbGciOiJSUzI1NiJ9." + kJoe +
+                   ".cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_"
+                   "O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_"
+                   "nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-"
+                   "eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrB"
+                   "p0igcN_IoypGlUPQGe77Rw"));
 }
 
 TEST(Key, VerifiesRfc7515AppendixA3Es256) {
   KeySet set = set_of(
       R"({"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"})");
-  EXPECT_TRUE(verifies(set, Algorithm::es256,
-                       "eyJhbGciOiJFUzI1NiJ9." + kJoe +
-                           ".DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q"));
+  EXPECT_TRUE(verifies(
+      set, Algorithm::es256,
+      "eyJhbGciOiJFUzI1NiJ9." + kJoe +
+          ".DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q"));
 }
 
 TEST(Key, VerifiesRfc7515AppendixA4Es512) {
   KeySet set = set_of(
       R"({"kty":"EC","crv":"P-521","x":"AekpBQ8ST8a8VcfVOTNl353vSrDCLLJXmPk06wTjxrrjcBpXp5EOnYG_NjFZ6OvLFV1jSfS9tsz4qUxcWceqwQGk","y":"ADSmRA43Z1DSNx_RvcLI87cdL07l6jQyyBXMoxVg_l2Th-x3S1WDhjDly79ajL4Kkd0AZMaZmh9ubmf63e3kyMj2"})");
-  EXPECT_TRUE(verifies(set, Algorithm::es512,
-                       "eyJhbGciOiJFUzUxMiJ9.UGF5bG9hZA.AdwMgeerwtHoh-l192l60hp9wAHZFVJbLfD_UxMi70cwnZOYaRI1bKPWROc-"
-                       "mZZqwqT2SI-KGDKB34XO0aw_7XdtAG8GaSwFKdCAPZgoXD2YBJZCPEX3xKpRwcdOO8KpEHwJjyqOgzDO7iKvU8vcnwNr"
-                       "mxYbSW9ERBXukOXolLzeO_Jn"));
+  EXPECT_TRUE(
+      verifies(set, Algorithm::es512,
+               "eyJhbGciOiJFUzUxMiJ9.UGF5bG9hZA.AdwMgeerwtHoh-l192l60hp9wAHZFVJbLfD_UxMi70cwnZOYaRI1bKPWROc-"
+               "mZZqwqT2SI-KGDKB34XO0aw_7XdtAG8GaSwFKdCAPZgoXD2YBJZCPEX3xKpRwcdOO8KpEHwJjyqOgzDO7iKvU8vcnwNr"
+               "mxYbSW9ERBXukOXolLzeO_Jn"));
 }
 
 TEST(Key, VerifiesRfc8037AppendixA4Ed25519) {
   KeySet set = set_of(R"({"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"})");
-  EXPECT_TRUE(verifies(set, Algorithm::eddsa,
-                       "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3"
-                       "AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg"));
+  EXPECT_TRUE(verifies(
+      set, Algorithm::eddsa,
+      "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3"
+      "AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg"));
 }
 
 struct Pairing {
@@ -76,9 +84,10 @@ struct Pairing {
   KeyPair pair;
 };
 std::vector<Pairing> pairings() {
-  return {{"RS256", rsa_pair()}, {"RS384", rsa_pair()}, {"RS512", rsa_pair()}, {"PS256", rsa_pair()},
-          {"PS384", rsa_pair()}, {"PS512", rsa_pair()}, {"ES256", ec_pair(256)}, {"ES384", ec_pair(384)},
-          {"ES512", ec_pair(521)}, {"EdDSA", ed25519_pair()}, {"EdDSA", ed448_pair()}};
+  return {{"RS256", rsa_pair()},     {"RS384", rsa_pair()},   {"RS512", rsa_pair()},
+          {"PS256", rsa_pair()},     {"PS384", rsa_pair()},   {"PS512", rsa_pair()},
+          {"ES256", ec_pair(256)},   {"ES384", ec_pair(384)}, {"ES512", ec_pair(521)},
+          {"EdDSA", ed25519_pair()}, {"EdDSA", ed448_pair()}};
 }
 
 TEST(Key, VerifiesEveryPublicKeyAlgorithmAsOpenSslSignsIt) {
@@ -114,7 +123,8 @@ TEST(Key, FitsOnlyTheAlgorithmsOfItsType) {
     std::string out;
     KeySet set = set_of(jwks(jwk(pair)));
     for (std::size_t i = 0; i < kAlgorithmCount; ++i)
-      if (set.keys()[0].fits(static_cast<Algorithm>(i))) out += std::string(name(static_cast<Algorithm>(i))) + " ";
+      if (set.keys()[0].fits(static_cast<Algorithm>(i)))
+        out += std::string(name(static_cast<Algorithm>(i))) + " ";
     return out;
   };
   EXPECT_EQ(fitting(rsa_pair()), "RS256 RS384 RS512 PS256 PS384 PS512 ");
@@ -145,7 +155,8 @@ TEST(Key, PssWithAnotherSaltLengthIsRefused) {
   EVP_PKEY_CTX_set_signature_md(context, EVP_sha256());
   std::string signature(256, '\0');
   std::size_t size = signature.size();
-  ASSERT_EQ(EVP_PKEY_sign(context, reinterpret_cast<unsigned char*>(signature.data()), &size, digest, length), 1);
+  ASSERT_EQ(EVP_PKEY_sign(context, reinterpret_cast<unsigned char*>(signature.data()), &size, digest, length),
+            1);
   EVP_PKEY_CTX_free(context);
   EXPECT_FALSE(set_of(public_pem(rsa_pair())).keys()[0].verify(Algorithm::ps256, input, signature));
 }
@@ -216,7 +227,8 @@ TEST(Key, OneKeyServesManyThreads) {
     for (int t = 0; t < 4; ++t)
       threads.emplace_back([&] {
         for (int i = 0; i < 20; ++i)
-          good += set.keys()[0].verify(Algorithm::rs256, "i", rs) && set.keys()[1].verify(Algorithm::es256, "i", es) &&
+          good += set.keys()[0].verify(Algorithm::rs256, "i", rs) &&
+                  set.keys()[1].verify(Algorithm::es256, "i", es) &&
                   set.keys()[2].verify(Algorithm::hs256, "i", hs);
       });
   }
@@ -226,7 +238,8 @@ TEST(Key, OneKeyServesManyThreads) {
 TEST(Algorithm, NamesAreReadExactly) {
   EXPECT_EQ(parse_algorithm("HS256"), Algorithm::hs256);
   EXPECT_EQ(parse_algorithm("EdDSA"), Algorithm::eddsa);
-  for (std::string_view other : {"", "none", "None", "NONE", "nOnE", "hs256", "HS1", "RS1", "ES256K", "EDDSA", "HS256 "})
+  for (std::string_view other :
+       {"", "none", "None", "NONE", "nOnE", "hs256", "HS1", "RS1", "ES256K", "EDDSA", "HS256 "})
     EXPECT_EQ(parse_algorithm(other), std::nullopt) << other;
 }
 

@@ -123,8 +123,8 @@ TEST(TokenCache, MovesKeepTheContent) {
   EXPECT_NE(second.find("t", kNow), nullptr);
 }
 
-// Against a plain map: whatever the cache returns is what was last inserted for that very token and valid now; and
-// with room for all, nothing is ever lost (which removals out of probe runs could do).
+// Against a plain map: whatever the cache returns is what was last inserted for that very token and valid
+// now; and with room for all, nothing is ever lost (which removals out of probe runs could do).
 TEST(TokenCache, AgreesWithAPlainMapOverRandomOperations) {
   for (std::uint64_t seed = 1; seed <= 20; ++seed) {
     SCOPED_TRACE(fmt::format("seed {}", seed));

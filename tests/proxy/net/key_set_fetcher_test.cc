@@ -31,14 +31,21 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-std::string secret_of(char c) { return std::string(32, c); }
-std::string set_named(std::string_view kid) {
-  return fmt::format(R"({{"keys":[{{"kty":"oct","kid":"{}","k":"{}"}}]}})", kid, base64url_encode(secret_of('k')));
+std::string secret_of(char c) {
+  return std::string(32, c);
 }
-std::string kid_in(const KeyRing& ring) { return ring.load() ? ring.load()->keys()[0].kid() : "no keys"; }
+std::string set_named(std::string_view kid) {
+  return fmt::format(R"({{"keys":[{{"kty":"oct","kid":"{}","k":"{}"}}]}})", kid,
+                     base64url_encode(secret_of('k')));
+}
+std::string kid_in(const KeyRing& ring) {
+  return ring.load() ? ring.load()->keys()[0].kid() : "no keys";
+}
 std::string ok_reply(const std::string& body) {
-  return fmt::format("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{}",
-                     body.size(), body);
+  return fmt::format(
+      "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: "
+      "close\r\n\r\n{}",
+      body.size(), body);
 }
 
 // A certificate for 127.0.0.1 that nobody knows but whoever reads `pem`.
@@ -51,7 +58,8 @@ struct Identity {
     X509_gmtime_adj(X509_getm_notAfter(certificate.get()), 3600);
     X509_set_pubkey(certificate.get(), key.get());
     X509_NAME* name = X509_get_subject_name(certificate.get());
-    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>("keys"), -1, -1, 0);
+    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>("keys"), -1,
+                               -1, 0);
     X509_set_issuer_name(certificate.get(), name);
     X509_EXTENSION* names = X509V3_EXT_conf_nid(nullptr, nullptr, NID_subject_alt_name, "IP:127.0.0.1");
     X509_add_ext(certificate.get(), names, -1);
@@ -68,8 +76,8 @@ struct Identity {
   std::string pem;
 };
 
-// Answers every connection with the bytes of set_reply(), on a thread of its own. An empty reply is never sent: the
-// connection stays open until the server ends.
+// Answers every connection with the bytes of set_reply(), on a thread of its own. An empty reply is never
+// sent: the connection stays open until the server ends.
 class KeyServer {
  public:
   explicit KeyServer(const Identity* tls = nullptr) {
@@ -95,7 +103,9 @@ class KeyServer {
     close(listener_);
     for (int held : held_) close(held);
   }
-  std::string url() const { return fmt::format("{}://127.0.0.1:{}/jwks", context_ ? "https" : "http", port_); }
+  std::string url() const {
+    return fmt::format("{}://127.0.0.1:{}/jwks", context_ ? "https" : "http", port_);
+  }
   void set_reply(std::string reply) {
     std::lock_guard lock(mutex_);
     reply_ = std::move(reply);
@@ -125,7 +135,8 @@ class KeyServer {
     if (!tls || SSL_accept(tls.get()) == 1) {
       char buffer[4096];
       while (request.find("\r\n\r\n") == std::string::npos) {
-        ssize_t got = tls ? SSL_read(tls.get(), buffer, sizeof buffer) : recv(connection, buffer, sizeof buffer, 0);
+        ssize_t got =
+            tls ? SSL_read(tls.get(), buffer, sizeof buffer) : recv(connection, buffer, sizeof buffer, 0);
         if (got <= 0) break;
         request.append(buffer, static_cast<std::size_t>(got));
       }
@@ -375,14 +386,19 @@ TEST_F(KeySetFetch, FailuresKeepTheLastGoodSetAndAreTriedAgainAfterTheMinimumInt
   };
   const std::vector<Case> cases{
       {"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "answered 500"},
-      {"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "redirects are not followed"},
+      {"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\nConnection: "
+       "close\r\n\r\n",
+       "redirects are not followed"},
       {"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n", "answered 204"},
       {ok_reply("<html>"), "not JSON"},
       {ok_reply(R"({"keys":[]})"), "no key that can verify"},
       {"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\nConnection: close\r\n\r\n{", "127.0.0.1"},
       {"nonsense\r\n\r\n", "127.0.0.1"},
-      {fmt::format("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", 2 << 20) + std::string(2 << 20, ' '), "larger than 1048576 bytes"},
-      {"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + std::string(2 << 20, ' '), "larger than 1048576 bytes"},
+      {fmt::format("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", 2 << 20) +
+           std::string(2 << 20, ' '),
+       "larger than 1048576 bytes"},
+      {"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + std::string(2 << 20, ' '),
+       "larger than 1048576 bytes"},
   };
   int requests = 1;
   std::uint64_t failures = 0;
@@ -404,7 +420,9 @@ TEST_F(KeySetFetch, FailuresKeepTheLastGoodSetAndAreTriedAgainAfterTheMinimumInt
 
 TEST_F(KeySetFetch, ServerThatIsNotThereIsAFailure) {
   std::string url;
-  { url = KeyServer().url(); }
+  {
+    url = KeyServer().url();
+  }
   KeySetFetcher fetcher({source(KeySource::Kind::url, url)}, log());
   auto status = run(fetcher, start);
   EXPECT_EQ(status.failures, 1U);
@@ -439,7 +457,8 @@ TEST_F(KeySetFetch, SlowSourceDoesNotHoldUpTheOthers) {
   KeyServer slow, quick;
   quick.set_reply(ok_reply(set_named("quick")));
   auto other = std::make_shared<KeyRing>();
-  KeySource first = source(KeySource::Kind::url, slow.url()), second = source(KeySource::Kind::url, quick.url());
+  KeySource first = source(KeySource::Kind::url, slow.url()),
+            second = source(KeySource::Kind::url, quick.url());
   second.ring = other;
   KeySetFetcher fetcher({first, second}, log());
   fetcher.step(start);
@@ -484,12 +503,13 @@ TEST_F(KeySetFetch, CertificateOfAnotherNameIsRefused) {
 }
 
 TEST_F(KeySetFetch, PlainHttpIsOnlyForTheOwnHost) {
-  for (std::string_view good : {"https://idp.example/jwks", "http://localhost:1/x", "http://127.0.0.1/", "http://127.9.9.9:80/",
-                                "http://[::1]:8080/k", "HTTPS://IDP.EXAMPLE/"})
+  for (std::string_view good : {"https://idp.example/jwks", "http://localhost:1/x", "http://127.0.0.1/",
+                                "http://127.9.9.9:80/", "http://[::1]:8080/k", "HTTPS://IDP.EXAMPLE/"})
     EXPECT_TRUE(check_key_set_url(std::string(good))) << good;
-  for (std::string_view bad : {"http://idp.example/jwks", "http://127.0.0.1.evil.example/", "http://localhost.evil.example/",
-                               "http://10.0.0.1/", "http://128.0.0.1/", "file:///etc/passwd", "ftp://localhost/", "idp.example/jwks", "",
-                               "https://user:password@idp.example/", "http://localhost@evil.example/", "https://"})
+  for (std::string_view bad :
+       {"http://idp.example/jwks", "http://127.0.0.1.evil.example/", "http://localhost.evil.example/",
+        "http://10.0.0.1/", "http://128.0.0.1/", "file:///etc/passwd", "ftp://localhost/", "idp.example/jwks",
+        "", "https://user:password@idp.example/", "http://localhost@evil.example/", "https://"})
     EXPECT_FALSE(check_key_set_url(std::string(bad))) << bad;
 }
 

@@ -62,15 +62,21 @@ std::string sign_digest(std::string_view alg, EVP_PKEY* pkey, std::string_view i
   std::size_t size = 0;
   CHECK(EVP_PKEY_sign(context.get(), nullptr, &size, digest, length) == 1, "sign");
   std::string out(size, '\0');
-  CHECK(EVP_PKEY_sign(context.get(), reinterpret_cast<unsigned char*>(out.data()), &size, digest, length) == 1, "sign");
+  CHECK(
+      EVP_PKEY_sign(context.get(), reinterpret_cast<unsigned char*>(out.data()), &size, digest, length) == 1,
+      "sign");
   out.resize(size);
   return out;
 }
 
 }  // namespace
 
-KeyPair new_rsa_pair(unsigned bits) { return own(EVP_RSA_gen(bits)); }
-KeyPair new_ec_pair(const char* curve) { return own(EVP_EC_gen(curve)); }
+KeyPair new_rsa_pair(unsigned bits) {
+  return own(EVP_RSA_gen(bits));
+}
+KeyPair new_ec_pair(const char* curve) {
+  return own(EVP_EC_gen(curve));
+}
 
 const KeyPair& rsa_pair() {
   static const KeyPair pair = new_rsa_pair(2048);
@@ -121,7 +127,8 @@ std::string jwk(const KeyPair& pair, std::string_view kid, std::string_view more
     EVP_PKEY_get_raw_public_key(pair.get(), nullptr, &size);
     std::string raw(size, '\0');
     EVP_PKEY_get_raw_public_key(pair.get(), reinterpret_cast<unsigned char*>(raw.data()), &size);
-    out = fmt::format(R"({{"kty":"OKP","crv":"{}","x":"{}")", size == 32 ? "Ed25519" : "Ed448", base64url_encode(raw));
+    out = fmt::format(R"({{"kty":"OKP","crv":"{}","x":"{}")", size == 32 ? "Ed25519" : "Ed448",
+                      base64url_encode(raw));
   }
   if (!kid.empty()) out += fmt::format(R"(,"kid":"{}")", kid);
   return out + std::string(more) + "}";
@@ -131,7 +138,8 @@ std::string der_signature(std::string_view alg, const KeyPair& pair, std::string
   return sign_digest(alg, pair.get(), input);
 }
 
-std::string raw_signature(std::string_view alg, const KeyPair& pair, std::string_view input, std::string_view secret) {
+std::string raw_signature(std::string_view alg, const KeyPair& pair, std::string_view input,
+                          std::string_view secret) {
   if (alg.starts_with("HS")) {
     unsigned char mac[EVP_MAX_MD_SIZE];
     unsigned length = 0;
@@ -145,7 +153,8 @@ std::string raw_signature(std::string_view alg, const KeyPair& pair, std::string
     std::string out(size, '\0');
     CHECK(EVP_DigestSignInit(context.get(), nullptr, nullptr, nullptr, pair.get()) == 1, "init");
     CHECK(EVP_DigestSign(context.get(), reinterpret_cast<unsigned char*>(out.data()), &size,
-                         reinterpret_cast<const unsigned char*>(input.data()), input.size()) == 1, "sign");
+                         reinterpret_cast<const unsigned char*>(input.data()), input.size()) == 1,
+          "sign");
     out.resize(size);
     return out;
   }
