@@ -31,7 +31,8 @@ std::string openssl_reason() {
 
 bool is_address(const std::string& name) {
   std::array<unsigned char, sizeof(in6_addr)> ignored;
-  return inet_pton(AF_INET, name.c_str(), ignored.data()) == 1 || inet_pton(AF_INET6, name.c_str(), ignored.data()) == 1;
+  return inet_pton(AF_INET, name.c_str(), ignored.data()) == 1 ||
+         inet_pton(AF_INET6, name.c_str(), ignored.data()) == 1;
 }
 
 }  // namespace
@@ -49,11 +50,14 @@ Result<std::unique_ptr<TlsContext>> TlsContext::make(const std::string& ca_file,
   int loaded = ca_file.empty() ? SSL_CTX_set_default_verify_paths(made->context_)
                                : SSL_CTX_load_verify_locations(made->context_, ca_file.c_str(), nullptr);
   if (loaded != 1)
-    return fail(Origin::config, fmt::format("store.ca_file {}: no certificates could be read: {}", ca_file, openssl_reason()));
+    return fail(Origin::config, fmt::format("store.ca_file {}: no certificates could be read: {}", ca_file,
+                                            openssl_reason()));
   return made;
 }
 
-TlsContext::~TlsContext() { SSL_CTX_free(context_); }
+TlsContext::~TlsContext() {
+  SSL_CTX_free(context_);
+}
 
 Channel::~Channel() {
   SSL_free(tls_);
@@ -195,7 +199,8 @@ Io Channel::flush(std::string_view out, std::size_t& offset) {
     Io sent = transmit_cipher();
     if (sent != Io::done || offset == out.size()) return sent;
     ERR_clear_error();
-    int wrote = SSL_write(tls_, out.data() + offset, static_cast<int>(std::min<std::size_t>(out.size() - offset, 1 << 20)));
+    int wrote = SSL_write(tls_, out.data() + offset,
+                          static_cast<int>(std::min<std::size_t>(out.size() - offset, 1 << 20)));
     if (wrote <= 0) return fail_tls("TLS");
     offset += static_cast<std::size_t>(wrote);
   }

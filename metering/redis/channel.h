@@ -44,7 +44,7 @@ class Channel {
   Io read(char* into, std::size_t size, std::size_t& length);  // done: length > 0 bytes
   // Hands over the bytes of `out` from `offset` on and advances it; done when all are in the kernel.
   Io flush(std::string_view out, std::size_t& offset);
-  const std::string& error() const { return error_; }          // why the last call failed
+  const std::string& error() const { return error_; }  // why the last call failed
 
  private:
   Io receive(char* into, std::size_t size, std::size_t& length);

@@ -1,8 +1,8 @@
 -- Charges all accounts of a call, or none.
 -- KEYS  subjects (S of them), then h:{p} (P), then o:{p} (P) of their partitions
 -- ARGV  S, P, then seven words per account (load_accounts)
--- Reply 1 admitted or 0 refused, then six values per account: used, override or nil, ms until the oldest bucket leaves,
---       what it gives back, ms until the units fit (0: they do; -1: never), bucket charged (-1: none)
+-- Reply 1 admitted or 0 refused, then six values per account: used, override or nil, ms until the oldest
+--       bucket leaves, what it gives back, ms until the units fit (0: they do; -1: never), bucket charged (-1: none)
 -- A refusal writes nothing.
 local subjects, partitions = tonumber(ARGV[1]), tonumber(ARGV[2])
 local first_clock, last_clock = subjects + 1, subjects + partitions
@@ -28,7 +28,7 @@ if admitted == 0 then
   return reply
 end
 
--- Everything is computed before anything is written: a record that turns out to be damaged stops the whole charge.
+-- Everything is computed before anything is written: a record that turns out to be damaged stops it all.
 for _, account in ipairs(accounts) do
   account.charged = add(account.window, floor(now / account.shape.bucket), account.units)
 end

@@ -1,5 +1,6 @@
 // Commands in RESP form: arrays of bulk strings. Inside this room only.
-//   std::string out; CommandWriter command(out, 3); command.word("SET"); command.word("k"); command.number(7);
+//   std::string out; CommandWriter command(out, 3); command.word("SET"); command.word("k");
+//   command.number(7);
 #pragma once
 #include <charconv>
 #include <cstdint>

@@ -1,4 +1,5 @@
-// One connection to one Redis: RESP2 over TCP, TLS or a unix socket, on a libevent loop. It never blocks the loop.
+// One connection to one Redis: RESP2 over TCP, TLS or a unix socket, on a libevent loop. It never blocks the
+// loop.
 //
 //            start()                 socket, TLS, AUTH, SELECT, PING
 //    down ─────────────> connecting ─────────────────────────────────> up
@@ -7,20 +8,22 @@
 //
 // Pipelining is automatic: all commands of one turn of the loop leave in one write. Replies come in order.
 //
-// Time-outs: every command has a deadline. When it passes, `done` is called with an error at once, whatever the
-// server does; the reply, if it still comes, goes to `late` (so that an admitted charge can be given back).
-// The connection is stalled while its oldest command is unanswered at twice its time-out and no other reply came in the
-// last time-out; send() then refuses at once instead of letting more callers wait for nothing. Any reply ends that.
+// Time-outs: every command has a deadline. When it passes, `done` is called with an error at once, whatever
+// the server does; the reply, if it still comes, goes to `late` (so that an admitted charge can be given
+// back). The connection is stalled while its oldest command is unanswered at twice its time-out and no other
+// reply came in the last time-out; send() then refuses at once instead of letting more callers wait for
+// nothing. Any reply ends that.
 //
-// Down is down: send() answers at once when the connection is not up, with one exception: until the very first
-// connection attempt has ended, commands wait for it within their deadline.
+// Down is down: send() answers at once when the connection is not up, with one exception: until the very
+// first connection attempt has ended, commands wait for it within their deadline.
 //
-// Names are resolved by getaddrinfo in a short-lived thread, anew for every attempt, so that a changed DNS record is
-// followed; numeric addresses need no thread. Every address of the answer is tried before the back-off.
-// Back-off: backoff_min, doubled up to backoff_max, each drawn from [half, whole] by the seeded generator.
+// Names are resolved by getaddrinfo in a short-lived thread, anew for every attempt, so that a changed DNS
+// record is followed; numeric addresses need no thread. Every address of the answer is tried before the
+// back-off. Back-off: backoff_min, doubled up to backoff_max, each drawn from [half, whole] by the seeded
+// generator.
 //
-// Threads: everything, constructor and destructor included, on the loop's thread. After destruction no callback is
-// called, pending ones are dropped. A callback may destroy the connection.
+// Threads: everything, constructor and destructor included, on the loop's thread. After destruction no
+// callback is called, pending ones are dropped. A callback may destroy the connection.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -39,17 +42,17 @@ struct event_base;
 namespace tollgate::redis {
 
 struct ConnectionOptions {
-  StoreUrl url{};                          // not embedded: main starts the child and passes its socket
-  std::string ca_file{};                   // tls: "" is the system's store
-  std::string server_name{};               // tls: SNI and name to verify; "" is the URL's host
-  bool verify = true;                      // tls: false for tests only
-  Milliseconds connect_timeout{1'000};     // name, socket, TLS, AUTH and PING together
-  Milliseconds stall_timeout{5'000};       // no reply for so long although one is due: the connection is given up
+  StoreUrl url{};                       // not embedded: main starts the child and passes its socket
+  std::string ca_file{};                // tls: "" is the system's store
+  std::string server_name{};            // tls: SNI and name to verify; "" is the URL's host
+  bool verify = true;                   // tls: false for tests only
+  Milliseconds connect_timeout{1'000};  // name, socket, TLS, AUTH and PING together
+  Milliseconds stall_timeout{5'000};  // no reply for so long although one is due: the connection is given up
   Milliseconds backoff_min{20};
   Milliseconds backoff_max{2'000};
-  std::uint32_t max_pending = 16'384;      // commands without reply; beyond it send() refuses
+  std::uint32_t max_pending = 16'384;  // commands without reply; beyond it send() refuses
   std::size_t max_reply_bytes = 64 * 1024 * 1024;
-  std::uint64_t seed = 1;                  // of the jitter
+  std::uint64_t seed = 1;  // of the jitter
 };
 
 // The password of a file (store.password_file): its first line, without the line end.
@@ -72,21 +75,21 @@ class Connection {
   // Begins to connect; calling it again is harmless. `changed` is called on every step to and from up.
   void start(StateChanged changed = nullptr);
 
-  // Sends one command. `done` is called exactly once, possibly before send() returns, unless the connection is
-  // destroyed first. `late` gets a reply that comes after the deadline.
+  // Sends one command. `done` is called exactly once, possibly before send() returns, unless the connection
+  // is destroyed first. `late` gets a reply that comes after the deadline.
   void send(std::span<const std::string_view> words, Milliseconds timeout, Done done, Late late = nullptr);
-  // The same with the command already in RESP form and with the deadline as a moment (a resent command keeps its own).
-  // A patient command is sent even while the connection is stalled: nobody waits for it.
-  void send_encoded(std::string_view command, MonotonicTime deadline, Milliseconds timeout, Done done, Late late = nullptr,
-                    bool patient = false);
+  // The same with the command already in RESP form and with the deadline as a moment (a resent command keeps
+  // its own). A patient command is sent even while the connection is stalled: nobody waits for it.
+  void send_encoded(std::string_view command, MonotonicTime deadline, Milliseconds timeout, Done done,
+                    Late late = nullptr, bool patient = false);
 
   State state() const;
   bool up() const { return state() == State::up; }
-  bool stalled() const;                    // up, but a reply is overdue by a whole time-out
-  const std::string& last_error() const;   // of the last failed attempt or lost connection; never a password
-  std::size_t pending() const;             // commands without reply, late ones included
-  std::uint64_t connects() const;          // times the connection came up
-  std::uint64_t writes() const;            // system calls or TLS records that carried commands
+  bool stalled() const;                   // up, but a reply is overdue by a whole time-out
+  const std::string& last_error() const;  // of the last failed attempt or lost connection; never a password
+  std::size_t pending() const;            // commands without reply, late ones included
+  std::uint64_t connects() const;         // times the connection came up
+  std::uint64_t writes() const;           // system calls or TLS records that carried commands
 
   // What send() measures deadlines by: CLOCK_MONOTONIC.
   static MonotonicTime now();

@@ -68,7 +68,9 @@ class Descriptor {
   int fd_;
 };
 
-std::string errno_text() { return std::strerror(errno); }
+std::string errno_text() {
+  return std::strerror(errno);
+}
 
 std::string read_text(const std::string& path) {
   std::ifstream file(path);
@@ -116,7 +118,8 @@ Ping ping(const std::string& path, Milliseconds patience) {
   auto address = unix_address(path);
   if (!address) return Ping::nobody;
   Descriptor fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address->storage), address->length) != 0) return Ping::nobody;
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address->storage), address->length) != 0)
+    return Ping::nobody;
   constexpr std::string_view kPing = "*1\r\n$4\r\nPING\r\n";
   if (::send(fd.get(), kPing.data(), kPing.size(), MSG_NOSIGNAL) < 0) return Ping::nobody;
   pollfd readable{.fd = fd.get(), .events = POLLIN, .revents = 0};
@@ -175,13 +178,16 @@ class EmbeddedRedis::Impl {
 Result<void> EmbeddedRedis::Impl::prepare_directory() {
   if (options_.directory.empty()) return fail(Origin::config, "embedded store: the directory is missing");
   if (::mkdir(options_.directory.c_str(), 0700) != 0 && errno != EEXIST)
-    return fail(Origin::config, fmt::format("embedded store: {} cannot be made: {}", options_.directory, errno_text()));
+    return fail(Origin::config,
+                fmt::format("embedded store: {} cannot be made: {}", options_.directory, errno_text()));
   std::error_code error;
   directory_ = std::filesystem::canonical(options_.directory, error);
-  if (error) return fail(Origin::config, fmt::format("embedded store: {}: {}", options_.directory, error.message()));
+  if (error)
+    return fail(Origin::config, fmt::format("embedded store: {}: {}", options_.directory, error.message()));
   directory_fd_.reset(::open(directory_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (directory_fd_.get() < 0 || ::access(directory_.c_str(), W_OK | X_OK) != 0)
-    return fail(Origin::config, fmt::format("embedded store: {} is not a directory that can be written: {}", directory_, errno_text()));
+    return fail(Origin::config, fmt::format("embedded store: {} is not a directory that can be written: {}",
+                                            directory_, errno_text()));
   socket_path_ = file("redis.sock");
   if (socket_path_.size() >= sizeof(sockaddr_un::sun_path))
     socket_path_ = fmt::format("/proc/self/fd/{}/redis.sock", directory_fd_.get());
@@ -195,8 +201,10 @@ Result<void> EmbeddedRedis::Impl::lock_directory() {
   if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
     std::string holder(trim(read_text(path)));
     while (holder.ends_with('\n')) holder.pop_back();
-    return fail(Origin::config, fmt::format("embedded store: {} is in use by another Tollgate (process {}); give each its "
-                                            "own directory, or share one Redis by its URL", directory_, holder.empty() ? "?" : holder));
+    return fail(Origin::config,
+                fmt::format("embedded store: {} is in use by another Tollgate (process {}); give each its "
+                            "own directory, or share one Redis by its URL",
+                            directory_, holder.empty() ? "?" : holder));
   }
   std::string mine = fmt::format("{}\n", ::getpid());
   if (::ftruncate(lock_.get(), 0) != 0 || ::pwrite(lock_.get(), mine.data(), mine.size(), 0) < 0)
@@ -210,12 +218,17 @@ Result<void> EmbeddedRedis::Impl::end_orphan() {
   auto pid = parse_decimal(text);
   if (pid && *pid > 1 && *pid < INT32_MAX && is_our_server(static_cast<pid_t>(*pid), directory_)) {
     if (!end_stranger(static_cast<pid_t>(*pid), directory_, options_.stop_timeout))
-      return fail(Origin::config, fmt::format("embedded store: a redis-server of an earlier run (process {}) still works in {} "
-                                              "and cannot be ended; end it by hand", *pid, directory_));
+      return fail(
+          Origin::config,
+          fmt::format("embedded store: a redis-server of an earlier run (process {}) still works in {} "
+                      "and cannot be ended; end it by hand",
+                      *pid, directory_));
   }
   if (ping(socket_path_, Milliseconds(1'000)) != Ping::nobody)
-    return fail(Origin::config, fmt::format("embedded store: an unknown server answers on {}; end it or choose another directory",
-                                            file("redis.sock")));
+    return fail(
+        Origin::config,
+        fmt::format("embedded store: an unknown server answers on {}; end it or choose another directory",
+                    file("redis.sock")));
   return {};
 }
 
@@ -227,7 +240,9 @@ Result<void> EmbeddedRedis::Impl::start() {
   {
     std::ofstream out(path, std::ios::trunc);
     out << kConfiguration;
-    if (!out.flush()) return fail(Origin::config, fmt::format("embedded store: {} cannot be written: {}", path, errno_text()));
+    if (!out.flush())
+      return fail(Origin::config,
+                  fmt::format("embedded store: {} cannot be written: {}", path, errno_text()));
   }
   ::unlink(file("redis.pid").c_str());
   ::unlink(file("redis.sock").c_str());
@@ -254,9 +269,11 @@ Result<void> EmbeddedRedis::Impl::wait_until_ready() {
     std::unique_lock lock(mutex_);
     changed_.wait_for(lock, kPollEvery);  // woken at once when the child ends
   }
-  return fail(Origin::store, fmt::format("embedded store: redis-server {} after {} ms; its log is {}",
-                                         last == Ping::loading ? "still loads its data" : "does not answer",
-                                         options_.start_timeout.count(), file("redis.log")), true);
+  return fail(Origin::store,
+              fmt::format("embedded store: redis-server {} after {} ms; its log is {}",
+                          last == Ping::loading ? "still loads its data" : "does not answer",
+                          options_.start_timeout.count(), file("redis.log")),
+              true);
 }
 
 // In the child, between fork and exec: only what is safe there (signal-safety(7)).
@@ -301,9 +318,12 @@ Result<pid_t> EmbeddedRedis::Impl::spawn() {
   if (got == 0) return pid;  // exec closed the pipe
   ::waitpid(pid, nullptr, 0);
   if (code == ENOENT)
-    return fail(Origin::config, fmt::format("the program {} is missing: install it (apt install redis-server), or set "
-                                            "store.redis_server, or store.url to a Redis of yours", options_.redis_server));
-  return fail(Origin::config, fmt::format("the program {} cannot be started: {}", options_.redis_server, std::strerror(code)));
+    return fail(Origin::config,
+                fmt::format("the program {} is missing: install it (apt install redis-server), or set "
+                            "store.redis_server, or store.url to a Redis of yours",
+                            options_.redis_server));
+  return fail(Origin::config, fmt::format("the program {} cannot be started: {}", options_.redis_server,
+                                          std::strerror(code)));
 }
 
 void EmbeddedRedis::Impl::watch() {
@@ -329,7 +349,8 @@ void EmbeddedRedis::Impl::watch() {
       while (::waitid(P_PID, static_cast<id_t>(*child), &info, WEXITED | WNOWAIT) != 0 && errno == EINTR) {
       }
       lock.lock();
-      // Reaped under the lock: whoever signals pid_ holds it too, and so never hits a stranger with the same number.
+      // Reaped under the lock: whoever signals pid_ holds it too, and so never hits a stranger with the same
+      // number.
       int status = 0;
       ::waitpid(*child, &status, 0);
       pid_ = 0;
@@ -380,7 +401,9 @@ StoreUrl EmbeddedRedis::url() const {
   url.path = impl_->socket_path_;
   return url;
 }
-std::string EmbeddedRedis::socket_path() const { return impl_->socket_path_; }
+std::string EmbeddedRedis::socket_path() const {
+  return impl_->socket_path_;
+}
 int EmbeddedRedis::pid() const {
   std::lock_guard lock(impl_->mutex_);
   return impl_->pid_;
@@ -389,6 +412,8 @@ std::uint64_t EmbeddedRedis::restarts() const {
   std::lock_guard lock(impl_->mutex_);
   return impl_->starts_ > 0 ? impl_->starts_ - 1 : 0;
 }
-void EmbeddedRedis::stop() { impl_->stop(); }
+void EmbeddedRedis::stop() {
+  impl_->stop();
+}
 
 }  // namespace tollgate::redis

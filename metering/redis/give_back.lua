@@ -1,11 +1,13 @@
 -- Takes units of an admitted charge out of the buckets in which they were counted: never more than is there.
 -- KEYS  subjects (S of them), then h:{p} (P) of their partitions
--- ARGV  S, P, then six words per account: index of its subject in KEYS, field, window ms, bucket ms, bucket number, units
+-- ARGV  S, P, then six words per account: index of its subject in KEYS, field, window ms, bucket ms,
+--       bucket number, units
 -- Reply units taken, per account
 local subjects, partitions = tonumber(ARGV[1]), tonumber(ARGV[2])
 local now = newest_time(subjects + 1, subjects + partitions)
 
--- From the tail slot of exactly that number, else from the first body entry at or after it (merging moves units there).
+-- From the tail slot of exactly that number, else from the first body entry at or after it: merging moves units
+-- only there.
 local function remove(window, shape, number, units)
   if leaves_at(shape, number) <= now then return 0 end
   local slot = window.newest - number

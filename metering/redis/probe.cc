@@ -41,8 +41,10 @@ class BlockingStore {
     connection_->start();
     std::optional<Result<Reply>> answer;
     connection_->send(words, left, [&](Result<Reply*> reply) {
-      if (reply) answer.emplace(std::move(**reply));
-      else answer.emplace(std::unexpected(reply.error()));
+      if (reply)
+        answer.emplace(std::move(**reply));
+      else
+        answer.emplace(std::unexpected(reply.error()));
       event_base_loopbreak(base_);
     });
     // The answer may have come before the loop ran; every command ends by its own deadline.
@@ -84,7 +86,8 @@ class Examination {
     check_setting("maxmemory-policy", "eviction", "noeviction", Level::problem,
                   "set maxmemory-policy noeviction: an evicted record is a quota handed out twice");
     check_setting("appendonly", "persistence", "yes", Level::warning,
-                  "set appendonly yes and appendfsync everysec: without it a restart of the store forgets what was used");
+                  "set appendonly yes and appendfsync everysec: without it a restart of the store forgets "
+                  "what was used");
     check_encoding();
   }
 
@@ -96,7 +99,8 @@ class Examination {
   bool connect() {
     auto reply = store_.call({"PING"});
     if (!reply) {
-      add(Level::problem, "connect", reply.error().message, "check store.url, the network between the two, user and password");
+      add(Level::problem, "connect", reply.error().message,
+          "check store.url, the network between the two, user and password");
       return false;
     }
     report_.reachable = true;
@@ -111,7 +115,8 @@ class Examination {
       if (!store_.call({"PING"})) break;
       times.push_back(Connection::now() - sent);
     }
-    if (times.empty()) return add(Level::problem, "round_trip", "no PING was answered", "see the store's own log");
+    if (times.empty())
+      return add(Level::problem, "round_trip", "no PING was answered", "see the store's own log");
     std::ranges::sort(times);
     report_.round_trip = times[times.size() / 2];
     double ms = std::chrono::duration<double, std::milli>(report_.round_trip).count();
@@ -126,34 +131,44 @@ class Examination {
     auto reply = store_.call({"TIME"});
     UnixTime after = options_.now();
     if (!reply || reply->type != Reply::Type::array || reply->elements.size() != 2)
-      return add(Level::warning, "clock", "the store did not tell its time", "the user of the store needs the right to run TIME");
+      return add(Level::warning, "clock", "the store did not tell its time",
+                 "the user of the store needs the right to run TIME");
     auto seconds = parse_decimal(reply->elements[0].text), us = parse_decimal(reply->elements[1].text);
     if (!seconds || !us) return add(Level::warning, "clock", "the store's TIME is not a number", "");
     UnixTime theirs(Seconds(*seconds) + std::chrono::microseconds(*us));
     report_.clock_offset = std::chrono::duration_cast<Milliseconds>(theirs - (before + (after - before) / 2));
     bool apart = std::chrono::abs(report_.clock_offset) > options_.clock_guard;
-    add(apart ? Level::warning : Level::ok, "clock", fmt::format("the store's clock is {} ms from this machine's", report_.clock_offset.count()),
-        apart ? "run NTP on both machines; windows follow the store's clock, token lifetimes follow this one" : "");
+    add(apart ? Level::warning : Level::ok, "clock",
+        fmt::format("the store's clock is {} ms from this machine's", report_.clock_offset.count()),
+        apart ? "run NTP on both machines; windows follow the store's clock, token lifetimes follow this one"
+              : "");
   }
 
   void read_info() {
     auto reply = store_.call({"INFO", "server"});
-    auto server = reply && !reply->is_error() ? parse_info(reply->text) : std::map<std::string, std::string, std::less<>>();
-    std::string version = server.contains("valkey_version") ? server["valkey_version"] : server["redis_version"];
+    auto server = reply && !reply->is_error() ? parse_info(reply->text)
+                                              : std::map<std::string, std::string, std::less<>>();
+    std::string version =
+        server.contains("valkey_version") ? server["valkey_version"] : server["redis_version"];
     if (version.empty()) {
-      add(Level::warning, "version", "the store does not tell its version", "the user of the store needs the right to run INFO");
+      add(Level::warning, "version", "the store does not tell its version",
+          "the user of the store needs the right to run INFO");
     } else {
       report_.server = (server.contains("valkey_version") ? "Valkey " : "Redis ") + version;
       auto major = parse_decimal(std::string_view(version).substr(0, version.find('.')));
       bool old = !major || *major < 6;
-      add(old ? Level::problem : Level::ok, "version", report_.server, old ? "Redis 6 or later is needed, 7 is recommended" : "");
+      add(old ? Level::problem : Level::ok, "version", report_.server,
+          old ? "Redis 6 or later is needed, 7 is recommended" : "");
     }
     auto role_reply = store_.call({"INFO", "replication"});
-    auto replication = role_reply && !role_reply->is_error() ? parse_info(role_reply->text) : std::map<std::string, std::string, std::less<>>();
+    auto replication = role_reply && !role_reply->is_error()
+                           ? parse_info(role_reply->text)
+                           : std::map<std::string, std::string, std::less<>>();
     std::string role = replication["role"];
     if (role.empty()) return;
     bool primary = role == "master";
-    add(primary ? Level::ok : Level::problem, "role", primary ? "the store is a primary" : "the store is a replica and takes no writes",
+    add(primary ? Level::ok : Level::problem, "role",
+        primary ? "the store is a primary" : "the store is a replica and takes no writes",
         primary ? "" : "give the address of the primary");
   }
 
@@ -161,8 +176,11 @@ class Examination {
     Script script("return redis.call('TIME')");
     auto reply = store_.call({"EVAL", script.text, "0"});
     bool works = reply && !reply->is_error();
-    add(works ? Level::ok : Level::problem, "scripts", works ? "scripts run" : "scripts do not run: " + (reply ? reply->text : reply.error().message),
-        works ? "" : "the user of the store needs +evalsha +eval +script|load, the hash commands, pttl, pexpire and time on keys q:* h:* o:*");
+    add(works ? Level::ok : Level::problem, "scripts",
+        works ? "scripts run" : "scripts do not run: " + (reply ? reply->text : reply.error().message),
+        works ? ""
+              : "the user of the store needs +evalsha +eval +script|load, the hash commands, pttl, pexpire "
+                "and time on keys q:* h:* o:*");
   }
 
   // nullopt: CONFIG GET is forbidden (managed services) or the setting is unknown there.
@@ -172,10 +190,12 @@ class Examination {
     return reply->elements[1].text;
   }
 
-  void check_setting(std::string_view name, std::string subject, std::string_view wanted, Level level, std::string advice) {
+  void check_setting(std::string_view name, std::string subject, std::string_view wanted, Level level,
+                     std::string advice) {
     auto value = setting(name);
     if (!value) {
-      add(Level::warning, std::move(subject), fmt::format("{} cannot be read", name), fmt::format("make sure that it is {}", wanted));
+      add(Level::warning, std::move(subject), fmt::format("{} cannot be read", name),
+          fmt::format("make sure that it is {}", wanted));
     } else if (*value == wanted) {
       add(Level::ok, std::move(subject), fmt::format("{} is {}", name, *value));
     } else {
@@ -201,7 +221,8 @@ class Examination {
 }  // namespace
 
 bool ProbeReport::usable() const {
-  return reachable && std::ranges::none_of(findings, [](const Finding& f) { return f.level == Level::problem; });
+  return reachable &&
+         std::ranges::none_of(findings, [](const Finding& f) { return f.level == Level::problem; });
 }
 
 ProbeReport probe(ConnectionOptions connection, const ProbeOptions& options) {

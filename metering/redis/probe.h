@@ -1,5 +1,6 @@
-// Looks at a store before use, for `tollgate doctor` and for the start: can it be reached, is its clock right, are
-// the settings on which the promises rest as they must be. Blocking (own loop); at most `timeout` in all.
+// Looks at a store before use, for `tollgate doctor` and for the start: can it be reached, is its clock
+// right, are the settings on which the promises rest as they must be. Blocking (own loop); at most `timeout`
+// in all.
 //
 //   auto report = probe(options, {.timeout = 2s, .now = system_now});
 //   for (const Finding& f : report.findings) print(f.level, f.text, f.advice);
@@ -17,24 +18,25 @@ namespace tollgate::redis {
 
 struct Finding {
   enum class Level : std::uint8_t { ok, warning, problem } level = Level::ok;
-  std::string subject;  // stable word: connect, round_trip, clock, version, role, scripts, eviction, persistence, encoding
+  std::string subject;  // stable word: connect, round_trip, clock, version, role, scripts, eviction,
+                        // persistence, encoding
   std::string text;     // what was found
   std::string advice;   // what to do; "" when ok
 };
 
 struct ProbeOptions {
   Milliseconds timeout{2'000};
-  std::function<UnixTime()> now;   // this machine's calendar clock; empty: clocks are not compared
+  std::function<UnixTime()> now;    // this machine's calendar clock; empty: clocks are not compared
   Milliseconds clock_guard{2'000};  // further apart is a warning
 };
 
 struct ProbeReport {
   bool reachable = false;
-  std::string server;              // "Redis 7.0.15", "Valkey 8.0.1"
-  Duration round_trip{0};          // median of several PINGs
-  Milliseconds clock_offset{0};    // server minus ours, half a round trip allowed for
-  std::vector<Finding> findings;   // in the order of the subjects above
-  bool usable() const;             // reachable and no problem among the findings
+  std::string server;             // "Redis 7.0.15", "Valkey 8.0.1"
+  Duration round_trip{0};         // median of several PINGs
+  Milliseconds clock_offset{0};   // server minus ours, half a round trip allowed for
+  std::vector<Finding> findings;  // in the order of the subjects above
+  bool usable() const;            // reachable and no problem among the findings
 };
 
 ProbeReport probe(ConnectionOptions connection, const ProbeOptions& options);

@@ -113,7 +113,8 @@ local function merge_cheapest_pair(window)
 end
 
 local function body_entries(body)
-  local _, ends = string.gsub(body, '[%z\1-\127]', '')  -- every varint ends in a byte below 128; two of them an entry
+  -- Every varint ends in a byte below 128; two varints are an entry.
+  local _, ends = string.gsub(body, '[%z\1-\127]', '')
   return ends / 2
 end
 
@@ -229,7 +230,9 @@ local function decode(bytes, bucket)
   local version, leases, slots
   version, leases, slots, window.bucket, window.total, window.head, window.last, window.newest =
     struct.unpack(HEADER, bytes)
-  if version ~= 1 or leases ~= 0 or slots < 1 or slots > TAIL or window.bucket == 0 then return nil, 'unknown layout' end
+  if version ~= 1 or leases ~= 0 or slots < 1 or slots > TAIL or window.bucket == 0 then
+    return nil, 'unknown layout'
+  end
   local tail, at = {}, HEADER_BYTES + 1
   for i = 0, TAIL - 1 do
     if i < slots then
@@ -255,7 +258,9 @@ local function encode(window)
       break
     end
   end
-  local pieces = {struct.pack(HEADER, 1, 0, slots, window.bucket, window.total, window.head, window.last, window.newest)}
+  local header =
+    struct.pack(HEADER, 1, 0, slots, window.bucket, window.total, window.head, window.last, window.newest)
+  local pieces = {header}
   for i = 0, slots - 1 do pieces[i + 2] = put_varint(tail[i]) end
   pieces[slots + 2] = window.body
   return concat(pieces)

@@ -26,9 +26,12 @@ constexpr std::size_t kStateWords = 6;  // values per account in a reply, see ch
 std::string override_key(const AccountKey& account) {
   return "o:" + quota::hash_tag(quota::partition_of(account.subject_key));
 }
-std::string override_field(const AccountKey& account) { return account.subject_key + " " + account.field; }
+std::string override_field(const AccountKey& account) {
+  return account.subject_key + " " + account.field;
+}
 
-// A limit as the scripts read it. Lua counts in doubles: what is beyond 2^53 can never be reached and is no limit.
+// A limit as the scripts read it. Lua counts in doubles: what is beyond 2^53 can never be reached and is no
+// limit.
 std::string limit_text(std::uint64_t limit) {
   return limit > (1ULL << 53) ? std::string(kNoLimit) : std::to_string(limit);
 }
@@ -44,7 +47,9 @@ class KeyTable {
   }
   std::size_t subjects() const { return subjects_.size(); }
   std::size_t partitions() const { return partitions_.size(); }
-  std::size_t size(bool overrides) const { return subjects_.size() + partitions_.size() * (overrides ? 2 : 1); }
+  std::size_t size(bool overrides) const {
+    return subjects_.size() + partitions_.size() * (overrides ? 2 : 1);
+  }
   // Positions in KEYS, from 1.
   std::int64_t index_of(std::string_view subject) const {
     return std::ranges::find(subjects_, subject) - subjects_.begin() + 1;
@@ -130,7 +135,8 @@ std::optional<std::uint64_t> parse_limit(std::string_view text) {
 Result<ScriptStates> parse_states(const Reply& reply, std::span<const AccountCharge> accounts) {
   auto strange = [] { return fail(Origin::store, "the store gave a reply that is not the script's"); };
   if (reply.is_error()) return fail(Origin::store, "the store: " + reply.text, true);
-  if (reply.type != Reply::Type::array || reply.elements.size() != 1 + kStateWords * accounts.size()) return strange();
+  if (reply.type != Reply::Type::array || reply.elements.size() != 1 + kStateWords * accounts.size())
+    return strange();
   ScriptStates parsed;
   parsed.admitted = reply.elements[0].integer == 1;
   for (std::size_t i = 0; i < accounts.size(); ++i) {
@@ -188,7 +194,8 @@ class RedisLedger::Impl {
   void charge(std::vector<AccountCharge> charges, ChargeDone done);
   void give_back(Receipt receipt);
   void read(std::vector<AccountCharge> accounts, ReadDone done);
-  void list(const std::string& subject_key, const std::string& prefix, const quota::WindowShape& shape, ListDone done);
+  void list(const std::string& subject_key, const std::string& prefix, const quota::WindowShape& shape,
+            ListDone done);
   void admin(std::span<const std::string_view> words, std::function<void(Result<Reply*>)> done);
 
   RedisLedgerOptions options_;
@@ -225,7 +232,8 @@ void RedisLedger::Impl::start() {
     if (up) {
       counters_.reconnects = connection_.connects() - 1;
       const Scripts& scripts = options_.scripts;
-      for (const Script* script : {&scripts.charge, &scripts.give_back, &scripts.read, &scripts.list}) load(*script);
+      for (const Script* script : {&scripts.charge, &scripts.give_back, &scripts.read, &scripts.list})
+        load(*script);
     }
     if (auto observer = observe_state_) observer(up);
   });
@@ -293,7 +301,8 @@ void RedisLedger::Impl::charge(std::vector<AccountCharge> charges, ChargeDone do
        .encode = [this, held] { return encode_accounts(options_.scripts.charge, *held); },
        .timeout = options_.timeout,
        .done =
-           [this, held, done = std::move(done), deadline = Connection::now() + options_.timeout](Result<Reply*> reply) {
+           [this, held, done = std::move(done),
+            deadline = Connection::now() + options_.timeout](Result<Reply*> reply) {
              if (!reply) {
                ++counters_.unavailable;
                if (Connection::now() >= deadline) ++counters_.timeouts;
@@ -325,9 +334,10 @@ void RedisLedger::Impl::give_back(Receipt receipt) {
        .encode = [this, held] { return encode_receipt(options_.scripts.give_back, *held); },
        .timeout = options_.admin_timeout,
        .patient = true,
-       .done = [this](Result<Reply*> reply) {
-         if (!reply || (*reply)->is_error()) ++counters_.give_back_failures;
-       }});
+       .done =
+           [this](Result<Reply*> reply) {
+             if (!reply || (*reply)->is_error()) ++counters_.give_back_failures;
+           }});
 }
 
 void RedisLedger::Impl::read(std::vector<AccountCharge> accounts, ReadDone done) {
@@ -336,16 +346,17 @@ void RedisLedger::Impl::read(std::vector<AccountCharge> accounts, ReadDone done)
   run({.script = &options_.scripts.read,
        .encode = [this, held] { return encode_accounts(options_.scripts.read, *held); },
        .timeout = options_.timeout,
-       .done = [held, done = std::move(done)](Result<Reply*> reply) {
-         if (!reply) return done(std::unexpected(reply.error()));
-         auto parsed = parse_states(**reply, *held);
-         if (!parsed) return done(std::unexpected(parsed.error()));
-         done(std::move(parsed->states));
-       }});
+       .done =
+           [held, done = std::move(done)](Result<Reply*> reply) {
+             if (!reply) return done(std::unexpected(reply.error()));
+             auto parsed = parse_states(**reply, *held);
+             if (!parsed) return done(std::unexpected(parsed.error()));
+             done(std::move(parsed->states));
+           }});
 }
 
-void RedisLedger::Impl::list(const std::string& subject_key, const std::string& prefix, const quota::WindowShape& shape,
-                             ListDone done) {
+void RedisLedger::Impl::list(const std::string& subject_key, const std::string& prefix,
+                             const quota::WindowShape& shape, ListDone done) {
   auto encode = [this, subject_key, prefix, shape] {
     std::string out;
     CommandWriter command(out, 8);
@@ -373,7 +384,8 @@ void RedisLedger::Impl::list(const std::string& subject_key, const std::string& 
        }});
 }
 
-void RedisLedger::Impl::admin(std::span<const std::string_view> words, std::function<void(Result<Reply*>)> done) {
+void RedisLedger::Impl::admin(std::span<const std::string_view> words,
+                              std::function<void(Result<Reply*>)> done) {
   connection_.send(words, options_.admin_timeout, [done = std::move(done)](Result<Reply*> reply) {
     if (reply && (*reply)->is_error()) return done(fail(Origin::store, "the store: " + (*reply)->text, true));
     done(std::move(reply));
@@ -384,21 +396,27 @@ RedisLedger::RedisLedger(event_base* base, RedisLedgerOptions options)
     : impl_(std::make_unique<Impl>(base, std::move(options))) {}
 RedisLedger::~RedisLedger() = default;
 
-void RedisLedger::start() { impl_->start(); }
+void RedisLedger::start() {
+  impl_->start();
+}
 void RedisLedger::charge(std::vector<AccountCharge> charges, ChargeDone done) {
   impl_->charge(std::move(charges), std::move(done));
 }
-void RedisLedger::give_back(Receipt receipt) { impl_->give_back(std::move(receipt)); }
+void RedisLedger::give_back(Receipt receipt) {
+  impl_->give_back(std::move(receipt));
+}
 void RedisLedger::read(std::vector<AccountCharge> accounts, ReadDone done) {
   impl_->read(std::move(accounts), std::move(done));
 }
 
-void RedisLedger::list(std::string subject_key, std::string prefix, Milliseconds window, Milliseconds bucket, ListDone done) {
+void RedisLedger::list(std::string subject_key, std::string prefix, Milliseconds window, Milliseconds bucket,
+                       ListDone done) {
   impl_->list(subject_key, prefix, {.window = window, .bucket = bucket}, std::move(done));
 }
 
 void RedisLedger::set_override(const AccountKey& account, std::optional<std::uint64_t> limit, Changed done) {
-  std::string key = override_key(account), field = override_field(account), value = limit ? limit_text(*limit) : "";
+  std::string key = override_key(account), field = override_field(account),
+              value = limit ? limit_text(*limit) : "";
   std::vector<std::string_view> words{limit ? "HSET" : "HDEL", key, field};
   if (limit) words.push_back(value);
   impl_->admin(words, [done = std::move(done)](Result<Reply*> reply) {
@@ -414,7 +432,8 @@ void RedisLedger::get_override(const AccountKey& account, OverrideRead done) {
     if (!reply) return done(std::unexpected(reply.error()));
     if ((*reply)->type == Reply::Type::nil) return done(std::optional<std::uint64_t>());
     auto limit = parse_limit((*reply)->text);
-    if (!limit) return done(fail(Origin::store, "the override in the store is not a number: " + (*reply)->text));
+    if (!limit)
+      return done(fail(Origin::store, "the override in the store is not a number: " + (*reply)->text));
     done(limit);
   });
 }
@@ -438,10 +457,20 @@ void RedisLedger::reset(std::vector<AccountKey> accounts, Changed done) {
   }
 }
 
-bool RedisLedger::store_up() const { return impl_->connection_.up() && !impl_->connection_.stalled(); }
-const std::string& RedisLedger::last_error() const { return impl_->connection_.last_error(); }
-const RedisLedger::Counters& RedisLedger::counters() const { return impl_->counters_; }
-void RedisLedger::observe_round_trips(RoundTrip observer) { impl_->observe_round_trip_ = std::move(observer); }
-void RedisLedger::observe_state(std::function<void(bool)> observer) { impl_->observe_state_ = std::move(observer); }
+bool RedisLedger::store_up() const {
+  return impl_->connection_.up() && !impl_->connection_.stalled();
+}
+const std::string& RedisLedger::last_error() const {
+  return impl_->connection_.last_error();
+}
+const RedisLedger::Counters& RedisLedger::counters() const {
+  return impl_->counters_;
+}
+void RedisLedger::observe_round_trips(RoundTrip observer) {
+  impl_->observe_round_trip_ = std::move(observer);
+}
+void RedisLedger::observe_state(std::function<void(bool)> observer) {
+  impl_->observe_state_ = std::move(observer);
+}
 
 }  // namespace tollgate::redis

@@ -50,7 +50,9 @@ ReplyReader::ReplyReader(std::size_t max_reply_bytes)
   reader_->privdata = &root_;
 }
 
-ReplyReader::~ReplyReader() { redisReaderFree(reader_); }
+ReplyReader::~ReplyReader() {
+  redisReaderFree(reader_);
+}
 
 bool ReplyReader::feed(std::string_view bytes) {
   if (!error_.empty()) return false;

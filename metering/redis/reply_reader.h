@@ -1,5 +1,5 @@
-// RESP2 bytes -> Reply values: hiredis' reader with our own object functions, so that a reply is built in place in
-// one reused tree and costs no allocation once warm. Inside this room only.
+// RESP2 bytes -> Reply values: hiredis' reader with our own object functions, so that a reply is built in
+// place in one reused tree and costs no allocation once warm. Inside this room only.
 #pragma once
 #include <cstddef>
 #include <string>
@@ -18,7 +18,8 @@ class ReplyReader {
   ReplyReader(const ReplyReader&) = delete;
   ReplyReader& operator=(const ReplyReader&) = delete;
 
-  // False: the peer does not speak RESP2, or sent a reply beyond the maximum; error() says which. No use after that.
+  // False: the peer does not speak RESP2, or sent a reply beyond the maximum; error() says which. No use
+  // after that.
   bool feed(std::string_view bytes);
   // The next whole reply, or nullptr when more bytes are needed or feed() failed. Valid until the next call.
   Reply* next();

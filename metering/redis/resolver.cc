@@ -25,7 +25,8 @@ SocketAddress from_sockaddr(const sockaddr* address, socklen_t length) {
   made.length = length;
   char host[NI_MAXHOST] = "?", port[NI_MAXSERV] = "?";
   getnameinfo(address, length, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV);
-  made.text = address->sa_family == AF_INET6 ? fmt::format("[{}]:{}", host, port) : fmt::format("{}:{}", host, port);
+  made.text =
+      address->sa_family == AF_INET6 ? fmt::format("[{}]:{}", host, port) : fmt::format("{}:{}", host, port);
   return made;
 }
 
@@ -37,7 +38,8 @@ Result<std::vector<SocketAddress>> look_up(const std::string& host, std::uint16_
   addrinfo* list = nullptr;
   int code = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &list);
   if (code != 0)
-    return fail(Origin::store, fmt::format("the name {} cannot be resolved: {}", host, gai_strerror(code)), true);
+    return fail(Origin::store, fmt::format("the name {} cannot be resolved: {}", host, gai_strerror(code)),
+                true);
   std::vector<SocketAddress> found;
   for (const addrinfo* entry = list; entry != nullptr; entry = entry->ai_next)
     found.push_back(from_sockaddr(entry->ai_addr, entry->ai_addrlen));
@@ -57,7 +59,8 @@ Result<SocketAddress> unix_address(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.empty() || path.size() >= sizeof address.sun_path)
-    return fail(Origin::config, fmt::format("the socket path {} must have 1 to {} bytes", path, sizeof address.sun_path - 1));
+    return fail(Origin::config,
+                fmt::format("the socket path {} must have 1 to {} bytes", path, sizeof address.sun_path - 1));
   std::memcpy(address.sun_path, path.data(), path.size());
   SocketAddress made;
   std::memcpy(&made.storage, &address, sizeof address);
@@ -92,13 +95,16 @@ Resolution::Resolution(event_base* base, std::string host, std::uint16_t port, D
     std::thread(std::move(run)).detach();
   } catch (const std::system_error& error) {
     std::lock_guard lock(shared_->mutex);
-    shared_->answer = fail(Origin::self, fmt::format("no thread for resolving names: {}", error.what()), true);
+    shared_->answer =
+        fail(Origin::self, fmt::format("no thread for resolving names: {}", error.what()), true);
     std::uint64_t one = 1;
     (void)!::write(shared_->wake, &one, sizeof one);
   }
 }
 
-Resolution::~Resolution() { event_free(ready_); }
+Resolution::~Resolution() {
+  event_free(ready_);
+}
 
 void Resolution::on_ready(int, short, void* self) {
   auto* resolution = static_cast<Resolution*>(self);

@@ -1,8 +1,9 @@
-// Host names to socket addresses without blocking the loop: getaddrinfo runs in a thread of its own, the answer comes
-// back through an eventfd. Numeric addresses are answered by resolve_numeric without a thread. Inside this room only.
+// Host names to socket addresses without blocking the loop: getaddrinfo runs in a thread of its own, the
+// answer comes back through an eventfd. Numeric addresses are answered by resolve_numeric without a thread.
+// Inside this room only.
 //
-// Threads: Resolution is made, used and destroyed on the loop's thread. Destroying it while getaddrinfo still runs is
-// safe: the thread finishes alone and its answer is dropped.
+// Threads: Resolution is made, used and destroyed on the loop's thread. Destroying it while getaddrinfo still
+// runs is safe: the thread finishes alone and its answer is dropped.
 #pragma once
 #include <sys/socket.h>
 

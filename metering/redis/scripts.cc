@@ -30,15 +30,19 @@ std::string sha1_hex(std::string_view text) {
 
 Scripts with_record(std::string_view record) {
   auto join = [&](std::string_view body) { return Script(fmt::format("{}{}", record, body)); };
-  return {.charge = join(embedded::k_charge), .give_back = join(embedded::k_give_back),
-          .read = join(embedded::k_read), .list = join(embedded::k_list)};
+  return {.charge = join(embedded::k_charge),
+          .give_back = join(embedded::k_give_back),
+          .read = join(embedded::k_read),
+          .list = join(embedded::k_list)};
 }
 
 }  // namespace
 
 Script::Script(std::string script_text) : text(std::move(script_text)), sha1(sha1_hex(text)) {}
 
-Scripts Scripts::standard() { return with_record(embedded::k_record); }
+Scripts Scripts::standard() {
+  return with_record(embedded::k_record);
+}
 
 Scripts Scripts::with_clock(std::string_view lua) {
   std::string record(embedded::k_record);

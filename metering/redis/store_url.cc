@@ -10,19 +10,22 @@ namespace tollgate::redis {
 namespace {
 
 constexpr std::string_view kForms =
-    "expected embedded:DIR, redis://[user:password@]host[:port][/db], rediss://..., or redis+unix:///path?db=n";
+    "expected embedded:DIR, redis://[user:password@]host[:port][/db], rediss://..., or "
+    "redis+unix:///path?db=n";
 
 std::unexpected<Error> bad(std::string_view what) {
   return fail(Origin::config, fmt::format("store URL: {}; {}", what, kForms));
 }
 
-// nullopt: a percent sign without two hexadecimal digits, or a byte that no name, path or password may hold (NUL).
+// nullopt: a percent sign without two hexadecimal digits, or a byte that no name, path or password may hold
+// (NUL).
 std::optional<std::string> percent_decode(std::string_view text) {
   std::string out;
   for (std::size_t i = 0; i < text.size(); ++i) {
     char c = text[i];
     if (c == '%') {
-      if (i + 2 >= text.size() || hex_value(text[i + 1]) < 0 || hex_value(text[i + 2]) < 0) return std::nullopt;
+      if (i + 2 >= text.size() || hex_value(text[i + 1]) < 0 || hex_value(text[i + 2]) < 0)
+        return std::nullopt;
       c = static_cast<char>(hex_value(text[i + 1]) * 16 + hex_value(text[i + 2]));
       i += 2;
     }
@@ -47,9 +50,11 @@ Result<void> take_credentials(std::string_view& rest, StoreUrl& url) {
   rest.remove_prefix(at + 1);
   std::size_t colon = credentials.find(':');
   auto user = percent_decode(credentials.substr(0, colon));
-  auto password = colon == std::string_view::npos ? std::optional<std::string>("") : percent_decode(credentials.substr(colon + 1));
+  auto password = colon == std::string_view::npos ? std::optional<std::string>("")
+                                                  : percent_decode(credentials.substr(colon + 1));
   if (!user || !password) return bad("% in user or password must be followed by two hexadecimal digits");
-  if (!user->empty() && password->empty()) return bad("a user needs a password: user:password@host, or :password@host");
+  if (!user->empty() && password->empty())
+    return bad("a user needs a password: user:password@host, or :password@host");
   url.user = std::move(*user);
   url.password = std::move(*password);
   return {};
@@ -67,9 +72,11 @@ Result<void> take_host_and_port(std::string_view authority, StoreUrl& url) {
     has_port = !after.empty();
     if (has_port) port = after.substr(1);
     for (char c : host)
-      if (hex_value(c) < 0 && c != ':' && c != '.' && c != '%') return bad("only an IPv6 address may stand in brackets");
+      if (hex_value(c) < 0 && c != ':' && c != '.' && c != '%')
+        return bad("only an IPv6 address may stand in brackets");
   } else if (std::size_t colon = authority.find(':'); colon != std::string_view::npos) {
-    if (authority.find(':', colon + 1) != std::string_view::npos) return bad("an IPv6 address must stand in brackets");
+    if (authority.find(':', colon + 1) != std::string_view::npos)
+      return bad("an IPv6 address must stand in brackets");
     host = authority.substr(0, colon);
     port = authority.substr(colon + 1);
     has_port = true;
@@ -77,7 +84,8 @@ Result<void> take_host_and_port(std::string_view authority, StoreUrl& url) {
   auto name = percent_decode(host);
   if (!name || name->empty()) return bad("the host is missing");
   for (char c : *name)
-    if (static_cast<unsigned char>(c) <= ' ' || c == 0x7F || c == ',' || c == '@') return bad("the host is not a name");
+    if (static_cast<unsigned char>(c) <= ' ' || c == 0x7F || c == ',' || c == '@')
+      return bad("the host is not a name");
   url.host = std::move(*name);
   if (has_port) {
     auto number = parse_decimal(port);
@@ -92,7 +100,8 @@ Result<StoreUrl> parse_network(std::string_view rest, StoreUrl url) {
     return bad("a redis:// URL has no query; the database is the path, as in redis://host:6379/2");
   if (auto taken = take_credentials(rest, url); !taken) return std::unexpected(taken.error());
   std::size_t slash = rest.find('/');
-  if (auto taken = take_host_and_port(rest.substr(0, slash), url); !taken) return std::unexpected(taken.error());
+  if (auto taken = take_host_and_port(rest.substr(0, slash), url); !taken)
+    return std::unexpected(taken.error());
   if (slash == std::string_view::npos || slash + 1 == rest.size()) return url;
   auto database = parse_database(rest.substr(slash + 1));
   if (!database) return std::unexpected(database.error());
@@ -108,7 +117,8 @@ Result<StoreUrl> parse_unix(std::string_view rest, StoreUrl url) {
     rest = rest.substr(0, mark);
   }
   auto path = percent_decode(rest);
-  if (!path || path->size() < 2 || path->front() != '/') return bad("redis+unix:// needs an absolute path with three slashes");
+  if (!path || path->size() < 2 || path->front() != '/')
+    return bad("redis+unix:// needs an absolute path with three slashes");
   url.path = std::move(*path);
   if (query.empty()) return url;
   if (!query.starts_with("db=")) return bad("redis+unix:// knows only the parameter db");
@@ -124,13 +134,16 @@ std::string StoreUrl::describe() const {
   std::string with_database = database == 0 ? "" : fmt::format("/{}", database);
   bool v6 = host.find(':') != std::string::npos;
   switch (kind) {
-    case Kind::embedded: return "embedded:" + directory;
-    case Kind::unix_socket: return fmt::format("redis+unix://{}{}", path, database == 0 ? "" : fmt::format("?db={}", database));
+    case Kind::embedded:
+      return "embedded:" + directory;
+    case Kind::unix_socket:
+      return fmt::format("redis+unix://{}{}", path, database == 0 ? "" : fmt::format("?db={}", database));
     case Kind::tcp:
-    case Kind::tls: break;
+    case Kind::tls:
+      break;
   }
-  return fmt::format("{}://{}{}{}:{}{}", kind == Kind::tls ? "rediss" : "redis", v6 ? "[" : "", host, v6 ? "]" : "", port,
-                     with_database);
+  return fmt::format("{}://{}{}{}:{}{}", kind == Kind::tls ? "rediss" : "redis", v6 ? "[" : "", host,
+                     v6 ? "]" : "", port, with_database);
 }
 
 Result<StoreUrl> parse_store_url(std::string_view text) {
@@ -160,8 +173,10 @@ Result<StoreUrl> parse_store_url(std::string_view text) {
   }
   for (std::string_view scheme : {"redis+sentinel://", "redis+cluster://"})
     if (rest_after(scheme))
-      return fail(Origin::config, fmt::format("store URL: {} is not in this version; give the address of one primary "
-                                              "as redis:// or rediss://", scheme));
+      return fail(Origin::config,
+                  fmt::format("store URL: {} is not in this version; give the address of one primary "
+                              "as redis:// or rediss://",
+                              scheme));
   return bad("unknown scheme");
 }
 

@@ -4,10 +4,11 @@
 //   redis://[[user]:password@]host[:port][/db]      TCP; port 6379, db 0 unless written; IPv6 as [::1]
 //   rediss://...                                    the same over TLS
 //   redis+unix:///path/to/redis.sock?db=n           unix socket; also redis+unix://[user:password@]/path
-//   redis+sentinel://, redis+cluster://             known, but refused with a sentence of their own in this version
+//   redis+sentinel://, redis+cluster://             known, but refused with a sentence of their own in this
+//   version
 //
-// Host, credentials, path and DIR may hold %XX (RFC 3986 section 2.1); anything else that is not as above is an
-// error that says what was expected. A password is never part of an error text nor of describe().
+// Host, credentials, path and DIR may hold %XX (RFC 3986 section 2.1); anything else that is not as above is
+// an error that says what was expected. A password is never part of an error text nor of describe().
 #pragma once
 #include <cstdint>
 #include <string>
@@ -25,8 +26,8 @@ struct StoreUrl {
   std::uint16_t port = 6379;  // tcp, tls
   std::string path;           // unix_socket
   std::uint32_t database = 0;
-  std::string user;           // "" with a password: the server's default user
-  std::string password;       // "" : no AUTH is sent
+  std::string user;      // "" with a password: the server's default user
+  std::string password;  // "" : no AUTH is sent
 
   // For logs and messages: the URL without credentials, "rediss://cache.example:6380/2".
   std::string describe() const;

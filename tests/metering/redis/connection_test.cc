@@ -44,7 +44,8 @@ std::string ping(ConnectionOptions options) {
   connection.start();
   std::string answer;
   std::array<std::string_view, 1> words{"PING"};
-  connection.send(words, 5'000ms, [&](Result<Reply*> reply) { answer = reply ? (*reply)->text : reply.error().message; });
+  connection.send(words, 5'000ms,
+                  [&](Result<Reply*> reply) { answer = reply ? (*reply)->text : reply.error().message; });
   loop.run_until([&] { return !answer.empty(); });
   return answer;
 }
@@ -104,7 +105,9 @@ TEST(Connection, PasswordAndAclUserAreSentAndWrongOnesAreNamedWithoutThePassword
 }
 
 TEST(Connection, AclUserWithOnlyTheRightsOfTheScriptsIsEnough) {
-  Server server({"user default off", "user t on >p ~q:* ~h:* ~o:* &* +evalsha +script|load +hget +hset +hdel +hgetall +pttl +pexpire +time"});
+  Server server({"user default off",
+                 "user t on >p ~q:* ~h:* ~o:* &* +evalsha +script|load +hget +hset +hdel +hgetall +pttl "
+                 "+pexpire +time"});
   Client client(server, [](RedisLedgerOptions& options) {
     options.connection.url.user = "t";
     options.connection.url.password = "p";
@@ -144,7 +147,8 @@ TEST(Connection, RepliesOfManyMegabytesArriveWhole) {
   std::string big(9'000'000, 'x');
   std::string got;
   std::array<std::string_view, 2> words{"ECHO", big};
-  connection.send(words, 10'000ms, [&](Result<Reply*> reply) { got = reply ? (*reply)->text : reply.error().message; });
+  connection.send(words, 10'000ms,
+                  [&](Result<Reply*> reply) { got = reply ? (*reply)->text : reply.error().message; });
   ASSERT_TRUE(loop.run_until([&] { return !got.empty(); }));
   EXPECT_EQ(got, big);
 }
@@ -159,13 +163,16 @@ TEST(Connection, PeerThatSpeaksAnotherProtocolIsGivenUp) {
   ASSERT_EQ(::listen(listener, 1), 0);
   ::getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size);
   Loop loop;
-  Connection connection(loop.base(), options_for(fmt::format("redis://127.0.0.1:{}", ntohs(address.sin_port))));
+  Connection connection(loop.base(),
+                        options_for(fmt::format("redis://127.0.0.1:{}", ntohs(address.sin_port))));
   connection.start();
   int peer = -1;
   ASSERT_TRUE(loop.run_until([&] { return connection.state() == Connection::State::connecting; }));
   peer = ::accept(listener, nullptr, nullptr);
   ASSERT_GT(::write(peer, "HTTP/1.1 400 Bad Request\r\n\r\n", 28), 0);
-  EXPECT_TRUE(loop.run_until([&] { return connection.last_error().find("not a Redis reply") != std::string::npos; })) << connection.last_error();
+  EXPECT_TRUE(loop.run_until([&] {
+    return connection.last_error().find("not a Redis reply") != std::string::npos;
+  })) << connection.last_error();
   ::close(peer);
   ::close(listener);
 }
@@ -196,7 +203,9 @@ TEST(Ledger, ChargesWaitForTheFirstConnectionAttempt) {
   RedisLedger ledger(loop.base(), {.connection = {.url = server.url()}, .timeout = 10'000ms});
   ledger.start();
   int admitted = 0;
-  for (int i = 0; i < 5; ++i) ledger.charge({account("ann", "daily", 9)}, [&](ChargeOutcome&& outcome) { admitted += outcome.status == Status::admitted; });
+  for (int i = 0; i < 5; ++i)
+    ledger.charge({account("ann", "daily", 9)},
+                  [&](ChargeOutcome&& outcome) { admitted += outcome.status == Status::admitted; });
   EXPECT_EQ(admitted, 0);
   EXPECT_TRUE(loop.run_until([&] { return admitted == 5; }));
 }
@@ -206,7 +215,8 @@ TEST(Ledger, StoppedServerIsUnavailableWithinTheBoundAndTheLateAdmissionIsGivenB
   Client client(server, [](RedisLedgerOptions& options) { options.timeout = 60ms; });
   ASSERT_TRUE(client.loop.run_until([&] { return client.ledger.store_up(); }));
   // The scripts are loaded once this is answered, however slow the machine.
-  ASSERT_TRUE(client.loop.run_until([&] { return client.charge({account("ann", "daily", 10)}).status == Status::admitted; }));
+  ASSERT_TRUE(client.loop.run_until(
+      [&] { return client.charge({account("ann", "daily", 10)}).status == Status::admitted; }));
   std::uint64_t used = client.read({account("ann", "daily", 10)})[0].used;
   server.signal(SIGSTOP);
 
@@ -225,8 +235,10 @@ TEST(Ledger, StoppedServerIsUnavailableWithinTheBoundAndTheLateAdmissionIsGivenB
   server.signal(SIGCONT);
   ASSERT_TRUE(client.loop.run_until([&] { return client.ledger.counters().late_given_back == 1; }));
   ASSERT_TRUE(client.loop.run_until([&] { return client.ledger.store_up(); }));
-  EXPECT_TRUE(client.loop.run_until([&] { return server.command({"HLEN", account("ann", "daily", 10).key.subject_key}).integer == 1 &&
-                                                 client.read({account("ann", "daily", 10)})[0].used == used; }));
+  EXPECT_TRUE(client.loop.run_until([&] {
+    return server.command({"HLEN", account("ann", "daily", 10).key.subject_key}).integer == 1 &&
+           client.read({account("ann", "daily", 10)})[0].used == used;
+  }));
   EXPECT_GE(client.ledger.counters().timeouts, 1U);
   EXPECT_EQ(client.ledger.counters().give_back_failures, 0U);
 }
@@ -241,9 +253,10 @@ TEST(Ledger, ServerThatNeverAnswersAgainIsGivenUpAfterTheStallTimeout) {
   ASSERT_TRUE(client.loop.run_until([&] { return client.ledger.store_up(); }));
   server.signal(SIGSTOP);
   client.charge({account("ann", "daily", 10)});
-  EXPECT_TRUE(client.loop.run_until([&] { return client.ledger.last_error().find("no reply for 200 ms") != std::string::npos ||
-                                                 client.ledger.last_error().find("no answer within") != std::string::npos; }))
-      << client.ledger.last_error();
+  EXPECT_TRUE(client.loop.run_until([&] {
+    return client.ledger.last_error().find("no reply for 200 ms") != std::string::npos ||
+           client.ledger.last_error().find("no answer within") != std::string::npos;
+  })) << client.ledger.last_error();
   server.signal(SIGCONT);
   EXPECT_TRUE(client.loop.run_until([&] { return client.ledger.store_up(); }));
 }
@@ -256,7 +269,9 @@ TEST(Ledger, KilledServerFailsChargesInFlightAndTheNextServerIsFound) {
   server.signal(SIGSTOP);
   int unavailable = 0;
   for (int i = 0; i < 20; ++i)
-    client.ledger.charge({account("ann", "daily", 100)}, [&](ChargeOutcome&& outcome) { unavailable += outcome.status == Status::unavailable; });
+    client.ledger.charge({account("ann", "daily", 100)}, [&](ChargeOutcome&& outcome) {
+      unavailable += outcome.status == Status::unavailable;
+    });
   client.loop.run_until([] { return false; }, 30ms);
   server.kill_now();
   ASSERT_TRUE(client.loop.run_until([&] { return unavailable == 20; }));
@@ -277,17 +292,21 @@ class TlsTest : public ::testing::Test {
     make_certificate("other", "elsewhere.example", "DNS:elsewhere.example");
     port = free_port();
     server = new Server({fmt::format("tls-port {}", port), "bind 127.0.0.1", "tls-auth-clients no",
-                         "tls-cert-file " + directory->path("server.pem"), "tls-key-file " + directory->path("server.key"),
+                         "tls-cert-file " + directory->path("server.pem"),
+                         "tls-key-file " + directory->path("server.key"),
                          "tls-ca-cert-file " + directory->path("server.pem")});
   }
   static void TearDownTestSuite() {
     delete server;
     delete directory;
   }
-  static void make_certificate(const std::string& name, const std::string& subject, const std::string& names) {
-    ASSERT_EQ(testing::run_program({"openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-                                    "-subj", "/CN=" + subject, "-addext", "subjectAltName=" + names, "-keyout", directory->path(name + ".key"),
-                                    "-out", directory->path(name + ".pem")}), 0);
+  static void make_certificate(const std::string& name, const std::string& subject,
+                               const std::string& names) {
+    ASSERT_EQ(testing::run_program({"openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                                    "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj",
+                                    "/CN=" + subject, "-addext", "subjectAltName=" + names, "-keyout",
+                                    directory->path(name + ".key"), "-out", directory->path(name + ".pem")}),
+              0);
   }
   ConnectionOptions tls_options(std::string_view host) {
     ConnectionOptions options = options_for(fmt::format("rediss://{}:{}", host, port));
@@ -354,7 +373,8 @@ TEST_F(TlsTest, ChargesAndMegabytesGoThroughTls) {
   connection.start();
   std::string big(3'000'000, 'y'), got;
   std::array<std::string_view, 2> words{"ECHO", big};
-  connection.send(words, 10'000ms, [&](Result<Reply*> reply) { got = reply ? (*reply)->text : reply.error().message; });
+  connection.send(words, 10'000ms,
+                  [&](Result<Reply*> reply) { got = reply ? (*reply)->text : reply.error().message; });
   ASSERT_TRUE(loop.run_until([&] { return !got.empty(); }));
   EXPECT_EQ(got, big);
 }

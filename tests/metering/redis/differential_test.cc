@@ -1,5 +1,5 @@
-// The scripts against the C++ twin: the same random history to RedisLedger and to MemoryLedger must give the same
-// answers and the same bytes. Virtual time; the seed is printed with every failure.
+// The scripts against the C++ twin: the same random history to RedisLedger and to MemoryLedger must give the
+// same answers and the same bytes. Virtual time; the seed is printed with every failure.
 #include <gtest/gtest.h>
 
 #include "metering/base/random.h"
@@ -20,22 +20,32 @@ constexpr Milliseconds kStart{1'763'820'000'000};
 
 class Differential {
  public:
-  explicit Differential(std::uint64_t seed) : random_(seed), client_(server_, testing::use_virtual_time), memory_([this] { return now_; }) {
+  explicit Differential(std::uint64_t seed)
+      : random_(seed), client_(server_, testing::use_virtual_time), memory_([this] { return now_; }) {
     // Windows and buckets of all sizes; few limits are small, so that most history is kept.
-    accounts_ = {account("ann", "daily", 900, 1, 24h, 60s),      account("ann", "burst", 20, 1, 10s, 100ms),
-                 account("bob", "daily", 700, 1, 24h, 60s),      account("bob", "monthly", 50'000, 1, 744h, 60s),
-                 account("pool", "hourly", 250, 1, 1h, 2'500ms), account("ann", "#|Case|read", quota::kUnlimited, 1, 24h, 60s)};
+    accounts_ = {account("ann", "daily", 900, 1, 24h, 60s),
+                 account("ann", "burst", 20, 1, 10s, 100ms),
+                 account("bob", "daily", 700, 1, 24h, 60s),
+                 account("bob", "monthly", 50'000, 1, 744h, 60s),
+                 account("pool", "hourly", 250, 1, 1h, 2'500ms),
+                 account("ann", "#|Case|read", quota::kUnlimited, 1, 24h, 60s)};
   }
 
   void step() {
     advance();
     std::uint64_t dice = random_.below(100);
-    if (dice < 75) charge();
-    else if (dice < 88) give_back();
-    else if (dice < 92) override_limit();
-    else if (dice < 94) change_bucket();
-    else if (dice < 97) read();
-    else list();
+    if (dice < 75)
+      charge();
+    else if (dice < 88)
+      give_back();
+    else if (dice < 92)
+      override_limit();
+    else if (dice < 94)
+      change_bucket();
+    else if (dice < 97)
+      read();
+    else
+      list();
   }
 
   // Every record, byte for byte; those that no charge has rewritten since their last prune are pruned first.
@@ -57,7 +67,13 @@ class Differential {
   void advance() {
     constexpr std::uint64_t kMs[] = {0, 1, 300, 5'000, 70'000, 400'000, 4'000'000, 40'000'000};
     std::uint64_t dice = random_.below(1000);
-    std::uint64_t scale = dice < 200 ? 0 : dice < 400 ? 2 : dice < 600 ? 3 : dice < 900 ? 4 : dice < 985 ? 5 : dice < 998 ? 6 : 7;
+    std::uint64_t scale = dice < 200   ? 0
+                          : dice < 400 ? 2
+                          : dice < 600 ? 3
+                          : dice < 900 ? 4
+                          : dice < 985 ? 5
+                          : dice < 998 ? 6
+                                       : 7;
     now_ += Milliseconds(random_.below(kMs[scale] + 1));
     testing::set_clock(server_, now_);
   }
@@ -67,7 +83,8 @@ class Differential {
     std::size_t count = 1 + random_.below(3);
     for (std::size_t i = 0; i < count; ++i) {
       charges.push_back(accounts_[random_.below(accounts_.size())]);
-      charges.back().units = static_cast<std::uint32_t>(random_.one_in(20) ? 1 + random_.below(300) : 1 + random_.below(4));
+      charges.back().units =
+          static_cast<std::uint32_t>(random_.one_in(20) ? 1 + random_.below(300) : 1 + random_.below(4));
     }
     charge_on_both(charges);
   }
@@ -97,13 +114,16 @@ class Differential {
   void give_back() {
     if (receipts_.empty()) return;
     // Mostly a recent one, sometimes one that has long been merged or left.
-    std::size_t place = random_.one_in(3) ? random_.below(receipts_.size()) : receipts_.size() - 1 - random_.below(std::min<std::size_t>(receipts_.size(), 5));
+    std::size_t place =
+        random_.one_in(3) ? random_.below(receipts_.size())
+                          : receipts_.size() - 1 - random_.below(std::min<std::size_t>(receipts_.size(), 5));
     quota::Receipt receipt = receipts_[place];
     if (!random_.one_in(10)) receipts_.erase(receipts_.begin() + static_cast<std::ptrdiff_t>(place));
     client_.give_back(receipt);
     memory_.give_back(receipt);
     for (const quota::Receipt::Item& item : receipt.items) {
-      AccountCharge asked{.key = item.key, .limit = 1, .window = item.window, .bucket = item.bucket, .units = 0, .rule = 0};
+      AccountCharge asked{
+          .key = item.key, .limit = 1, .window = item.window, .bucket = item.bucket, .units = 0, .rule = 0};
       compare_read({asked});
     }
   }
@@ -119,8 +139,8 @@ class Differential {
   void change_bucket() {
     AccountCharge& one = accounts_[random_.below(2) * 2];  // the daily ones
     constexpr Milliseconds kBuckets[] = {60s, 30s, 45s, 300s};
-    // The plain-memory ledger prunes and renumbers at every look, the store at admitted charges: one with the old
-    // bucket and one with the new bring both to the same point.
+    // The plain-memory ledger prunes and renumbers at every look, the store at admitted charges: one with the
+    // old bucket and one with the new bring both to the same point.
     client_.set_override(one.key, std::nullopt);
     memory_.set_override(one.key, std::nullopt);
     std::erase_if(receipts_, [&](const quota::Receipt& receipt) {
@@ -139,9 +159,11 @@ class Differential {
   void list() {
     const AccountCharge& one = accounts_[5];
     std::optional<std::vector<quota::Ledger::Listed>> mine, theirs;
-    client_.ledger.list(one.key.subject_key, "#|", one.window, one.bucket, [&](auto&& listed) { mine = listed.value(); });
+    client_.ledger.list(one.key.subject_key, "#|", one.window, one.bucket,
+                        [&](auto&& listed) { mine = listed.value(); });
     ASSERT_TRUE(client_.loop.run_until([&] { return mine.has_value(); }));
-    memory_.list(one.key.subject_key, "#|", one.window, one.bucket, [&](auto&& listed) { theirs = listed.value(); });
+    memory_.list(one.key.subject_key, "#|", one.window, one.bucket,
+                 [&](auto&& listed) { theirs = listed.value(); });
     ASSERT_EQ(mine->size(), theirs->size());
     for (std::size_t i = 0; i < mine->size(); ++i) {
       ASSERT_EQ((*mine)[i].field, (*theirs)[i].field);
@@ -154,7 +176,8 @@ class Differential {
     memory_.read(asked, [&](auto&& theirs) { compare(mine, theirs.value()); });
   }
 
-  static void compare(const std::vector<quota::AccountState>& mine, const std::vector<quota::AccountState>& theirs) {
+  static void compare(const std::vector<quota::AccountState>& mine,
+                      const std::vector<quota::AccountState>& theirs) {
     ASSERT_EQ(mine.size(), theirs.size());
     for (std::size_t i = 0; i < mine.size(); ++i) {
       ASSERT_EQ(mine[i].used, theirs[i].used) << i;

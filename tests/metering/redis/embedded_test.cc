@@ -28,7 +28,9 @@ using testing::TemporaryDirectory;
 using Status = ChargeOutcome::Status;
 using namespace std::chrono_literals;
 
-bool process_lives(int pid) { return ::kill(pid, 0) == 0; }
+bool process_lives(int pid) {
+  return ::kill(pid, 0) == 0;
+}
 
 bool wait_for(const std::function<bool()>& condition, Milliseconds deadline = 20'000ms) {
   Loop loop;
@@ -42,7 +44,9 @@ ChargeOutcome charge(RedisLedger& ledger, Loop& loop, quota::AccountCharge one) 
   return answer.value_or(ChargeOutcome{});
 }
 
-RedisLedgerOptions options_for(const EmbeddedRedis& redis) { return {.connection = {.url = redis.url()}, .timeout = 10'000ms}; }
+RedisLedgerOptions options_for(const EmbeddedRedis& redis) {
+  return {.connection = {.url = redis.url()}, .timeout = 10'000ms};
+}
 
 TEST(EmbeddedRedis, StartsWithTheSettingsOfTheContractAndStopsWithItsOwner) {
   TemporaryDirectory parent;
@@ -55,8 +59,12 @@ TEST(EmbeddedRedis, StartsWithTheSettingsOfTheContractAndStopsWithItsOwner) {
     Loop loop;
     Connection connection(loop.base(), {.url = (*redis)->url()});
     connection.start();
-    std::map<std::string, std::string> expected{{"appendonly", "yes"},         {"appendfsync", "everysec"}, {"maxmemory-policy", "noeviction"},
-                                                {"hash-max-listpack-value", "2048"}, {"save", ""},            {"port", "0"}};
+    std::map<std::string, std::string> expected{{"appendonly", "yes"},
+                                                {"appendfsync", "everysec"},
+                                                {"maxmemory-policy", "noeviction"},
+                                                {"hash-max-listpack-value", "2048"},
+                                                {"save", ""},
+                                                {"port", "0"}};
     std::size_t answered = 0;
     for (const auto& [name, value] : expected) {
       std::array<std::string_view, 3> words{"CONFIG", "GET", name};
@@ -68,7 +76,7 @@ TEST(EmbeddedRedis, StartsWithTheSettingsOfTheContractAndStopsWithItsOwner) {
       });
     }
     EXPECT_TRUE(loop.run_until([&] { return answered == expected.size(); }));
-    struct stat status {};
+    struct stat status{};
     ASSERT_EQ(::stat(parent.path("data").c_str(), &status), 0);
     EXPECT_EQ(status.st_mode & 0777, 0700U);
   }
@@ -91,10 +99,11 @@ TEST(EmbeddedRedis, KilledChildIsStartedAgainWithItsData) {
   TemporaryDirectory parent;
   std::mutex mutex;
   std::vector<std::string> events;
-  auto started = EmbeddedRedis::start({.directory = parent.path("data"), .on_event = [&](const std::string& event) {
-                                         std::lock_guard lock(mutex);
-                                         events.push_back(event);
-                                       }});
+  auto started =
+      EmbeddedRedis::start({.directory = parent.path("data"), .on_event = [&](const std::string& event) {
+                              std::lock_guard lock(mutex);
+                              events.push_back(event);
+                            }});
   ASSERT_TRUE(started.has_value()) << started.error().message;
   auto redis = std::move(*started);
   Loop loop;
@@ -120,7 +129,8 @@ TEST(EmbeddedRedis, SecondOwnerOfADirectoryIsRefusedAndToldWhoHoldsIt) {
   ASSERT_TRUE(first.has_value()) << first.error().message;
   auto second = EmbeddedRedis::start({.directory = parent.path("data")});
   ASSERT_FALSE(second.has_value());
-  EXPECT_NE(second.error().message.find(std::to_string(::getpid())), std::string::npos) << second.error().message;
+  EXPECT_NE(second.error().message.find(std::to_string(::getpid())), std::string::npos)
+      << second.error().message;
   EXPECT_TRUE(process_lives((*first)->pid()));
   (*first)->stop();
   EXPECT_TRUE(EmbeddedRedis::start({.directory = parent.path("data")}).has_value());
@@ -128,9 +138,11 @@ TEST(EmbeddedRedis, SecondOwnerOfADirectoryIsRefusedAndToldWhoHoldsIt) {
 
 TEST(EmbeddedRedis, MissingProgramIsNamedWithTheCure) {
   TemporaryDirectory parent;
-  auto redis = EmbeddedRedis::start({.directory = parent.path("data"), .redis_server = "no-such-redis-server"});
+  auto redis =
+      EmbeddedRedis::start({.directory = parent.path("data"), .redis_server = "no-such-redis-server"});
   ASSERT_FALSE(redis.has_value());
-  EXPECT_NE(redis.error().message.find("no-such-redis-server is missing"), std::string::npos) << redis.error().message;
+  EXPECT_NE(redis.error().message.find("no-such-redis-server is missing"), std::string::npos)
+      << redis.error().message;
   EXPECT_EQ(redis.error().origin, Origin::config);
 }
 
@@ -187,7 +199,10 @@ TEST(EmbeddedRedis, OrphanInTheDirectoryIsEndedAndItsDataTakenOver) {
     ASSERT_EQ(charge(ledger, loop, account("ann", "daily", 10, 6)).status, Status::admitted);
   }
   int orphan = start_orphan(directory);
-  ASSERT_TRUE(wait_for([&] { return std::filesystem::exists(directory + "/redis.pid") && std::filesystem::exists(directory + "/redis.sock"); }));
+  ASSERT_TRUE(wait_for([&] {
+    return std::filesystem::exists(directory + "/redis.pid") &&
+           std::filesystem::exists(directory + "/redis.sock");
+  }));
   std::optional<Result<std::unique_ptr<EmbeddedRedis>>> redis;
   // The orphan is this test's child, so somebody must reap it for it to be gone.
   std::thread reaper([&] { ::waitpid(orphan, nullptr, 0); });

@@ -1,5 +1,6 @@
-// A charge on real Redis against the plainest model there is: the list of every unit ever admitted, with its moment.
-// Several virtual days of random traffic with give-backs and changing overrides; the seed is printed with a failure.
+// A charge on real Redis against the plainest model there is: the list of every unit ever admitted, with its
+// moment. Several virtual days of random traffic with give-backs and changing overrides; the seed is printed
+// with a failure.
 #include <gtest/gtest.h>
 
 #include <deque>
@@ -76,7 +77,8 @@ Totals run_days(std::uint64_t seed, Milliseconds bucket, bool precise) {
       user.limit = remove ? user.account.limit : limit;
     }
     if (!user.admissions.empty() && random.one_in(25)) {
-      std::size_t place = user.admissions.size() - 1 - random.below(std::min<std::size_t>(user.admissions.size(), 30));
+      std::size_t place =
+          user.admissions.size() - 1 - random.below(std::min<std::size_t>(user.admissions.size(), 30));
       client.give_back(user.admissions[place].receipt);
       user.admissions.erase(user.admissions.begin() + static_cast<std::ptrdiff_t>(place));
       ++totals.given_back;
@@ -96,7 +98,8 @@ Totals run_days(std::uint64_t seed, Milliseconds bucket, bool precise) {
     EXPECT_NE(outcome.status, ChargeOutcome::Status::unavailable) << outcome.error;
     if (precise) {
       EXPECT_EQ(admitted, room_user && room_pool) << "seed " << seed << " at " << now.count();
-      EXPECT_EQ(outcome.states[0].used, user.in_live_buckets(now) + (admitted ? units : 0)) << "seed " << seed;
+      EXPECT_EQ(outcome.states[0].used, user.in_live_buckets(now) + (admitted ? units : 0))
+          << "seed " << seed;
     }
     if (!admitted) {
       ++totals.exceeded;

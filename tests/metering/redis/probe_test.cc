@@ -31,7 +31,8 @@ std::function<UnixTime()> shifted_clock(Milliseconds shift) {
 
 TEST(Probe, WellKeptServerIsUsableWithoutAdvice) {
   Server server({"appendonly yes"});
-  ProbeReport report = probe({.url = server.url()}, {.timeout = 20'000ms, .now = shifted_clock(0ms), .clock_guard = 10'000ms});
+  ProbeReport report =
+      probe({.url = server.url()}, {.timeout = 20'000ms, .now = shifted_clock(0ms), .clock_guard = 10'000ms});
   EXPECT_TRUE(report.usable());
   EXPECT_TRUE(report.server.starts_with("Redis 7.")) << report.server;
   EXPECT_GT(report.round_trip, Duration::zero());
@@ -39,7 +40,8 @@ TEST(Probe, WellKeptServerIsUsableWithoutAdvice) {
     if (finding.subject == "round_trip") continue;  // a busy machine may be slow
     EXPECT_EQ(finding.level, Level::ok) << finding.subject << ": " << finding.text;
   }
-  for (std::string subject : {"connect", "round_trip", "clock", "version", "role", "scripts", "eviction", "persistence", "encoding"})
+  for (std::string subject : {"connect", "round_trip", "clock", "version", "role", "scripts", "eviction",
+                              "persistence", "encoding"})
     EXPECT_NE(find(report, subject), nullptr) << subject;
 }
 
@@ -59,7 +61,8 @@ TEST(Probe, EvictionIsAProblemAndLesserSettingsAreWarningsWithAdvice) {
 
 TEST(Probe, ClockThatIsAnHourOffIsFound) {
   Server server;
-  ProbeReport report = probe({.url = server.url()}, {.timeout = 20'000ms, .now = shifted_clock(-3'600'000ms)});
+  ProbeReport report =
+      probe({.url = server.url()}, {.timeout = 20'000ms, .now = shifted_clock(-3'600'000ms)});
   EXPECT_NEAR(static_cast<double>(report.clock_offset.count()), 3'600'000.0, 10'000.0);
   ASSERT_NE(find(report, "clock"), nullptr);
   EXPECT_EQ(find(report, "clock")->level, Level::warning);

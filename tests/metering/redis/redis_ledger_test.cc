@@ -27,7 +27,9 @@ constexpr Milliseconds kStart{1'763'820'000'000};  // a whole minute
 std::string record_of(const Server& server, const quota::AccountKey& key) {
   return server.command({"HGET", key.subject_key, key.field}).text;
 }
-std::string dump_of(const Server& server, const std::string& key) { return server.command({"DUMP", key}).text; }
+std::string dump_of(const Server& server, const std::string& key) {
+  return server.command({"DUMP", key}).text;
+}
 
 class RedisLedgerTest : public ::testing::Test {
  protected:
@@ -63,7 +65,8 @@ TEST_F(RedisLedgerTest, OneFullAccountLeavesEveryKeyByteForByteAsItWas) {
   AccountCharge mine = account("ann", "daily", 10), shared = account("pool", "daily", 3, 3);
   ASSERT_EQ(client.charge({mine}).status, Status::admitted);
   ASSERT_EQ(client.charge({shared}).status, Status::admitted);
-  std::string before_mine = dump_of(server, mine.key.subject_key), before_shared = dump_of(server, shared.key.subject_key);
+  std::string before_mine = dump_of(server, mine.key.subject_key),
+              before_shared = dump_of(server, shared.key.subject_key);
   std::string clock_key = "h:" + quota::hash_tag(quota::partition_of(mine.key.subject_key));
   std::string before_clock = dump_of(server, clock_key);
 
@@ -167,7 +170,8 @@ TEST_F(RedisLedgerTest, OverrideThatIsNoNumberMakesTheChargeUnavailableAndNamesI
 
 TEST_F(RedisLedgerTest, DamagedRecordStopsTheWholeCharge) {
   AccountCharge good = account("ann", "daily", 9), bad = account("bob", "daily", 9);
-  for (std::string bytes : {std::string("x"), std::string(40, '\x7f'), std::string("\x01\x00\x14", 3) + std::string(28, '\x01')}) {
+  for (std::string bytes : {std::string("x"), std::string(40, '\x7f'),
+                            std::string("\x01\x00\x14", 3) + std::string(28, '\x01')}) {
     server.command({"HSET", bad.key.subject_key, "daily", bytes});
     ChargeOutcome outcome = client.charge({good, bad});
     EXPECT_EQ(outcome.status, Status::unavailable);
@@ -182,7 +186,8 @@ TEST_F(RedisLedgerTest, ResetForgetsWhatWasCountedAndKeepsOverrides) {
   client.set_override(one.key, 4);
   ASSERT_EQ(client.charge({one}).status, Status::admitted);
   bool done = false;
-  client.ledger.reset({one.key, account("bob", "daily", 1).key}, [&](Result<void> result) { done = result.has_value(); });
+  client.ledger.reset({one.key, account("bob", "daily", 1).key},
+                      [&](Result<void> result) { done = result.has_value(); });
   ASSERT_TRUE(client.loop.run_until([&] { return done; }));
   auto state = client.read({one})[0];
   EXPECT_EQ(state.used, 0U);
@@ -209,7 +214,8 @@ TEST_F(RedisLedgerTest, ScriptFlushIsCuredWithinTheSameCharge) {
   ASSERT_EQ(server.command({"SCRIPT", "FLUSH"}).text, "OK");
   int admitted = 0;
   for (int i = 0; i < 100; ++i)
-    client.ledger.charge({account("ann", "daily", 1000)}, [&](ChargeOutcome&& outcome) { admitted += outcome.status == Status::admitted; });
+    client.ledger.charge({account("ann", "daily", 1000)},
+                         [&](ChargeOutcome&& outcome) { admitted += outcome.status == Status::admitted; });
   ASSERT_TRUE(client.loop.run_until([&] { return admitted == 100; }));
   EXPECT_EQ(client.read({account("ann", "daily", 1000)})[0].used, 101U);
   EXPECT_GE(client.ledger.counters().script_loads, 100U);
@@ -218,10 +224,11 @@ TEST_F(RedisLedgerTest, ScriptFlushIsCuredWithinTheSameCharge) {
 TEST_F(RedisLedgerTest, ThousandChargesOfOneTurnAreExactInAnyNumberOfWrites) {
   int admitted = 0, exceeded = 0;
   for (int i = 0; i < 1500; ++i)
-    client.ledger.charge({account("ann", "daily", 1000), account("pool", "daily", 5000)}, [&](ChargeOutcome&& outcome) {
-      admitted += outcome.status == Status::admitted;
-      exceeded += outcome.status == Status::exceeded;
-    });
+    client.ledger.charge({account("ann", "daily", 1000), account("pool", "daily", 5000)},
+                         [&](ChargeOutcome&& outcome) {
+                           admitted += outcome.status == Status::admitted;
+                           exceeded += outcome.status == Status::exceeded;
+                         });
   ASSERT_TRUE(client.loop.run_until([&] { return admitted + exceeded == 1500; }));
   EXPECT_EQ(admitted, 1000);
   EXPECT_EQ(client.read({account("pool", "daily", 5000)})[0].used, 1000U);
@@ -257,14 +264,16 @@ TEST_F(RedisLedgerTest, LedgerDestroyedWithChargesInFlightCallsNobody) {
     RedisLedger ledger(client.loop.base(), {.connection = {.url = server.url()}, .timeout = 10ms});
     ledger.start();
     ASSERT_TRUE(client.loop.run_until([&] { return ledger.store_up(); }));
-    for (int i = 0; i < 10; ++i) ledger.charge({account("ann", "daily", 10)}, [&](ChargeOutcome&&) { ++called; });
+    for (int i = 0; i < 10; ++i)
+      ledger.charge({account("ann", "daily", 10)}, [&](ChargeOutcome&&) { ++called; });
   }
   client.charge({account("bob", "daily", 10)});
   EXPECT_EQ(called, 0);
 }
 
 TEST_F(RedisLedgerTest, CallbackMayDestroyTheLedger) {
-  auto ledger = std::make_unique<RedisLedger>(client.loop.base(), RedisLedgerOptions{.connection = {.url = server.url()}, .timeout = 5'000ms});
+  auto ledger = std::make_unique<RedisLedger>(
+      client.loop.base(), RedisLedgerOptions{.connection = {.url = server.url()}, .timeout = 5'000ms});
   ledger->start();
   int called = 0;
   for (int i = 0; i < 3; ++i)

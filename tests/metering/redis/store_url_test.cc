@@ -63,12 +63,34 @@ TEST(StoreUrl, SentinelAndClusterAreKnownButRefused) {
 }
 
 TEST(StoreUrl, MistakesAreErrorsOfTheConfiguration) {
-  for (std::string text :
-       {"", "redis", "redis://", "redis://:6379", "redis://host:0", "redis://host:65536", "redis://host:", "redis://host:x",
-        "redis://host/one", "redis://host/1/2", "redis://host/-1", "redis://host/0?x=1", "redis://a:b:c", "redis://[::1",
-        "redis://[::1]6379", "redis://[host]", "redis://ho st", "redis://user@host", "redis://u:%zz@host", "redis://u:p%00@host",
-        "http://host", "embedded:", "redis+unix://", "redis+unix://tmp/x", "redis+unix:///x?database=1", "redis+unix:///x?db=",
-        "redis://host\n", "redis://a,b"}) {
+  for (std::string text : {"",
+                           "redis",
+                           "redis://",
+                           "redis://:6379",
+                           "redis://host:0",
+                           "redis://host:65536",
+                           "redis://host:",
+                           "redis://host:x",
+                           "redis://host/one",
+                           "redis://host/1/2",
+                           "redis://host/-1",
+                           "redis://host/0?x=1",
+                           "redis://a:b:c",
+                           "redis://[::1",
+                           "redis://[::1]6379",
+                           "redis://[host]",
+                           "redis://ho st",
+                           "redis://user@host",
+                           "redis://u:%zz@host",
+                           "redis://u:p%00@host",
+                           "http://host",
+                           "embedded:",
+                           "redis+unix://",
+                           "redis+unix://tmp/x",
+                           "redis+unix:///x?database=1",
+                           "redis+unix:///x?db=",
+                           "redis://host\n",
+                           "redis://a,b"}) {
     auto url = parse_store_url(text);
     ASSERT_FALSE(url.has_value()) << text;
     EXPECT_EQ(url.error().origin, Origin::config);
@@ -76,8 +98,9 @@ TEST(StoreUrl, MistakesAreErrorsOfTheConfiguration) {
 }
 
 TEST(StoreUrl, PasswordIsNeverInAnErrorOrADescription) {
-  for (std::string text : {"redis://u:hunter2@host:99999", "redis://u:hunter2@", "redis://u:hunter2@host/x", "redis://u:hunter2%@h",
-                           "rediss://u:hunter2@[::1", "redis+unix://u:hunter2@tmp", "redos://u:hunter2@h"}) {
+  for (std::string text : {"redis://u:hunter2@host:99999", "redis://u:hunter2@", "redis://u:hunter2@host/x",
+                           "redis://u:hunter2%@h", "rediss://u:hunter2@[::1", "redis+unix://u:hunter2@tmp",
+                           "redos://u:hunter2@h"}) {
     auto url = parse_store_url(text);
     ASSERT_FALSE(url.has_value()) << text;
     EXPECT_EQ(url.error().message.find("hunter2"), std::string::npos) << url.error().message;

@@ -38,7 +38,8 @@ pid_t start_program(const std::vector<std::string>& words) {
   pid_t pid = ::fork();
   if (pid == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (::freopen("/dev/null", "w", stdout) == nullptr || ::freopen("/dev/null", "w", stderr) == nullptr) ::_exit(126);
+    if (::freopen("/dev/null", "w", stdout) == nullptr || ::freopen("/dev/null", "w", stderr) == nullptr)
+      ::_exit(126);
     ::execvp(arguments[0], arguments.data());
     ::_exit(127);
   }
@@ -65,7 +66,9 @@ Server::Server(std::vector<std::string> settings, const TemporaryDirectory* dire
   spawn();
 }
 
-Server::~Server() { kill_now(); }
+Server::~Server() {
+  kill_now();
+}
 
 void Server::spawn() {
   std::filesystem::remove(socket_path());
@@ -99,7 +102,9 @@ void Server::kill_and_restart() {
   spawn();
 }
 
-void Server::signal(int number) const { CHECK(::kill(pid_, number) == 0, "kill"); }
+void Server::signal(int number) const {
+  CHECK(::kill(pid_, number) == 0, "kill");
+}
 
 StoreUrl Server::url() const {
   StoreUrl url;
@@ -112,16 +117,28 @@ namespace {
 Reply convert(const redisReply& from) {
   Reply to;
   switch (from.type) {
-    case REDIS_REPLY_INTEGER: to.type = Reply::Type::integer; break;
-    case REDIS_REPLY_STRING: to.type = Reply::Type::text; break;
-    case REDIS_REPLY_STATUS: to.type = Reply::Type::status; break;
-    case REDIS_REPLY_ERROR: to.type = Reply::Type::error; break;
-    case REDIS_REPLY_ARRAY: to.type = Reply::Type::array; break;
-    default: break;
+    case REDIS_REPLY_INTEGER:
+      to.type = Reply::Type::integer;
+      break;
+    case REDIS_REPLY_STRING:
+      to.type = Reply::Type::text;
+      break;
+    case REDIS_REPLY_STATUS:
+      to.type = Reply::Type::status;
+      break;
+    case REDIS_REPLY_ERROR:
+      to.type = Reply::Type::error;
+      break;
+    case REDIS_REPLY_ARRAY:
+      to.type = Reply::Type::array;
+      break;
+    default:
+      break;
   }
   to.integer = from.integer;
   if (from.str != nullptr) to.text.assign(from.str, from.len);
-  for (std::size_t i = 0; from.type == REDIS_REPLY_ARRAY && i < from.elements; ++i) to.elements.push_back(convert(*from.element[i]));
+  for (std::size_t i = 0; from.type == REDIS_REPLY_ARRAY && i < from.elements; ++i)
+    to.elements.push_back(convert(*from.element[i]));
   return to;
 }
 }  // namespace
@@ -135,7 +152,8 @@ Reply Server::command(std::vector<std::string> words) const {
     texts.push_back(word.data());
     sizes.push_back(word.size());
   }
-  auto* reply = static_cast<redisReply*>(redisCommandArgv(context, static_cast<int>(words.size()), texts.data(), sizes.data()));
+  auto* reply = static_cast<redisReply*>(
+      redisCommandArgv(context, static_cast<int>(words.size()), texts.data(), sizes.data()));
   CHECK(reply != nullptr, "no reply from the test's redis-server");
   Reply converted = convert(*reply);
   freeReplyObject(reply);
@@ -143,8 +161,12 @@ Reply Server::command(std::vector<std::string> words) const {
   return converted;
 }
 
-Loop::Loop() : base_(event_base_new()) { CHECK(base_ != nullptr, "event_base_new"); }
-Loop::~Loop() { event_base_free(base_); }
+Loop::Loop() : base_(event_base_new()) {
+  CHECK(base_ != nullptr, "event_base_new");
+}
+Loop::~Loop() {
+  event_base_free(base_);
+}
 
 bool Loop::run_until(const std::function<bool()>& condition, Milliseconds deadline) {
   MonotonicTime end = Connection::now() + deadline;
@@ -161,9 +183,10 @@ bool Loop::run_until(const std::function<bool()>& condition, Milliseconds deadli
   return holds;
 }
 
-quota::AccountCharge account(std::string_view user, std::string_view field, std::uint64_t limit, std::uint32_t units,
-                             Milliseconds window, Milliseconds bucket) {
-  return {.key = {.subject_key = quota::subject_key({.tenant = "acme", .organization = std::nullopt, .user = user}),
+quota::AccountCharge account(std::string_view user, std::string_view field, std::uint64_t limit,
+                             std::uint32_t units, Milliseconds window, Milliseconds bucket) {
+  return {.key = {.subject_key =
+                      quota::subject_key({.tenant = "acme", .organization = std::nullopt, .user = user}),
                   .field = std::string(field)},
           .limit = limit,
           .window = window,
@@ -172,7 +195,8 @@ quota::AccountCharge account(std::string_view user, std::string_view field, std:
           .rule = 0};
 }
 
-RedisLedgerOptions Client::options(const Server& server, const std::function<void(RedisLedgerOptions&)>& adjust) {
+RedisLedgerOptions Client::options(const Server& server,
+                                   const std::function<void(RedisLedgerOptions&)>& adjust) {
   RedisLedgerOptions made;
   made.connection.url = server.url();
   made.timeout = Milliseconds(10'000);  // a busy machine is not what these tests are about
@@ -208,12 +232,15 @@ void Client::give_back(quota::Receipt receipt) {
 void Client::set_override(const quota::AccountKey& key, std::optional<std::uint64_t> limit) {
   std::optional<Result<void>> answer;
   ledger.set_override(key, limit, [&](Result<void> done) { answer = done; });
-  CHECK(loop.run_until([&] { return answer.has_value(); }) && answer->has_value(), "no answer to an override");
+  CHECK(loop.run_until([&] { return answer.has_value(); }) && answer->has_value(),
+        "no answer to an override");
 }
 
 void use_virtual_time(RedisLedgerOptions& options) {
   options.scripts = Scripts::with_clock("  return tonumber(redis.call('GET', 'clock'))");
 }
-void set_clock(const Server& server, Milliseconds now) { server.command({"SET", "clock", std::to_string(now.count())}); }
+void set_clock(const Server& server, Milliseconds now) {
+  server.command({"SET", "clock", std::to_string(now.count())});
+}
 
 }  // namespace tollgate::redis::testing

@@ -1,5 +1,6 @@
-// Real redis-server children for tests: each in a directory of its own, on a unix socket (and a free TCP or TLS port
-// on request), ended and removed with the object. And a loop to run until something is true, with a deadline.
+// Real redis-server children for tests: each in a directory of its own, on a unix socket (and a free TCP or
+// TLS port on request), ended and removed with the object. And a loop to run until something is true, with a
+// deadline.
 #pragma once
 #include <functional>
 #include <string>
@@ -65,8 +66,9 @@ class Loop {
   event_base* base_;
 };
 
-quota::AccountCharge account(std::string_view subject, std::string_view field, std::uint64_t limit, std::uint32_t units = 1,
-                             Milliseconds window = Milliseconds(86'400'000), Milliseconds bucket = Milliseconds(60'000));
+quota::AccountCharge account(std::string_view subject, std::string_view field, std::uint64_t limit,
+                             std::uint32_t units = 1, Milliseconds window = Milliseconds(86'400'000),
+                             Milliseconds bucket = Milliseconds(60'000));
 
 // A ledger on a server, used from straight-line code.
 class Client {
@@ -82,7 +84,8 @@ class Client {
   RedisLedger ledger;
 
  private:
-  static RedisLedgerOptions options(const Server& server, const std::function<void(RedisLedgerOptions&)>& adjust);
+  static RedisLedgerOptions options(const Server& server,
+                                    const std::function<void(RedisLedgerOptions&)>& adjust);
 };
 
 // Virtual time: scripts that read the key `clock` (ms) instead of the server's TIME.
