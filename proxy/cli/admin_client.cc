@@ -28,15 +28,6 @@ std::size_t take(char* bytes, std::size_t size, std::size_t count, void* target)
   return size * count;
 }
 
-std::string percent_encoded(std::string_view text) {
-  std::string out;
-  for (char c : text) {
-    if (is_alpha(c) || is_digit(c) || c == '-' || c == '.' || c == '_' || c == '~') out.push_back(c);
-    else out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
-  }
-  return out;
-}
-
 // Where a local client reaches a port that listens everywhere.
 std::string url_of(std::string_view address) {
   std::string_view port = address.substr(address.rfind(':') + 1);
@@ -56,6 +47,15 @@ std::string detail_of(const std::string& body) {
 }
 
 }  // namespace
+
+std::string percent_encoded(std::string_view text) {
+  std::string out;
+  for (char c : text) {
+    if (is_alpha(c) || is_digit(c) || c == '-' || c == '.' || c == '_' || c == '~') out.push_back(c);
+    else out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+  }
+  return out;
+}
 
 std::optional<AdminEndpoint> find_endpoint(const AdminArguments& arguments, Console& console) {
   AdminEndpoint endpoint{arguments.url, ""};

@@ -166,7 +166,7 @@ void print_json(const ExplainArguments& arguments, const Answer& answer, Console
           json.field("object", unit.object);
           json.field("operation", catalogue::name(unit.operation));
           json.field("section", unit.section);
-          json.field("product", unit.product.starts_with("tollgate-explain") ? "" : unit.product);
+          json.field("product", unit.product);
         });
     });
   });

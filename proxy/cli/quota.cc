@@ -49,7 +49,7 @@ int run_quota(const QuotaArguments& arguments, Console& console) {
     print_error(console, "which limit? give it with --limit");
     return kExitUsage;
   }
-  std::string rest = arguments.rule.empty() ? "quotas" : "quotas/" + arguments.rule;
+  std::string rest = arguments.rule.empty() ? "quotas" : "quotas/" + percent_encoded(arguments.rule);
   std::string_view method = "GET";
   std::string body;
   if (arguments.action == Action::set) {

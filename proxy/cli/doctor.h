@@ -1,0 +1,40 @@
+// `tollgate doctor -c FILE`: is everything around the proxy as it has to be, and what to do where it is not.
+//
+//   versions       of this program and its libraries
+//   configuration  errors and warnings of `check`
+//   files          descriptors allowed against connections configured; secrets that others can read; folders writable
+//   certificates   expired, or within 30 days
+//   ports          free, or taken (perhaps by a running proxy)
+//   clock          synchronised, and against the store's
+//   store          reachable, version, settings on which the promises rest (metering/redis/probe.h)
+#pragma once
+#include <string>
+#include <vector>
+
+#include "proxy/cli/console.h"
+
+namespace tollgate::cli {
+
+struct DoctorArguments {
+  std::string config_file = "tollgate.yaml";
+  Format format = Format::table;
+};
+
+struct Symptom {
+  enum class Level : std::uint8_t { ok, warning, problem } level = Level::ok;
+  std::string subject, text, advice;  // advice: "" when ok
+};
+
+// 0, or 1 when there is a problem (warnings alone do not count).
+int run_doctor(const DoctorArguments& arguments, Console& console);
+
+// The examinations that need no store, for tests too. Each returns at least one symptom.
+std::vector<Symptom> examine_descriptors(const config::Settings& settings, std::uint64_t allowed);
+std::vector<Symptom> examine_secret_files(const config::Settings& settings);
+std::vector<Symptom> examine_ports(const config::Settings& settings);
+std::vector<Symptom> examine_folders(const config::Settings& settings);
+std::vector<Symptom> examine_certificates(const config::LoadedConfig& loaded, UnixTime now);
+// Of the store as the configuration names it; a probe of at most 2 s.
+std::vector<Symptom> examine_store(const config::LoadedConfig& loaded);
+
+}  // namespace tollgate::cli

@@ -1,0 +1,230 @@
+// The single examinations of `tollgate doctor`.
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <thread>
+
+#include "config/values.h"
+#include "metering/base/ascii.h"
+#include "metering/redis/probe.h"
+#include "proxy/cli/assembly.h"
+#include "proxy/cli/certificates.h"
+#include "proxy/cli/doctor.h"
+
+namespace tollgate::cli {
+namespace {
+
+using Level = Symptom::Level;
+namespace fs = std::filesystem;
+
+constexpr auto kExpiryNotice = std::chrono::hours(24 * 30);
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+// errno of binding the address, or 0. Nothing listens on it afterwards.
+int try_bind(const std::string& address) {
+  std::size_t colon = address.rfind(':');
+  std::string host = address.substr(0, colon);
+  auto port = static_cast<std::uint16_t>(parse_decimal(address.substr(colon + 1)).value_or(0));
+  sockaddr_storage storage{};
+  socklen_t size = 0;
+  if (host.starts_with('[')) {
+    auto* v6 = reinterpret_cast<sockaddr_in6*>(&storage);
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = htons(port);
+    if (::inet_pton(AF_INET6, host.substr(1, host.size() - 2).c_str(), &v6->sin6_addr) != 1) return EINVAL;
+    size = sizeof(sockaddr_in6);
+  } else {
+    auto* v4 = reinterpret_cast<sockaddr_in*>(&storage);
+    v4->sin_family = AF_INET;
+    v4->sin_port = htons(port);
+    if (::inet_pton(AF_INET, host.c_str(), &v4->sin_addr) != 1) return EINVAL;
+    size = sizeof(sockaddr_in);
+  }
+  Descriptor socket(::socket(storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (socket.get() < 0) return errno;
+  int yes = 1;  // a port in TIME_WAIT counts as free, as it does for the proxy
+  ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+  if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&storage), size) != 0) return errno;
+  return 0;
+}
+
+// The program as the shell would find it, or "".
+std::string find_program(const std::string& name) {
+  if (name.find('/') != std::string::npos) return ::access(name.c_str(), X_OK) == 0 ? name : "";
+  const char* path = std::getenv("PATH");
+  std::string_view rest = path == nullptr ? "/usr/bin:/bin" : path;
+  while (!rest.empty()) {
+    std::size_t colon = rest.find(':');
+    std::string candidate = fmt::format("{}/{}", rest.substr(0, colon), name);
+    if (::access(candidate.c_str(), X_OK) == 0) return candidate;
+    if (colon == std::string_view::npos) break;
+    rest.remove_prefix(colon + 1);
+  }
+  return "";
+}
+
+std::vector<Symptom> probe_symptoms(const redis::ConnectionOptions& connection) {
+  auto now = [] {
+    return UnixTime(std::chrono::duration_cast<Duration>(std::chrono::system_clock::now().time_since_epoch()));
+  };
+  redis::ProbeReport report = redis::probe(connection, {.timeout = std::chrono::seconds(2), .now = now});
+  std::vector<Symptom> symptoms;
+  if (report.reachable)
+    symptoms.push_back({Level::ok, "store", fmt::format("{} at {}, round trip {} us", report.server, connection.url.describe(),
+                                                        std::chrono::duration_cast<std::chrono::microseconds>(report.round_trip).count()), ""});
+  for (const redis::Finding& finding : report.findings)
+    symptoms.push_back({static_cast<Level>(finding.level), "store", finding.subject + ": " + finding.text, finding.advice});
+  if (!report.reachable && symptoms.empty())
+    symptoms.push_back({Level::problem, "store", fmt::format("Redis at {} cannot be reached", connection.url.describe()),
+                        "start it, or correct store.url"});
+  return symptoms;
+}
+
+}  // namespace
+
+std::vector<Symptom> examine_descriptors(const config::Settings& settings, std::uint64_t allowed) {
+  std::uint64_t workers = settings.workers > 0 ? settings.workers : std::max(1U, std::thread::hardware_concurrency());
+  std::uint64_t upstream = 0;
+  for (const config::Upstream& u : settings.upstreams) upstream += u.max_connections;
+  // Each worker also holds its loop, listeners and connection to the store; the process its logs and journal.
+  std::uint64_t needed = workers * (settings.limits.max_connections + upstream + 16) + 64;
+  std::string text = fmt::format("{} file descriptors allowed, {} needed if every connection that is configured is used",
+                                 allowed, needed);
+  if (allowed >= needed) return {{Level::ok, "files", std::move(text), ""}};
+  return {{Level::warning, "files", std::move(text),
+           "raise the limit (ulimit -n, LimitNOFILE= of systemd), or lower limits.max_connections"}};
+}
+
+std::vector<Symptom> examine_secret_files(const config::Settings& settings) {
+  std::vector<std::string> files{settings.admin.token_file, settings.store.password_file};
+  for (const config::JwtIssuer& jwt : settings.identity.jwt) files.push_back(jwt.secret_file);
+  for (const config::Upstream& upstream : settings.upstreams) files.push_back(upstream.tls.key_file);
+  for (const config::Listener& listener : settings.listeners) {
+    if (!listener.tls) continue;
+    files.push_back(listener.tls->key_file);
+    for (const auto& certificate : listener.tls->certificates) files.push_back(certificate.key_file);
+  }
+  std::vector<Symptom> symptoms;
+  std::size_t seen = 0;
+  for (const std::string& file : files) {
+    struct stat info {};
+    if (file.empty() || ::stat(file.c_str(), &info) != 0) continue;
+    ++seen;
+    if ((info.st_mode & (S_IROTH | S_IWOTH)) != 0)
+      symptoms.push_back({Level::warning, "files", fmt::format("every user of this machine can read {}", file),
+                          fmt::format("chmod o= {}", file)});
+  }
+  if (symptoms.empty()) symptoms.push_back({Level::ok, "files", fmt::format("{} secret files are private", seen), ""});
+  return symptoms;
+}
+
+std::vector<Symptom> examine_ports(const config::Settings& settings) {
+  std::vector<std::string> addresses;
+  for (const config::Listener& listener : settings.listeners) addresses.push_back(listener.address);
+  if (!settings.admin.address.empty()) addresses.push_back(settings.admin.address);
+  std::vector<Symptom> symptoms;
+  for (const std::string& address : addresses) {
+    int failure = try_bind(address);
+    if (failure == 0)
+      symptoms.push_back({Level::ok, "ports", address + " is free", ""});
+    else if (failure == EADDRINUSE)
+      symptoms.push_back({Level::warning, "ports", address + " is in use",
+                          "nothing to do if it is a running tollgate; else choose another port"});
+    else if (failure == EACCES)
+      symptoms.push_back({Level::problem, "ports", address + " may not be opened by this user",
+                          "use a port above 1023, or grant CAP_NET_BIND_SERVICE"});
+    else
+      symptoms.push_back({Level::problem, "ports", fmt::format("{} cannot be opened: {}", address, std::strerror(failure)),
+                          "use an address of this machine"});
+  }
+  return symptoms;
+}
+
+std::vector<Symptom> examine_folders(const config::Settings& settings) {
+  std::vector<std::string> folders{settings.journal.directory};
+  if (!settings.access_log.file.empty() && settings.access_log.file != "-")
+    folders.push_back(fs::path(settings.access_log.file).parent_path().string());
+  std::vector<Symptom> symptoms;
+  for (const std::string& folder : folders) {
+    fs::path existing = folder;
+    std::error_code failure;
+    while (!fs::exists(existing, failure) && existing.has_relative_path()) existing = existing.parent_path();
+    if (::access(existing.c_str(), W_OK | X_OK) == 0)
+      symptoms.push_back({Level::ok, "files", folder + (existing == fs::path(folder) ? " is writable" : " can be made"), ""});
+    else
+      symptoms.push_back({Level::problem, "files", fmt::format("{} cannot be written: {}", folder, std::strerror(errno)),
+                          "give the proxy's user the right to write there"});
+    if (fs::space_info space = fs::space(existing, failure); !failure && space.available < (256ULL << 20))
+      symptoms.push_back({Level::warning, "files", fmt::format("{} has only {} MiB left", folder, space.available >> 20),
+                          "make room: usage that cannot be written is not billed"});
+  }
+  return symptoms;
+}
+
+std::vector<Symptom> examine_certificates(const config::LoadedConfig& loaded, UnixTime now) {
+  std::vector<Symptom> symptoms;
+  for (const config::Diagnostic& d : check_certificates(loaded, now))
+    if (d.severity == config::Severity::error)
+      symptoms.push_back({Level::problem, "certificates", config::to_string(d), "put the right file there"});
+  for (const NamedCertificate& certificate : own_certificates(loaded)) {
+    auto days = std::chrono::duration_cast<std::chrono::hours>(certificate.expires_at - now).count() / 24;
+    if (certificate.expires_at <= now)
+      symptoms.push_back({Level::problem, "certificates", certificate.file + " has expired", "renew it, then reload (SIGHUP)"});
+    else if (certificate.expires_at - now < kExpiryNotice)
+      symptoms.push_back({Level::warning, "certificates", fmt::format("{} expires in {} days", certificate.file, days),
+                          "renew it, then reload (SIGHUP)"});
+    else
+      symptoms.push_back({Level::ok, "certificates", fmt::format("{} is valid for {} more days", certificate.file, days), ""});
+  }
+  if (symptoms.empty()) symptoms.push_back({Level::ok, "certificates", "none configured", ""});
+  return symptoms;
+}
+
+std::vector<Symptom> examine_store(const config::LoadedConfig& loaded) {
+  const config::Store& store = loaded.settings.store;
+  auto url = redis::parse_store_url(store.url);
+  if (!url) return {{Level::problem, "store", url.error().message, "correct store.url"}};
+  std::vector<Symptom> symptoms;
+  if (url->kind == redis::StoreUrl::Kind::embedded) {
+    std::string program = find_program(store.redis_server);
+    if (program.empty())
+      return {{Level::problem, "store", fmt::format("there is no program {} for the embedded Redis", store.redis_server),
+               "install redis-server, or name it with store.redis_server"}};
+    symptoms.push_back({Level::ok, "store", "embedded Redis: " + program, ""});
+    std::string socket = url->directory + "/redis.sock";
+    std::error_code failure;
+    if (!fs::exists(socket, failure)) {
+      symptoms.push_back({Level::ok, "store", "it is not running: tollgate starts it", ""});
+      return symptoms;
+    }
+    url->kind = redis::StoreUrl::Kind::unix_socket;
+    url->path = socket;
+  }
+  auto connection = store_connection(store, *url, loaded);
+  if (!connection) return {{Level::problem, "store", connection.error().message, "correct the store section"}};
+  for (Symptom& symptom : probe_symptoms(*connection)) symptoms.push_back(std::move(symptom));
+  return symptoms;
+}
+
+}  // namespace tollgate::cli
