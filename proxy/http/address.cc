@@ -69,7 +69,9 @@ bool parse_v6(std::string_view text, std::array<std::uint8_t, 16>& out) {
 
 // RFC 5952: lower case, no leading zeros, the longest run of two or more zero groups becomes "::".
 std::string format_v6(const std::array<std::uint8_t, 16>& bytes) {
-  const auto group = [&](int i) { return bytes[static_cast<std::size_t>(2 * i)] << 8 | bytes[static_cast<std::size_t>(2 * i + 1)]; };
+  const auto group = [&](int i) {
+    return bytes[static_cast<std::size_t>(2 * i)] << 8 | bytes[static_cast<std::size_t>(2 * i + 1)];
+  };
   int best = -1, best_size = 1;
   for (int i = 0; i < 8; ++i) {
     int size = 0;
@@ -100,8 +102,8 @@ bool matches(const IpAddress& a, const IpAddress& b, unsigned prefix) {
   return rest == 0 || ((a.bytes[whole] ^ b.bytes[whole]) >> (8 - rest)) == 0;
 }
 
-// All values of a list field in order, read from the right: lines from the last to the first, elements likewise.
-// visit(element) returns false to stop.
+// All values of a list field in order, read from the right: lines from the last to the first, elements
+// likewise. visit(element) returns false to stop.
 template <class Visit>
 void for_each_element_from_right(const Fields& fields, std::string_view name, Visit&& visit) {
   for (std::size_t i = fields.size(); i-- > 0;) {
@@ -170,7 +172,9 @@ void apply_host(std::string_view host, ClientInfo& client) {
 
 }  // namespace
 
-bool IpAddress::is_v4() const { return std::equal(kMappedPrefix.begin(), kMappedPrefix.end(), bytes.begin()); }
+bool IpAddress::is_v4() const {
+  return std::equal(kMappedPrefix.begin(), kMappedPrefix.end(), bytes.begin());
+}
 
 std::string IpAddress::to_string() const {
   if (is_v4()) return fmt::format("{}.{}.{}.{}", bytes[12], bytes[13], bytes[14], bytes[15]);
@@ -202,7 +206,8 @@ std::optional<IpAddress> parse_address_with_port(std::string_view text) {
     return parse_address(inside);
   }
   const std::size_t colon = text.find(':');
-  if (colon == std::string_view::npos || text.find(':', colon + 1) != std::string_view::npos) return parse_address(text);
+  if (colon == std::string_view::npos || text.find(':', colon + 1) != std::string_view::npos)
+    return parse_address(text);
   if (!is_port(text.substr(colon + 1))) return std::nullopt;
   return parse_address(text.substr(0, colon));
 }
@@ -229,7 +234,8 @@ Result<AddressSet> AddressSet::parse(std::span<const std::string> cidrs) {
     }
     Network network{*address, prefix};
     for (unsigned bit = prefix; bit < 128; ++bit)
-      network.base.bytes[bit / 8] = static_cast<std::uint8_t>(network.base.bytes[bit / 8] & ~(0x80U >> (bit % 8)));
+      network.base.bytes[bit / 8] =
+          static_cast<std::uint8_t>(network.base.bytes[bit / 8] & ~(0x80U >> (bit % 8)));
     if (network.base != *address) return bad("bits are set beyond the prefix");
     set.networks_.push_back(network);
   }
@@ -237,8 +243,8 @@ Result<AddressSet> AddressSet::parse(std::span<const std::string> cidrs) {
 }
 
 bool AddressSet::contains(const IpAddress& address) const {
-  return std::ranges::any_of(networks_,
-                             [&](const Network& network) { return matches(network.base, address, network.prefix); });
+  return std::ranges::any_of(
+      networks_, [&](const Network& network) { return matches(network.base, address, network.prefix); });
 }
 
 bool AddressSet::contains(std::string_view address) const {
@@ -249,7 +255,8 @@ bool AddressSet::contains(std::string_view address) const {
 
 ClientInfo client_of(std::string_view peer_address, bool peer_https, const RequestHead& head,
                      const AddressSet& trusted) {
-  ClientInfo client{.address = std::string(peer_address), .https = peer_https, .host = std::string(head.authority)};
+  ClientInfo client{
+      .address = std::string(peer_address), .https = peer_https, .host = std::string(head.authority)};
   const std::optional<IpAddress> peer = parse_address(peer_address);
   if (!peer) return client;
   client.address = peer->to_string();

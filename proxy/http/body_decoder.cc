@@ -15,7 +15,9 @@ namespace {
 constexpr std::size_t kSizeDigitsMax = 16;
 constexpr std::uint64_t kSizeMax = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
 
-bool is_blank(char c) { return c == ' ' || c == '\t'; }
+bool is_blank(char c) {
+  return c == ' ' || c == '\t';
+}
 // qdtext and the second byte of a quoted-pair (RFC 9110 section 5.6.4), quote and backslash apart.
 bool is_text(char c) {
   const auto byte = static_cast<unsigned char>(c);
@@ -86,8 +88,10 @@ BodyDecoder::Step BodyDecoder::next(std::string_view bytes) {
         if (state_ == State::failed) return {.consumed = at, .failed = true};
         break;
       default:
-        if (++line_bytes_ > limits_.chunk_line_bytes) wrong = "a chunk size line is longer than the limit";
-        else wrong = on_size_line(bytes[at++]);
+        if (++line_bytes_ > limits_.chunk_line_bytes)
+          wrong = "a chunk size line is longer than the limit";
+        else
+          wrong = on_size_line(bytes[at++]);
         if (state_ == State::failed) return {.consumed = at, .failed = true};
         break;
     }
@@ -129,10 +133,14 @@ std::string_view BodyDecoder::on_size_line(char c) {
       return on_size_digit(hex_value(c));
     case State::size:
       if (hex_value(c) >= 0) return on_size_digit(hex_value(c));
-      if (c == ';') state_ = State::ext_name_start;
-      else if (c == '\r') state_ = State::size_lf;
-      else if (is_blank(c)) state_ = State::ext_bws;
-      else return "a chunk size with a byte that is no hexadecimal digit";
+      if (c == ';')
+        state_ = State::ext_name_start;
+      else if (c == '\r')
+        state_ = State::size_lf;
+      else if (is_blank(c))
+        state_ = State::ext_bws;
+      else
+        return "a chunk size with a byte that is no hexadecimal digit";
       return {};
     case State::size_lf:
       return c == '\n' ? on_size_line_end() : "a chunk size line that does not end in CRLF";
@@ -153,26 +161,40 @@ std::string_view BodyDecoder::on_extension(char c) {
       return token || blank ? std::string_view() : kWrong;
     case State::ext_name:
       if (token) return {};
-      if (c == '\r') state_ = State::size_lf;
-      else if (c == ';') state_ = State::ext_name_start;
-      else if (c == '=') state_ = State::ext_value_start;
-      else if (blank) state_ = State::ext_name_bws;
-      else return kWrong;
+      if (c == '\r')
+        state_ = State::size_lf;
+      else if (c == ';')
+        state_ = State::ext_name_start;
+      else if (c == '=')
+        state_ = State::ext_value_start;
+      else if (blank)
+        state_ = State::ext_name_bws;
+      else
+        return kWrong;
       return {};
     case State::ext_name_bws:
-      if (c == ';') state_ = State::ext_name_start;
-      else if (c == '=') state_ = State::ext_value_start;
-      else if (!blank) return kWrong;
+      if (c == ';')
+        state_ = State::ext_name_start;
+      else if (c == '=')
+        state_ = State::ext_value_start;
+      else if (!blank)
+        return kWrong;
       return {};
     case State::ext_value_start:
-      if (c == '"') state_ = State::ext_quoted;
-      else if (token) state_ = State::ext_value;
-      else if (!blank) return kWrong;
+      if (c == '"')
+        state_ = State::ext_quoted;
+      else if (token)
+        state_ = State::ext_value;
+      else if (!blank)
+        return kWrong;
       return {};
     case State::ext_quoted:
-      if (c == '"') state_ = State::ext_after;
-      else if (c == '\\') state_ = State::ext_quoted_pair;
-      else if (!is_text(c)) return kWrong;
+      if (c == '"')
+        state_ = State::ext_after;
+      else if (c == '\\')
+        state_ = State::ext_quoted_pair;
+      else if (!is_text(c))
+        return kWrong;
       return {};
     case State::ext_quoted_pair:
       state_ = State::ext_quoted;
@@ -181,10 +203,14 @@ std::string_view BodyDecoder::on_extension(char c) {
       if (token) return {};
       [[fallthrough]];
     case State::ext_after:
-      if (c == '\r') state_ = State::size_lf;
-      else if (c == ';') state_ = State::ext_name_start;
-      else if (blank) state_ = State::ext_bws;
-      else return kWrong;
+      if (c == '\r')
+        state_ = State::size_lf;
+      else if (c == ';')
+        state_ = State::ext_name_start;
+      else if (blank)
+        state_ = State::ext_bws;
+      else
+        return kWrong;
       return {};
     default:
       CHECK(false, "not a state of a chunk extension");
@@ -219,13 +245,17 @@ std::size_t BodyDecoder::read_trailers(std::string_view bytes, std::size_t at) {
     trailer_line_.append(window.substr(at, stop - at));
     at = stop;
     if (at < window.size()) {
-      if (window[at++] != '\r') fail(0, malformed_, "a control byte in the trailers, or a line end without CR");
-      else state_ = State::trailer_lf;
+      if (window[at++] != '\r')
+        fail(0, malformed_, "a control byte in the trailers, or a line end without CR");
+      else
+        state_ = State::trailer_lf;
     }
   } else {
     state_ = State::trailer;
-    if (bytes[at++] != '\n') fail(0, malformed_, "a CR without LF in the trailers");
-    else if (const std::string_view wrong = on_trailer_line(); !wrong.empty()) fail(0, malformed_, wrong);
+    if (bytes[at++] != '\n')
+      fail(0, malformed_, "a CR without LF in the trailers");
+    else if (const std::string_view wrong = on_trailer_line(); !wrong.empty())
+      fail(0, malformed_, wrong);
   }
   trailer_bytes_ += at - begin;
   if (state_ != State::failed && state_ != State::done) {
@@ -243,7 +273,8 @@ std::string_view BodyDecoder::on_trailer_line() {
   Field field;
   if (const std::string_view wrong = parse_field_line(trailer_line_, field); !wrong.empty()) return wrong;
   const FieldRole role = role_of(field.name);
-  if (role == FieldRole::framing || role == FieldRole::host) return "a trailer field that frames or routes the message";
+  if (role == FieldRole::framing || role == FieldRole::host)
+    return "a trailer field that frames or routes the message";
   ++trailer_count_;
   if (!is_forbidden_trailer(field.name) && trailer_count_ <= limits_.trailer_count)
     trailers_.push_back({std::string(field.name), std::string(field.value)});

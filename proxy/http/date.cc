@@ -18,9 +18,10 @@ std::string format_date(UnixTime time) {
   const std::chrono::hh_mm_ss clock(seconds - day);
   const int year = static_cast<int>(date.year());
   CHECK(year >= 0 && year <= 9999, "a date that IMF-fixdate cannot write");
-  return fmt::format("{}, {:02} {} {:04} {:02}:{:02}:{:02} GMT", kDays[std::chrono::weekday(day).c_encoding()],
-                     static_cast<unsigned>(date.day()), kMonths[static_cast<unsigned>(date.month()) - 1], year,
-                     clock.hours().count(), clock.minutes().count(), clock.seconds().count());
+  return fmt::format("{}, {:02} {} {:04} {:02}:{:02}:{:02} GMT",
+                     kDays[std::chrono::weekday(day).c_encoding()], static_cast<unsigned>(date.day()),
+                     kMonths[static_cast<unsigned>(date.month()) - 1], year, clock.hours().count(),
+                     clock.minutes().count(), clock.seconds().count());
 }
 
 }  // namespace tollgate::http

@@ -8,7 +8,9 @@
 namespace tollgate::http {
 namespace {
 
-constexpr char fold(char c) { return c == '_' ? '-' : ascii_lower(c); }
+constexpr char fold(char c) {
+  return c == '_' ? '-' : ascii_lower(c);
+}
 
 // `known` is in lower case and holds no '_'.
 constexpr bool is(std::string_view name, std::string_view known) {
@@ -78,19 +80,57 @@ constexpr auto kFirst = [] {
 
 // End-to-end fields, beside those with a role of their own, that a reader of the message relies on.
 constexpr auto kProtected = std::to_array<std::string_view>({
-    "age", "allow", "authorization", "baggage", "bpmcsrf", "cache-control", "cookie2", "dataserviceversion", "etag",
-    "expires", "forceusesession", "last-modified", "location", "maxdataserviceversion", "max-forwards",
-    "odata-maxversion", "odata-version", "origin", "pragma", "prefer", "range", "referer", "retry-after", "set-cookie",
-    "soapaction", "traceparent", "tracestate", "user-agent", "vary", "via", "www-authenticate", "x-api-key",
-    "x-auth-token", "x-csrf-token", "x-external", "x-method-override", "x-requested-with",
+    "age",
+    "allow",
+    "authorization",
+    "baggage",
+    "bpmcsrf",
+    "cache-control",
+    "cookie2",
+    "dataserviceversion",
+    "etag",
+    "expires",
+    "forceusesession",
+    "last-modified",
+    "location",
+    "maxdataserviceversion",
+    "max-forwards",
+    "odata-maxversion",
+    "odata-version",
+    "origin",
+    "pragma",
+    "prefer",
+    "range",
+    "referer",
+    "retry-after",
+    "set-cookie",
+    "soapaction",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+    "vary",
+    "via",
+    "www-authenticate",
+    "x-api-key",
+    "x-auth-token",
+    "x-csrf-token",
+    "x-external",
+    "x-method-override",
+    "x-requested-with",
 });
 constexpr auto kProtectedFamilies = std::to_array<std::string_view>({
-    "accept", "access-control-", "content-", "if-", "sec-", "x-http-method",
+    "accept",
+    "access-control-",
+    "content-",
+    "if-",
+    "sec-",
+    "x-http-method",
 });
 
 bool is_listed_as_protected(std::string_view name) {
   return std::ranges::any_of(kProtected, [&](std::string_view known) { return is(name, known); }) ||
-         std::ranges::any_of(kProtectedFamilies, [&](std::string_view family) { return begins(name, family); });
+         std::ranges::any_of(kProtectedFamilies,
+                             [&](std::string_view family) { return begins(name, family); });
 }
 
 FieldRole known_role(std::string_view name) {

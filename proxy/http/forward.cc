@@ -12,8 +12,12 @@
 namespace tollgate::http {
 namespace {
 
-bool is_one_line(std::string_view text) { return text.find_first_of(std::string_view("\r\n\0", 3)) == std::string_view::npos; }
-bool are_whole_lines(std::string_view text) { return text.empty() || text.ends_with("\r\n"); }
+bool is_one_line(std::string_view text) {
+  return text.find_first_of(std::string_view("\r\n\0", 3)) == std::string_view::npos;
+}
+bool are_whole_lines(std::string_view text) {
+  return text.empty() || text.ends_with("\r\n");
+}
 
 void append_field(std::string& out, std::string_view name, std::string_view value) {
   out.append(name).append(": ").append(value).append("\r\n");
@@ -34,7 +38,8 @@ void append_framing(std::string& out, Framing framing, std::uint64_t content_len
 }
 
 bool is_listed(std::span<const std::string_view> names, std::string_view name) {
-  return std::ranges::any_of(names, [&](std::string_view listed) { return equals_ignore_case(listed, name); });
+  return std::ranges::any_of(names,
+                             [&](std::string_view listed) { return equals_ignore_case(listed, name); });
 }
 
 // Whether Connection takes this field away. Asked only when Connection names anything unusual.
@@ -42,8 +47,8 @@ bool is_named_by_connection(const Fields& fields, std::string_view name) {
   if (is_protected_from_connection(name)) return false;
   for (const Field& field : fields) {
     if (!equals_ignore_case(field.name, "connection")) continue;
-    const bool absent =
-        for_each_element(field.value, [&](std::string_view option) { return !equals_ignore_case(option, name); });
+    const bool absent = for_each_element(
+        field.value, [&](std::string_view option) { return !equals_ignore_case(option, name); });
     if (!absent) return true;
   }
   return false;
@@ -67,8 +72,10 @@ void append_cookie_without(std::string& out, const Field& cookie, std::string_vi
     if (out.size() > empty) out.append("; ");
     out.append(pair);
   }
-  if (out.size() == empty) out.resize(begin);
-  else out.append("\r\n");
+  if (out.size() == empty)
+    out.resize(begin);
+  else
+    out.append("\r\n");
 }
 
 // The inbound list of a trusted peer, all lines joined; then one more element by `append`.
@@ -79,7 +86,9 @@ void append_list(std::string& out, std::string_view name, const Fields& fields, 
   if (keep) {
     for (const Field& field : fields) {
       // Only the exact name: a spelling with '_' is never a list of ours.
-      if (role_of(field.name) != role || field.name.find('_') != std::string_view::npos || field.value.empty()) continue;
+      if (role_of(field.name) != role || field.name.find('_') != std::string_view::npos ||
+          field.value.empty())
+        continue;
       out.append(field.value).append(", ");
     }
   }
@@ -89,9 +98,12 @@ void append_list(std::string& out, std::string_view name, const Fields& fields, 
 
 void append_forwarded_element(std::string& out, const RequestForwarding& forwarding, std::string_view host) {
   const std::optional<IpAddress> peer = parse_address(forwarding.peer_address);
-  if (!peer) out.append("for=unknown");
-  else if (peer->is_v4()) out.append("for=").append(peer->to_string());
-  else out.append("for=\"[").append(peer->to_string()).append("]\"");
+  if (!peer)
+    out.append("for=unknown");
+  else if (peer->is_v4())
+    out.append("for=").append(peer->to_string());
+  else
+    out.append("for=\"[").append(peer->to_string()).append("]\"");
   if (!host.empty()) out.append(";host=\"").append(host).append("\"");
   out.append(forwarding.https ? ";proto=https" : ";proto=http");
 }
@@ -103,7 +115,8 @@ void append_provenance(std::string& out, const RequestHead& head, const RequestF
     out.append(peer ? peer->to_string() : "unknown");
   });
   append_field(out, "X-Forwarded-Proto", forwarding.https ? "https" : "http");
-  const std::string_view host = forwarding.forwarded_host.empty() ? head.authority : forwarding.forwarded_host;
+  const std::string_view host =
+      forwarding.forwarded_host.empty() ? head.authority : forwarding.forwarded_host;
   if (!host.empty()) append_field(out, "X-Forwarded-Host", host);
   if (has_forwarded)
     append_list(out, "Forwarded", head.fields, true, FieldRole::forwarded,
@@ -233,9 +246,12 @@ void append_response_head(std::string& out, const ResponseHead& head, const Resp
   if (!has_date && !forwarding.date.empty()) append_field(out, "Date", forwarding.date);
   if (!(forwarding.framing == Framing::chunked && old))
     append_framing(out, forwarding.framing, forwarding.content_length);
-  if (forwarding.upgrade) out.append("Connection: upgrade\r\n");
-  else if (closes) out.append("Connection: close\r\n");
-  else if (old) out.append("Connection: keep-alive\r\n");
+  if (forwarding.upgrade)
+    out.append("Connection: upgrade\r\n");
+  else if (closes)
+    out.append("Connection: close\r\n");
+  else if (old)
+    out.append("Connection: keep-alive\r\n");
   if (!forwarding.request_id.empty()) append_field(out, "X-Request-Id", forwarding.request_id);
   out.append(forwarding.extra_fields).append("\r\n");
 }

@@ -1,17 +1,19 @@
-// Heads written anew for the next hop. Nothing of the received framing is passed on: the canonical head is built
-// from the parsed one, so that both neighbours can only read it one way.
+// Heads written anew for the next hop. Nothing of the received framing is passed on: the canonical head is
+// built from the parsed one, so that both neighbours can only read it one way.
 //
-// Request:  METHOD SP origin-form SP HTTP/1.1, one Host, the end-to-end fields in their order, framing, X-Forwarded-*,
-//           X-Request-Id. Dropped: Connection and what it names, Keep-Alive, Proxy-*, TE (but `TE: trailers` is
-//           written anew), Trailer, Transfer-Encoding, Content-Length, Upgrade (unless forwarding one),
-//           HTTP2-Settings, Expect (the proxy answers 100 itself), and fields by which a client could pass for
-//           a proxy or address another resource than the one that was metered (field_names.h): X-Original-URL,
-//           X-Rewrite-URL, from untrusted peers X-Forwarded-*, Forwarded, X-Real-IP. A name that differs from one
-//           of those only by '_' for '-' is dropped too, since gateways that make variables of fields mix them up.
+// Request:  METHOD SP origin-form SP HTTP/1.1, one Host, the end-to-end fields in their order, framing,
+// X-Forwarded-*,
+//           X-Request-Id. Dropped: Connection and what it names, Keep-Alive, Proxy-*, TE (but `TE: trailers`
+//           is written anew), Trailer, Transfer-Encoding, Content-Length, Upgrade (unless forwarding one),
+//           HTTP2-Settings, Expect (the proxy answers 100 itself), and fields by which a client could pass
+//           for a proxy or address another resource than the one that was metered (field_names.h):
+//           X-Original-URL, X-Rewrite-URL, from untrusted peers X-Forwarded-*, Forwarded, X-Real-IP. A name
+//           that differs from one of those only by '_' for '-' is dropped too, since gateways that make
+//           variables of fields mix them up.
 // Response: HTTP/1.1 SP status SP phrase, end-to-end fields, framing, extra lines, X-Request-Id, Connection.
 //
-//   RequestForwarding f{.framing = Framing::length, .content_length = 12, .request_id = id, .peer_address = "192.0.2.7"};
-//   append_request_head(out, head, f);
+//   RequestForwarding f{.framing = Framing::length, .content_length = 12, .request_id = id, .peer_address =
+//   "192.0.2.7"}; append_request_head(out, head, f);
 //     POST /0/odata/Case HTTP/1.1
 //     Host: crm.example
 //     Authorization: Bearer ...
@@ -33,38 +35,42 @@
 namespace tollgate::http {
 
 struct RequestForwarding {
-  Framing framing = Framing::none;    // none, length or chunked: how the body will be sent
-  std::uint64_t content_length = 0;   // for length
-  std::string_view request_id{};        // X-Request-Id; "" keeps none
-  std::string_view peer_address{};      // the socket's peer, appended to X-Forwarded-For; "" is written as `unknown`
-  bool trusted_peer = false;          // keep the peer's X-Forwarded-For and Forwarded in front of it
-  bool https = false;                 // X-Forwarded-Proto: ClientInfo::https
-  std::string_view forwarded_host{};    // X-Forwarded-Host: ClientInfo::host; "" takes the head's authority
-  std::string_view default_host{};      // Host when the request (HTTP/1.0) named none: the upstream's authority
-  std::span<const std::string_view> drop_fields{};  // further field names to leave out, any case (e.g. "authorization")
-  std::string_view drop_cookie{};       // a cookie to leave out of Cookie, by exact name
-  bool upgrade = false;               // forward Upgrade (only for a head with wants_upgrade)
-  bool forward_expect = false;        // pass Expect: 100-continue on
-  std::string_view via{};               // pseudonym for Via (RFC 9110 section 7.6.3); "" adds no member
-  std::string_view extra_fields{};      // complete lines, each ending in CRLF
+  Framing framing = Framing::none;   // none, length or chunked: how the body will be sent
+  std::uint64_t content_length = 0;  // for length
+  std::string_view request_id{};     // X-Request-Id; "" keeps none
+  std::string_view
+      peer_address{};         // the socket's peer, appended to X-Forwarded-For; "" is written as `unknown`
+  bool trusted_peer = false;  // keep the peer's X-Forwarded-For and Forwarded in front of it
+  bool https = false;         // X-Forwarded-Proto: ClientInfo::https
+  std::string_view forwarded_host{};  // X-Forwarded-Host: ClientInfo::host; "" takes the head's authority
+  std::string_view default_host{};    // Host when the request (HTTP/1.0) named none: the upstream's authority
+  std::span<const std::string_view>
+      drop_fields{};                // further field names to leave out, any case (e.g. "authorization")
+  std::string_view drop_cookie{};   // a cookie to leave out of Cookie, by exact name
+  bool upgrade = false;             // forward Upgrade (only for a head with wants_upgrade)
+  bool forward_expect = false;      // pass Expect: 100-continue on
+  std::string_view via{};           // pseudonym for Via (RFC 9110 section 7.6.3); "" adds no member
+  std::string_view extra_fields{};  // complete lines, each ending in CRLF
 };
 
 void append_request_head(std::string& out, const RequestHead& head, const RequestForwarding& forwarding);
 
 struct ResponseForwarding {
-  Framing framing = Framing::none;    // see client_framing()
-  std::uint64_t content_length = 0;   // for length
-  std::string_view request_id{};        // replaces the upstream's X-Request-Id; "" removes it
-  std::string_view extra_fields{};      // complete lines, each ending in CRLF (RateLimit, ...)
-  std::span<const std::string_view> drop_fields{};  // upstream fields to leave out, e.g. those set by extra_fields
-  std::string_view date{};              // written when the upstream sent no Date (RFC 9110 section 6.6.1); "" never
+  Framing framing = Framing::none;   // see client_framing()
+  std::uint64_t content_length = 0;  // for length
+  std::string_view request_id{};     // replaces the upstream's X-Request-Id; "" removes it
+  std::string_view extra_fields{};   // complete lines, each ending in CRLF (RateLimit, ...)
+  std::span<const std::string_view>
+      drop_fields{};        // upstream fields to leave out, e.g. those set by extra_fields
+  std::string_view date{};  // written when the upstream sent no Date (RFC 9110 section 6.6.1); "" never
   std::uint8_t client_minor_version = 1;
-  bool close = false;                 // the client connection ends with this response
-  bool upgrade = false;               // 101: Connection: upgrade and the Upgrade field are passed
+  bool close = false;    // the client connection ends with this response
+  bool upgrade = false;  // 101: Connection: upgrade and the Upgrade field are passed
 };
 
-// A 1xx other than 101 gets neither framing nor Connection. Framing none keeps the Content-Length that a reply to
-// HEAD or a 304 carries. Chunked to an HTTP/1.0 client is written as until_close; until_close implies close.
+// A 1xx other than 101 gets neither framing nor Connection. Framing none keeps the Content-Length that a
+// reply to HEAD or a 304 carries. Chunked to an HTTP/1.0 client is written as until_close; until_close
+// implies close.
 void append_response_head(std::string& out, const ResponseHead& head, const ResponseForwarding& forwarding);
 
 // How to send on to the client a body that arrives as head.framing: until_close becomes chunked for HTTP/1.1,

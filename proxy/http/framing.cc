@@ -25,7 +25,8 @@ TransferCoding parse_transfer_encoding(std::string_view value) {
     if (!is_compression(trim(value.substr(0, comma)))) return TransferCoding::invalid;
     value.remove_prefix(comma + 1);
     if (value.find(',') == std::string_view::npos)
-      return equals_ignore_case(trim(value), "chunked") ? TransferCoding::unsupported : TransferCoding::invalid;
+      return equals_ignore_case(trim(value), "chunked") ? TransferCoding::unsupported
+                                                        : TransferCoding::invalid;
   }
   return TransferCoding::invalid;
 }
@@ -34,13 +35,20 @@ ConnectionOptions read_connection(const Fields& fields) {
   ConnectionOptions options;
   std::size_t count = 0;
   const auto visit = [&](std::string_view option) {
-    if (++count > kConnectionOptionsMax) options.malformed = "too many options in Connection";
-    else if (!is_token(option)) options.malformed = "an option in Connection that is not a token";
-    else if (equals_ignore_case(option, "keep-alive")) options.keep_alive = true;
-    else if (equals_ignore_case(option, "close")) options.close = true;
-    else if (equals_ignore_case(option, "upgrade")) options.upgrade = true;
-    else if (is_protected_from_connection(option)) options.names_protected = true;
-    else if (!equals_ignore_case(option, "te")) options.names_others = true;
+    if (++count > kConnectionOptionsMax)
+      options.malformed = "too many options in Connection";
+    else if (equals_ignore_case(option, "keep-alive"))
+      options.keep_alive = true;
+    else if (equals_ignore_case(option, "close"))
+      options.close = true;
+    else if (equals_ignore_case(option, "upgrade"))
+      options.upgrade = true;
+    else if (!is_token(option))
+      options.malformed = "an option in Connection that is not a token";
+    else if (is_protected_from_connection(option))
+      options.names_protected = true;
+    else if (!equals_ignore_case(option, "te"))
+      options.names_others = true;
     return options.malformed.empty();
   };
   for (const Field& field : fields) {

@@ -11,8 +11,8 @@ namespace tollgate::http {
 
 inline constexpr std::size_t kConnectionOptionsMax = 64;
 
-// Content-Length: digits only, at most 2^63-1, so that sums of sizes cannot overflow anywhere. Leading zeros are
-// harmless (the field is written anew in decimal).
+// Content-Length: digits only, at most 2^63-1, so that sums of sizes cannot overflow anywhere. Leading zeros
+// are harmless (the field is written anew in decimal).
 std::optional<std::uint64_t> parse_content_length(std::string_view value);
 
 enum class TransferCoding : std::uint8_t {

@@ -1,12 +1,12 @@
-// The lines of a head, one at a time, shared by the request and the response parser: a start line, field lines,
-// an empty line. Knows line ends, control bytes, names and limits; knows no meaning of any field.
+// The lines of a head, one at a time, shared by the request and the response parser: a start line, field
+// lines, an empty line. Knows line ends, control bytes, names and limits; knows no meaning of any field.
 //
 //   bytes:  [CRLF]* start-line CRLF  name ":" OWS value OWS CRLF  ...  CRLF
 //            skipped └ start_line ┘  └──────── field ────────┘         end
 //
-// It remembers how far it has looked, so a head that arrives byte by byte is scanned once. Positions are offsets;
-// the buffer may move between calls. Which failure is reported does not depend on where reads were cut: a limit is
-// checked before the line that crosses it is looked at.
+// It remembers how far it has looked, so a head that arrives byte by byte is scanned once. Positions are
+// offsets; the buffer may move between calls. Which failure is reported does not depend on where reads were
+// cut: a limit is checked before the line that crosses it is looked at.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -33,7 +33,7 @@ class HeadReader {
   std::string_view start_line(std::string_view bytes) const {  // after Event::start_line
     return bytes.substr(start_offset_, start_size_);
   }
-  const Field& field() const { return field_; }  // after Event::field; views into `bytes` of that call
+  const Field& field() const { return field_; }   // after Event::field; views into `bytes` of that call
   std::size_t consumed() const { return line_; }  // after end: size of the head
   bool started() const { return start_seen_ || scanned_ > line_; }
   const ParseFailure& failure() const { return failure_; }

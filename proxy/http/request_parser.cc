@@ -6,7 +6,8 @@
 namespace tollgate::http {
 namespace {
 
-constexpr HeadReader::Reasons kReasons = {Reason::bad_request, Reason::uri_too_long, Reason::header_too_large};
+constexpr HeadReader::Reasons kReasons = {Reason::bad_request, Reason::uri_too_long,
+                                          Reason::header_too_large};
 
 // Protocols whose frames carry requests that would never be looked at again, or that replace the connection's
 // security: an Upgrade to one of them is not offered to the upstream.
@@ -58,24 +59,54 @@ std::string_view canonical(std::string_view text, const Authority& authority) {
   return authority.port.empty() ? authority.host : text;
 }
 
-enum Singleton : std::uint32_t {
-  kAuthorization = 1, kContentType = 2, kExpect = 4, kHttpMethod = 8, kHttpMethodOverride = 16, kMethodOverride = 32,
-  kProxyAuthorization = 64
+// What the parser itself looks at. The singletons come first: bit 1 << i of singletons_.
+enum Noted : std::uint8_t {
+  kAuthorization,
+  kContentType,
+  kExpect,
+  kHttpMethod,
+  kHttpMethodOverride,
+  kMethodOverride,
+  kProxyAuthorization,
+  kSingletons,
+  kHost = kSingletons,
+  kContentLength,
+  kTransferEncoding,
+  kConnection,
+  kUpgrade,
+  kNothing
 };
 
-Singleton singleton_of(std::string_view name) {
-  const auto when = [&](std::string_view known, Singleton which) {
-    return equals_ignore_case(name, known) ? which : Singleton{};
+// One look at size and initial letter rules out nearly every field.
+Noted noted(std::string_view name) {
+  const auto when = [&](std::string_view known, Noted which) {
+    return ascii_lower(name.front()) == known.front() && equals_ignore_case(name, known) ? which : kNothing;
   };
   switch (name.size()) {
-    case 6: return when("expect", kExpect);
-    case 12: return when("content-type", kContentType);
-    case 13: return name[0] == 'x' || name[0] == 'X' ? when("x-http-method", kHttpMethod)
-                                                    : when("authorization", kAuthorization);
-    case 17: return when("x-method-override", kMethodOverride);
-    case 19: return when("proxy-authorization", kProxyAuthorization);
-    case 22: return when("x-http-method-override", kHttpMethodOverride);
-    default: return Singleton{};
+    case 4:
+      return when("host", kHost);
+    case 6:
+      return when("expect", kExpect);
+    case 7:
+      return when("upgrade", kUpgrade);
+    case 10:
+      return when("connection", kConnection);
+    case 12:
+      return when("content-type", kContentType);
+    case 13:
+      if (ascii_lower(name.front()) == 'x') return when("x-http-method", kHttpMethod);
+      return when("authorization", kAuthorization);
+    case 14:
+      return when("content-length", kContentLength);
+    case 17:
+      if (ascii_lower(name.front()) == 'x') return when("x-method-override", kMethodOverride);
+      return when("transfer-encoding", kTransferEncoding);
+    case 19:
+      return when("proxy-authorization", kProxyAuthorization);
+    case 22:
+      return when("x-http-method-override", kHttpMethodOverride);
+    default:
+      return kNothing;
   }
 }
 
@@ -143,7 +174,8 @@ bool RequestParser::parse_request_line(std::string_view line) {
   };
   std::size_t end = 0;
   while (end < line.size() && is_char(line[end], kTokenChar)) ++end;
-  if (end == 0 || end == line.size() || line[end] != ' ') return refuse("the method is not a token and one space");
+  if (end == 0 || end == line.size() || line[end] != ' ')
+    return refuse("the method is not a token and one space");
   head_.method = line.substr(0, end);
   const std::string_view rest = line.substr(end + 1);
   const std::size_t space = rest.find(' ');
@@ -151,9 +183,12 @@ bool RequestParser::parse_request_line(std::string_view line) {
   if (const std::string_view wrong = check_target(head_.target); !wrong.empty()) return refuse(wrong);
   if (space == std::string_view::npos) return refuse("no protocol version in the request line");
   const std::string_view version = rest.substr(space + 1);
-  if (version == "HTTP/1.1") head_.minor_version = 1;
-  else if (version == "HTTP/1.0") head_.minor_version = 0;
-  else return refuse("the protocol version is not HTTP/1.0 or HTTP/1.1, one space after the target");
+  if (version == "HTTP/1.1")
+    head_.minor_version = 1;
+  else if (version == "HTTP/1.0")
+    head_.minor_version = 0;
+  else
+    return refuse("the protocol version is not HTTP/1.0 or HTTP/1.1, one space after the target");
   if (head_.method == "CONNECT") {
     fail(Reason::not_implemented, "CONNECT is not offered");
     return false;
@@ -223,35 +258,31 @@ bool RequestParser::note_field(const Field& field) {
     place = index;
     return true;
   };
-  switch (field.name.size()) {
-    case 4:
-      if (equals_ignore_case(field.name, "host")) return once(host_, "more than one Host");
-      break;
-    case 7:
-      if (equals_ignore_case(field.name, "upgrade")) has_upgrade_ = true;
-      break;
-    case 10:
-      if (equals_ignore_case(field.name, "connection")) has_connection_ = true;
-      break;
-    case 14:
-      if (equals_ignore_case(field.name, "content-length"))
-        return once(content_length_, "more than one Content-Length");
-      break;
-    case 17:
-      if (equals_ignore_case(field.name, "transfer-encoding"))
-        return once(transfer_encoding_, "more than one Transfer-Encoding");
-      break;
-    default:
-      break;
-  }
-  if (const Singleton which = singleton_of(field.name); which != 0) {
-    if ((singletons_ & which) != 0) {
-      fail(Reason::bad_request, "a field twice that may stand once");
-      return false;
+  switch (const Noted which = noted(field.name)) {
+    case kNothing:
+      return true;
+    case kHost:
+      return once(host_, "more than one Host");
+    case kContentLength:
+      return once(content_length_, "more than one Content-Length");
+    case kTransferEncoding:
+      return once(transfer_encoding_, "more than one Transfer-Encoding");
+    case kConnection:
+      has_connection_ = true;
+      return true;
+    case kUpgrade:
+      has_upgrade_ = true;
+      return true;
+    default: {
+      const std::uint32_t bit = 1U << which;
+      if ((singletons_ & bit) != 0) {
+        fail(Reason::bad_request, "a field twice that may stand once");
+        return false;
+      }
+      singletons_ |= bit;
+      return true;
     }
-    singletons_ |= which;
   }
-  return true;
 }
 
 bool RequestParser::settle_host() {
@@ -305,7 +336,7 @@ bool RequestParser::settle_framing() {
 bool RequestParser::settle_connection() {
   const bool has_body =
       head_.framing == Framing::chunked || (head_.framing == Framing::length && head_.content_length > 0);
-  if ((singletons_ & kExpect) != 0) {
+  if ((singletons_ & 1U << kExpect) != 0) {
     if (!equals_ignore_case(find(head_.fields, "expect")->value, "100-continue")) {
       fail(Reason::bad_request, "an expectation other than 100-continue");
       return false;
@@ -322,8 +353,8 @@ bool RequestParser::settle_connection() {
     return false;
   }
   head_.keep_alive = !options.close && (head_.minor_version == 1 || options.keep_alive);
-  head_.wants_upgrade = options.upgrade && has_upgrade_ && head_.minor_version == 1 && !has_body &&
-                        may_upgrade(head_.fields);
+  head_.wants_upgrade =
+      options.upgrade && has_upgrade_ && head_.minor_version == 1 && !has_body && may_upgrade(head_.fields);
   return true;
 }
 

@@ -14,7 +14,9 @@ constexpr HeadReader::Reasons kReasons = {Reason::upstream_invalid, Reason::upst
 ResponseParser::ResponseParser(HeadLimits limits) : reader_(limits, kReasons, 0) {}
 
 void ResponseParser::expect(std::string_view request_method, bool upgrade_offered) {
-  asked_ = request_method == "HEAD" ? Asked::head : request_method == "CONNECT" ? Asked::connect : Asked::other;
+  asked_ = request_method == "HEAD"      ? Asked::head
+           : request_method == "CONNECT" ? Asked::connect
+                                         : Asked::other;
   upgrade_offered_ = upgrade_offered;
 }
 
@@ -75,7 +77,8 @@ bool ResponseParser::parse_status_line(std::string_view line) {
     return false;
   };
   const bool is_11 = line.starts_with("HTTP/1.1 ");
-  if (!is_11 && !line.starts_with("HTTP/1.0 ")) return refuse("the status line does not begin with HTTP/1.0 or HTTP/1.1");
+  if (!is_11 && !line.starts_with("HTTP/1.0 "))
+    return refuse("the status line does not begin with HTTP/1.0 or HTTP/1.1");
   if (line.size() < 12 || !is_digit(line[9]) || !is_digit(line[10]) || !is_digit(line[11]))
     return refuse("the status is not three digits");
   if (line.size() > 12 && line[12] != ' ') return refuse("the status is not followed by a space");
@@ -97,7 +100,8 @@ bool ResponseParser::note_field(const Field& field) {
     place = index;
     return true;
   };
-  if (equals_ignore_case(field.name, "content-length")) return once(content_length_, "more than one Content-Length");
+  if (equals_ignore_case(field.name, "content-length"))
+    return once(content_length_, "more than one Content-Length");
   if (equals_ignore_case(field.name, "transfer-encoding"))
     return once(transfer_encoding_, "more than one Transfer-Encoding");
   if (equals_ignore_case(field.name, "connection")) has_connection_ = true;

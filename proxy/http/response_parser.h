@@ -1,6 +1,6 @@
-// Strict, incremental parser of HTTP/1.1 response heads from an upstream (RFC 9112). The twin of request_parser.h:
-// same calls, same refusals of lines and framing. Every failure is upstream_invalid (502); the upstream connection
-// must then be closed, since nobody knows where the next response begins.
+// Strict, incremental parser of HTTP/1.1 response heads from an upstream (RFC 9112). The twin of
+// request_parser.h: same calls, same refusals of lines and framing. Every failure is upstream_invalid (502);
+// the upstream connection must then be closed, since nobody knows where the next response begins.
 //
 // Framing of the body (RFC 9112 section 6.3):
 //   reply to HEAD, 1xx, 204, 304          none (a Content-Length of a HEAD or 304 reply stays in the fields)
@@ -9,12 +9,13 @@
 //   Content-Length: n                     length
 //   neither                               until_close (keep_alive is false)
 // Refused: Content-Length together with Transfer-Encoding, several Content-Lengths (even equal), any
-// Transfer-Encoding but exactly `chunked`, Transfer-Encoding on HTTP/1.0, a 1xx that announces a body, a status
-// outside 100..599, a 101 that nobody asked for. The reason phrase may be missing together with its space
-// (common, and without consequence).
+// Transfer-Encoding but exactly `chunked`, Transfer-Encoding on HTTP/1.0, a 1xx that announces a body, a
+// status outside 100..599, a 101 that nobody asked for. The reason phrase may be missing together with its
+// space (common, and without consequence).
 //
 //   parser.expect("GET");               // before each response: the method of the request it answers
-//   parser.parse(buffer) ...            // 1xx: forward or drop it, take head_size() off the buffer, reset(), parse on
+//   parser.parse(buffer) ...            // 1xx: forward or drop it, take head_size() off the buffer, reset(),
+//   parse on
 #pragma once
 #include <cstddef>
 #include <string>

@@ -47,10 +47,31 @@ bool is_valid_name(std::string_view name) {
 constinit const std::array<std::uint8_t, 256> kCharClasses = make_classes();
 
 bool is_token(std::string_view text) {
-  if (text.empty()) return false;
-  for (char c : text)
-    if (!is_char(c, kTokenChar)) return false;
-  return true;
+  return !text.empty() && find_token_end(text) == text.size();
+}
+
+std::size_t find_token_end(std::string_view text) {
+  std::size_t at = 0;
+#if defined(__SSE2__)
+  const auto between = [](__m128i block, char low,
+                          char high) {  // signed compares: bytes from 0x80 are below all
+    return _mm_and_si128(_mm_cmpgt_epi8(block, _mm_set1_epi8(static_cast<char>(low - 1))),
+                         _mm_cmplt_epi8(block, _mm_set1_epi8(static_cast<char>(high + 1))));
+  };
+  while (at + 16 <= text.size()) {
+    const __m128i block = _mm_loadu_si128(reinterpret_cast<const __m128i*>(text.data() + at));
+    const __m128i letter = between(_mm_or_si128(block, _mm_set1_epi8(0x20)), 'a', 'z');
+    const __m128i other = _mm_or_si128(between(block, '0', '9'), _mm_cmpeq_epi8(block, _mm_set1_epi8('-')));
+    const unsigned plain = static_cast<unsigned>(_mm_movemask_epi8(_mm_or_si128(letter, other)));
+    if (plain != 0xffff) {
+      at += static_cast<std::size_t>(std::countr_one(plain));
+      break;
+    }
+    at += 16;
+  }
+#endif
+  while (at < text.size() && is_char(text[at], kTokenChar)) ++at;
+  return at;
 }
 
 std::size_t find_control_portable(std::string_view text, std::size_t from) {
@@ -58,8 +79,8 @@ std::size_t find_control_portable(std::string_view text, std::size_t from) {
   while (from + 8 <= text.size()) {
     std::uint64_t word;
     std::memcpy(&word, text.data() + from, sizeof word);
-    // A high bit is set for each byte below 0x20 or equal to 0x7f (borrows may add false ones above a true one,
-    // never hide one). HTAB and false ones are sorted out byte by byte.
+    // A high bit is set for each byte below 0x20 or equal to 0x7f (borrows may add false ones above a true
+    // one, never hide one). HTAB and false ones are sorted out byte by byte.
     const std::uint64_t del = word ^ (kOnes * 0x7f);
     const std::uint64_t suspects = (((word - kOnes * 0x20) & ~word) | ((del - kOnes) & ~del)) & kHighs;
     if (suspects != 0) {
@@ -77,7 +98,8 @@ std::size_t find_control(std::string_view text, std::size_t from) {
   while (from + 16 <= text.size()) {
     const __m128i block = _mm_loadu_si128(reinterpret_cast<const __m128i*>(text.data() + from));
     const __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(block, below), block);
-    const __m128i hit = _mm_or_si128(_mm_andnot_si128(_mm_cmpeq_epi8(block, tab), low), _mm_cmpeq_epi8(block, del));
+    const __m128i hit =
+        _mm_or_si128(_mm_andnot_si128(_mm_cmpeq_epi8(block, tab), low), _mm_cmpeq_epi8(block, del));
     const unsigned mask = static_cast<unsigned>(_mm_movemask_epi8(hit));
     if (mask != 0) return from + static_cast<std::size_t>(std::countr_zero(mask));
     from += 16;

@@ -1,5 +1,6 @@
-// Chunked bodies: payload, trailers and end do not depend on how bytes are cut; what is accepted and written anew as
-// chunks reads back the same; a plain decoder written from the grammar alone agrees about every accepted body.
+// Chunked bodies: payload, trailers and end do not depend on how bytes are cut; what is accepted and written
+// anew as chunks reads back the same; a plain decoder written from the grammar alone agrees about every
+// accepted body.
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -14,7 +15,11 @@ namespace {
 using namespace tollgate;
 using namespace tollgate::http;
 
-constexpr BodyLimits kLimits{.body_bytes = 4096, .chunk_line_bytes = 64, .chunk_overhead = 256, .trailer_bytes = 256, .trailer_count = 8};
+constexpr BodyLimits kLimits{.body_bytes = 4096,
+                             .chunk_line_bytes = 64,
+                             .chunk_overhead = 256,
+                             .trailer_bytes = 256,
+                             .trailer_count = 8};
 
 struct Outcome {
   std::string payload;
@@ -47,7 +52,8 @@ Outcome decode(std::string_view bytes, std::size_t step_size, const BodyLimits& 
   return outcome;
 }
 
-// The payload as the grammar has it, for a body that is known to be good. No state machine: looks for line ends.
+// The payload as the grammar has it, for a body that is known to be good. No state machine: looks for line
+// ends.
 std::string decode_plainly(std::string_view bytes, std::size_t& consumed) {
   std::string payload;
   std::size_t at = 0;
@@ -80,14 +86,17 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const Outcome whole = decode(bytes, bytes.size() + 1);
   for (const std::size_t step : {1U, 2U, 3U, 17U}) {
     const Outcome cut = decode(bytes, step);
-    CHECK(cut.payload == whole.payload && cut.done == whole.done && cut.failed == whole.failed, "depends on how bytes are cut");
-    CHECK(cut.failure.reason == whole.failure.reason && cut.failure.detail == whole.failure.detail, "another failure when cut");
+    CHECK(cut.payload == whole.payload && cut.done == whole.done && cut.failed == whole.failed,
+          "depends on how bytes are cut");
+    CHECK(cut.failure.reason == whole.failure.reason && cut.failure.detail == whole.failure.detail,
+          "another failure when cut");
     CHECK(!whole.done || cut.consumed == whole.consumed, "another end when cut");
     CHECK(cut.trailers.size() == whole.trailers.size(), "other trailers when cut");
   }
   if (!whole.done) return 0;
   std::size_t consumed = 0;
-  CHECK(decode_plainly(bytes, consumed) == whole.payload && consumed == whole.consumed, "another reading than the grammar's");
+  CHECK(decode_plainly(bytes, consumed) == whole.payload && consumed == whole.consumed,
+        "another reading than the grammar's");
   std::string again;
   if (!whole.payload.empty()) {
     append_chunk_start(again, whole.payload.size());
@@ -97,6 +106,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   BodyLimits roomy = kLimits;
   roomy.trailer_bytes += 2 * kLimits.trailer_count;  // "name:value" is written as "name: value"
   const Outcome twice = decode(again, again.size(), roomy);
-  CHECK(twice.done && twice.payload == whole.payload && twice.trailers.size() == whole.trailers.size(), "round trip");
+  CHECK(twice.done && twice.payload == whole.payload && twice.trailers.size() == whole.trailers.size(),
+        "round trip");
   return 0;
 }

@@ -1,5 +1,5 @@
-// Request heads: the outcome does not depend on how bytes are cut; what is accepted, written anew and read again is
-// the same message with the same end; what is refused has a reason of the client's and a text.
+// Request heads: the outcome does not depend on how bytes are cut; what is accepted, written anew and read
+// again is the same message with the same end; what is refused has a reason of the client's and a text.
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -21,16 +21,21 @@ constexpr HeadLimits kLimits{.head_bytes = 2048, .request_line = 512, .field_cou
 void check_same(const RequestParser& a, const RequestParser& b) {
   CHECK(a.head_size() == b.head_size(), "size of the head");
   const RequestHead &x = a.head(), &y = b.head();
-  CHECK(x.method == y.method && x.target == y.target && x.path == y.path && x.query == y.query, "request line");
-  CHECK(x.authority == y.authority && x.framing == y.framing && x.content_length == y.content_length, "framing");
-  CHECK(x.keep_alive == y.keep_alive && x.wants_upgrade == y.wants_upgrade && x.expect_continue == y.expect_continue, "flags");
+  CHECK(x.method == y.method && x.target == y.target && x.path == y.path && x.query == y.query,
+        "request line");
+  CHECK(x.authority == y.authority && x.framing == y.framing && x.content_length == y.content_length,
+        "framing");
+  CHECK(x.keep_alive == y.keep_alive && x.wants_upgrade == y.wants_upgrade &&
+            x.expect_continue == y.expect_continue,
+        "flags");
   CHECK(x.fields.size() == y.fields.size(), "field count");
   for (std::size_t i = 0; i < x.fields.size(); ++i)
     CHECK(x.fields[i].name == y.fields[i].name && x.fields[i].value == y.fields[i].value, "field");
 }
 
 // As a connection would: a growing buffer that moves at each read of `step` bytes.
-void check_in_steps(std::string_view bytes, std::size_t step, const RequestParser& whole, ParseStatus expected) {
+void check_in_steps(std::string_view bytes, std::size_t step, const RequestParser& whole,
+                    ParseStatus expected) {
   RequestParser parser(kLimits);
   std::string buffer, next;
   ParseStatus status = parser.parse(buffer);
@@ -42,12 +47,14 @@ void check_in_steps(std::string_view bytes, std::size_t step, const RequestParse
     if (size >= bytes.size()) break;
   }
   CHECK(status == expected, "the outcome depends on how bytes are cut");
-  if (status == ParseStatus::failed) CHECK(parser.failure().detail == whole.failure().detail, "another failure when cut");
+  if (status == ParseStatus::failed)
+    CHECK(parser.failure().detail == whole.failure().detail, "another failure when cut");
   if (status == ParseStatus::complete) check_same(parser, whole);
 }
 
 void check_forwarding(const RequestHead& head, bool trusted) {
-  RequestForwarding how{.framing = head.framing, .content_length = head.content_length, .request_id = "abcdefgh"};
+  RequestForwarding how{
+      .framing = head.framing, .content_length = head.content_length, .request_id = "abcdefgh"};
   how.peer_address = "192.0.2.1";
   how.trusted_peer = trusted;
   how.default_host = "default";
@@ -58,8 +65,11 @@ void check_forwarding(const RequestHead& head, bool trusted) {
   RequestParser again({});
   CHECK(again.parse(out) == ParseStatus::complete, "a head of our own is refused");
   CHECK(again.head_size() == out.size(), "a head of our own ends early");
-  CHECK(again.head().method == head.method && again.head().path == head.path && again.head().query == head.query, "target");
-  CHECK(again.head().framing == head.framing && again.head().content_length == head.content_length, "framing");
+  CHECK(again.head().method == head.method && again.head().path == head.path &&
+            again.head().query == head.query,
+        "target");
+  CHECK(again.head().framing == head.framing && again.head().content_length == head.content_length,
+        "framing");
   CHECK(again.head().wants_upgrade == head.wants_upgrade, "upgrade");
 }
 
@@ -72,7 +82,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   for (const std::size_t step : {1U, 2U, 7U, 64U}) check_in_steps(bytes, step, parser, status);
   if (status == ParseStatus::failed) {
     CHECK(!parser.failure().detail.empty(), "a failure without a text");
-    CHECK(info(parser.failure().reason).status / 100 == 4 || parser.failure().reason == Reason::not_implemented, "reason");
+    CHECK(
+        info(parser.failure().reason).status / 100 == 4 || parser.failure().reason == Reason::not_implemented,
+        "reason");
   }
   if (status != ParseStatus::complete) return 0;
   check_forwarding(parser.head(), false);

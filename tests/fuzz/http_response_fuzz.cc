@@ -1,5 +1,5 @@
-// Response heads: the same outcome however cut; what is accepted and written anew reads back with the same status and
-// an end that the client can see. The first byte of the input chooses the method of the request.
+// Response heads: the same outcome however cut; what is accepted and written anew reads back with the same
+// status and an end that the client can see. The first byte of the input chooses the method of the request.
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -16,8 +16,8 @@ using namespace tollgate::http;
 
 constexpr HeadLimits kLimits{.head_bytes = 2048, .request_line = 512, .field_count = 24};
 
-void check_in_steps(std::string_view bytes, std::string_view method, std::size_t step, const ResponseParser& whole,
-                    ParseStatus expected) {
+void check_in_steps(std::string_view bytes, std::string_view method, std::size_t step,
+                    const ResponseParser& whole, ParseStatus expected) {
   ResponseParser parser(kLimits);
   parser.expect(method);
   std::string buffer, next;
@@ -30,12 +30,16 @@ void check_in_steps(std::string_view bytes, std::string_view method, std::size_t
     if (size >= bytes.size()) break;
   }
   CHECK(status == expected, "the outcome depends on how bytes are cut");
-  if (status == ParseStatus::failed) CHECK(parser.failure().detail == whole.failure().detail, "another failure when cut");
+  if (status == ParseStatus::failed)
+    CHECK(parser.failure().detail == whole.failure().detail, "another failure when cut");
   if (status != ParseStatus::complete) return;
   CHECK(parser.head_size() == whole.head_size(), "size of the head");
   const ResponseHead &a = parser.head(), &b = whole.head();
-  CHECK(a.status == b.status && a.reason_phrase == b.reason_phrase && a.framing == b.framing, "status line, framing");
-  CHECK(a.content_length == b.content_length && a.keep_alive == b.keep_alive && a.fields.size() == b.fields.size(), "rest");
+  CHECK(a.status == b.status && a.reason_phrase == b.reason_phrase && a.framing == b.framing,
+        "status line, framing");
+  CHECK(a.content_length == b.content_length && a.keep_alive == b.keep_alive &&
+            a.fields.size() == b.fields.size(),
+        "rest");
   for (std::size_t i = 0; i < a.fields.size(); ++i)
     CHECK(a.fields[i].name == b.fields[i].name && a.fields[i].value == b.fields[i].value, "field");
 }
@@ -43,12 +47,17 @@ void check_in_steps(std::string_view bytes, std::string_view method, std::size_t
 void check_forwarding(const ResponseHead& head, std::string_view method, std::uint8_t minor) {
   const Framing framing = client_framing(head, minor);
   std::string out;
-  append_response_head(out, head, {.framing = framing, .content_length = head.content_length, .request_id = "abcdefgh",
-                                   .client_minor_version = minor, .upgrade = head.status == 101});
+  append_response_head(out, head,
+                       {.framing = framing,
+                        .content_length = head.content_length,
+                        .request_id = "abcdefgh",
+                        .client_minor_version = minor,
+                        .upgrade = head.status == 101});
   ResponseParser again({});
   again.expect(method);
   CHECK(again.parse(out) == ParseStatus::complete, "a head of our own is refused");
-  CHECK(again.head_size() == out.size() && again.head().status == head.status, "a head of our own reads differently");
+  CHECK(again.head_size() == out.size() && again.head().status == head.status,
+        "a head of our own reads differently");
   CHECK(again.head().framing == framing, "framing");
   if (framing == Framing::length) CHECK(again.head().content_length == head.content_length, "length");
 }

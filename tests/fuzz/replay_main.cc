@@ -1,5 +1,5 @@
-// Runs a fuzz target without libFuzzer: every corpus file once, then a bounded number of mutations of them that
-// depend on the seed only. Part of the ordinary test run, under sanitizers too.
+// Runs a fuzz target without libFuzzer: every corpus file once, then a bounded number of mutations of them
+// that depend on the seed only. Part of the ordinary test run, under sanitizers too.
 //
 //   fuzz_http_request DIRECTORY|FILE... [--mutations N] [--seed S]
 //
@@ -28,7 +28,7 @@ namespace {
 namespace fs = std::filesystem;
 using tollgate::Random;
 
-std::string current_name;   // what a crash report says
+std::string current_name;  // what a crash report says
 std::string current_bytes;
 
 void put(int file, std::string_view text) {
@@ -81,11 +81,15 @@ std::vector<Input> read_corpus(const std::vector<std::string>& places) {
   return corpus;
 }
 
-std::size_t pick(Random& random, std::size_t bound) { return static_cast<std::size_t>(random.below(bound)); }
+std::size_t pick(Random& random, std::size_t bound) {
+  return static_cast<std::size_t>(random.below(bound));
+}
 
 void mutate_once(std::string& bytes, const std::vector<Input>& corpus, Random& random) {
-  static constexpr std::string_view kPieces[] = {"\r\n", "\n", "\r", "\r\n\r\n", " ", "\t", ":", ",", ";", "0", "f", "\"", "=", "\\", "%",
-                                                 std::string_view("\0", 1), "\x7f", "\xff", "{", "}", "[", "]", "/", "'"};
+  static constexpr std::string_view kPieces[] = {
+      "\r\n", "\n",   "\r", "\r\n\r\n", " ", "\t", ":", ",",
+      ";",    "0",    "f",  "\"",       "=", "\\", "%", std::string_view("\0", 1),
+      "\x7f", "\xff", "{",  "}",        "[", "]",  "/", "'"};
   const std::size_t at = pick(random, bytes.size() + 1);
   const std::string& other = corpus[pick(random, corpus.size())].bytes;
   switch (random.below(7)) {
@@ -120,9 +124,12 @@ int main(int argc, char** argv) {
   std::uint64_t mutations = 20'000, seed = 1;
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
-    if (argument == "--mutations" && i + 1 < argc) mutations = std::strtoull(argv[++i], nullptr, 10);
-    else if (argument == "--seed" && i + 1 < argc) seed = std::strtoull(argv[++i], nullptr, 10);
-    else places.push_back(argument);
+    if (argument == "--mutations" && i + 1 < argc)
+      mutations = std::strtoull(argv[++i], nullptr, 10);
+    else if (argument == "--seed" && i + 1 < argc)
+      seed = std::strtoull(argv[++i], nullptr, 10);
+    else
+      places.push_back(argument);
   }
   const std::vector<Input> corpus = read_corpus(places);
   if (corpus.empty()) {
@@ -134,8 +141,10 @@ int main(int argc, char** argv) {
   Random random(seed);
   for (std::uint64_t i = 0; i < mutations; ++i) {
     Input input = corpus[pick(random, corpus.size())];
-    for (std::uint64_t edits = 1 + random.below(4); edits > 0; --edits) mutate_once(input.bytes, corpus, random);
-    input.name = "mutation " + std::to_string(i) + " of seed " + std::to_string(seed) + " (from " + input.name + ")";
+    for (std::uint64_t edits = 1 + random.below(4); edits > 0; --edits)
+      mutate_once(input.bytes, corpus, random);
+    input.name =
+        "mutation " + std::to_string(i) + " of seed " + std::to_string(seed) + " (from " + input.name + ")";
     run(input);
   }
   std::printf("%zu corpus files, %llu mutations, seed %llu: none crashed\n", corpus.size(),

@@ -20,22 +20,64 @@ AddressSet set_of(std::vector<std::string> cidrs) {
 
 TEST(IpAddress, GoodTextsBecomeCanonical) {
   const std::pair<std::string, std::string> cases[] = {
-      {"192.0.2.1", "192.0.2.1"}, {"0.0.0.0", "0.0.0.0"}, {"255.255.255.255", "255.255.255.255"},
-      {"::", "::"}, {"::1", "::1"}, {"1::", "1::"}, {"2001:DB8:0:0:0:0:0:1", "2001:db8::1"},
-      {"2001:db8:0:1:1:1:1:1", "2001:db8:0:1:1:1:1:1"}, {"2001:0:0:1:0:0:0:1", "2001:0:0:1::1"},
-      {"2001:db8:0:0:1:0:0:1", "2001:db8::1:0:0:1"}, {"fe80::0abc", "fe80::abc"}, {"1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7:8"},
-      {"1:2:3:4:5:6:7::", "1:2:3:4:5:6:7:0"}, {"::2:3:4:5:6:7:8", "0:2:3:4:5:6:7:8"}, {"::ffff:192.0.2.1", "192.0.2.1"},
-      {"::ffff:c000:201", "192.0.2.1"}, {"64:ff9b::192.0.2.33", "64:ff9b::c000:221"}, {"1:2:3:4:5:6:1.2.3.4", "1:2:3:4:5:6:102:304"},
+      {"192.0.2.1", "192.0.2.1"},
+      {"0.0.0.0", "0.0.0.0"},
+      {"255.255.255.255", "255.255.255.255"},
+      {"::", "::"},
+      {"::1", "::1"},
+      {"1::", "1::"},
+      {"2001:DB8:0:0:0:0:0:1", "2001:db8::1"},
+      {"2001:db8:0:1:1:1:1:1", "2001:db8:0:1:1:1:1:1"},
+      {"2001:0:0:1:0:0:0:1", "2001:0:0:1::1"},
+      {"2001:db8:0:0:1:0:0:1", "2001:db8::1:0:0:1"},
+      {"fe80::0abc", "fe80::abc"},
+      {"1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7:8"},
+      {"1:2:3:4:5:6:7::", "1:2:3:4:5:6:7:0"},
+      {"::2:3:4:5:6:7:8", "0:2:3:4:5:6:7:8"},
+      {"::ffff:192.0.2.1", "192.0.2.1"},
+      {"::ffff:c000:201", "192.0.2.1"},
+      {"64:ff9b::192.0.2.33", "64:ff9b::c000:221"},
+      {"1:2:3:4:5:6:1.2.3.4", "1:2:3:4:5:6:102:304"},
   };
   for (const auto& [text, expected] : cases) EXPECT_EQ(canonical(text), expected) << text;
 }
 
 TEST(IpAddress, BadTextsAreNoAddresses) {
-  for (std::string_view text :
-       {"", "1", "1.2.3", "1.2.3.4.5", "256.1.1.1", "01.2.3.4", "1.2.3.04", "1.2.3.4 ", " 1.2.3.4", "1.2.3.", ".1.2.3", "1..2.3",
-        "0x7f.0.0.1", "+1.2.3.4", "1.2.3.4/8", "1.2.3.4:80", ":", ":::", "::1::", "1:2:3:4:5:6:7", "1:2:3:4:5:6:7:8:9",
-        "1:2:3:4:5:6:7:8::", "12345::", "g::", "[::1]", "::1%eth0", "::1.2.3", "1.2.3.4::", "::1.2.3.4:5", "1:2:3:4:5:6:7:1.2.3.4",
-        "1:", ":1", "unknown", "_hidden", "localhost"})
+  for (std::string_view text : {"",
+                                "1",
+                                "1.2.3",
+                                "1.2.3.4.5",
+                                "256.1.1.1",
+                                "01.2.3.4",
+                                "1.2.3.04",
+                                "1.2.3.4 ",
+                                " 1.2.3.4",
+                                "1.2.3.",
+                                ".1.2.3",
+                                "1..2.3",
+                                "0x7f.0.0.1",
+                                "+1.2.3.4",
+                                "1.2.3.4/8",
+                                "1.2.3.4:80",
+                                ":",
+                                ":::",
+                                "::1::",
+                                "1:2:3:4:5:6:7",
+                                "1:2:3:4:5:6:7:8:9",
+                                "1:2:3:4:5:6:7:8::",
+                                "12345::",
+                                "g::",
+                                "[::1]",
+                                "::1%eth0",
+                                "::1.2.3",
+                                "1.2.3.4::",
+                                "::1.2.3.4:5",
+                                "1:2:3:4:5:6:7:1.2.3.4",
+                                "1:",
+                                ":1",
+                                "unknown",
+                                "_hidden",
+                                "localhost"})
     EXPECT_FALSE(parse_address(text)) << text;
 }
 
@@ -48,15 +90,18 @@ TEST(IpAddress, PortsAndBracketsAreReadWhereProxiesWriteThem) {
   EXPECT_EQ(read("[2001:db8::1]:4711"), "2001:db8::1");
   EXPECT_EQ(read("[2001:db8::1]"), "2001:db8::1");
   EXPECT_EQ(read("2001:db8::1"), "2001:db8::1");
-  for (std::string_view text : {"192.0.2.1:", "192.0.2.1:x", "192.0.2.1:65536", "192.0.2.1:000080", "[::1", "[::1]x", "[::1]:", "[1.2.3.4]", "", "[]", ":80"})
+  for (std::string_view text : {"192.0.2.1:", "192.0.2.1:x", "192.0.2.1:65536", "192.0.2.1:000080", "[::1",
+                                "[::1]x", "[::1]:", "[1.2.3.4]", "", "[]", ":80"})
     EXPECT_EQ(read(text), "no") << text;
 }
 
 TEST(AddressSet, ContainsItsNetworksAndNothingElse) {
   const AddressSet set = set_of({"10.0.0.0/8", "192.0.2.7", "2001:db8::/33", "172.16.0.0/12", "::1"});
-  for (std::string_view inside : {"10.0.0.0", "10.255.255.255", "192.0.2.7", "::ffff:10.1.2.3", "2001:db8:7fff::1", "172.31.0.1", "::1"})
+  for (std::string_view inside : {"10.0.0.0", "10.255.255.255", "192.0.2.7", "::ffff:10.1.2.3",
+                                  "2001:db8:7fff::1", "172.31.0.1", "::1"})
     EXPECT_TRUE(set.contains(inside)) << inside;
-  for (std::string_view outside : {"9.255.255.255", "11.0.0.0", "192.0.2.6", "192.0.2.8", "2001:db8:8000::", "172.32.0.1", "::2", "::a00:1", "junk", ""})
+  for (std::string_view outside : {"9.255.255.255", "11.0.0.0", "192.0.2.6", "192.0.2.8",
+                                   "2001:db8:8000::", "172.32.0.1", "::2", "::a00:1", "junk", ""})
     EXPECT_FALSE(set.contains(outside)) << outside;
 }
 
@@ -73,8 +118,9 @@ TEST(AddressSet, MappedNetworksAreIpv4Networks) {
 }
 
 TEST(AddressSet, BadNetworksAreConfigErrorsThatQuoteTheEntry) {
-  for (std::string cidr : {"", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/-1", "10.0.0.0/08", "10.0.0.1/8", "2001:db8::/129", "2001:db8::1/32",
-                           "10.0.0/8", "localhost", "10.0.0.0/8 ", "10.0.0.0/255.0.0.0", "*"}) {
+  for (std::string cidr :
+       {"", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/-1", "10.0.0.0/08", "10.0.0.1/8", "2001:db8::/129",
+        "2001:db8::1/32", "10.0.0/8", "localhost", "10.0.0.0/8 ", "10.0.0.0/255.0.0.0", "*"}) {
     const std::string good = "127.0.0.1";
     const std::vector<std::string> cidrs = {good, cidr};
     const auto set = AddressSet::parse(cidrs);
@@ -101,9 +147,10 @@ class ClientOf : public ::testing::Test {
 };
 
 TEST_F(ClientOf, UntrustedPeerIsTheClientWhateverItSays) {
-  const ClientInfo info = client("192.0.2.1",
-                                 "X-Forwarded-For: 10.0.0.1\r\nForwarded: for=10.0.0.2;proto=https;host=evil\r\n"
-                                 "X-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n");
+  const ClientInfo info =
+      client("192.0.2.1",
+             "X-Forwarded-For: 10.0.0.1\r\nForwarded: for=10.0.0.2;proto=https;host=evil\r\n"
+             "X-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n");
   EXPECT_EQ(info.address, "192.0.2.1");
   EXPECT_FALSE(info.https);
   EXPECT_EQ(info.host, "crm.example");
@@ -113,7 +160,9 @@ TEST_F(ClientOf, UntrustedPeerIsTheClientWhateverItSays) {
 TEST_F(ClientOf, FirstUntrustedHopFromTheRightIsTheClient) {
   EXPECT_EQ(client("10.0.0.1", "X-Forwarded-For: 6.6.6.6, 203.0.113.9, 10.0.0.2\r\n").address, "203.0.113.9");
   EXPECT_EQ(client("10.0.0.1", "X-Forwarded-For: 203.0.113.9\r\n").address, "203.0.113.9");
-  EXPECT_EQ(client("10.0.0.1", "X-Forwarded-For: 6.6.6.6,203.0.113.9\r\nX-Forwarded-For: 10.9.9.9\r\n").address, "203.0.113.9");
+  EXPECT_EQ(
+      client("10.0.0.1", "X-Forwarded-For: 6.6.6.6,203.0.113.9\r\nX-Forwarded-For: 10.9.9.9\r\n").address,
+      "203.0.113.9");
   EXPECT_EQ(client("::ffff:10.0.0.1", "X-Forwarded-For: [2001:db9::1]:80\r\n").address, "2001:db9::1");
 }
 
@@ -123,7 +172,8 @@ TEST_F(ClientOf, ListOfTrustedHopsOnlyEndsAtItsLeft) {
 }
 
 TEST_F(ClientOf, GarbageEndsTheWalkAtTheLastKnownHop) {
-  for (std::string_view garbage : {"unknown", "", "1.2.3", "_x", "10.0.0.2:", "<script>", "999.1.1.1", "10.0.0.1 10.0.0.2"}) {
+  for (std::string_view garbage :
+       {"unknown", "", "1.2.3", "_x", "10.0.0.2:", "<script>", "999.1.1.1", "10.0.0.1 10.0.0.2"}) {
     const std::string fields = "X-Forwarded-For: 203.0.113.9, " + std::string(garbage) + ", 10.0.0.2\r\n";
     EXPECT_EQ(client("10.0.0.1", fields).address, "10.0.0.2") << garbage;
   }
@@ -132,21 +182,30 @@ TEST_F(ClientOf, GarbageEndsTheWalkAtTheLastKnownHop) {
 }
 
 TEST_F(ClientOf, ForwardedIsReadWhenThereIsNoForwardedFor) {
-  EXPECT_EQ(client("10.0.0.1", "Forwarded: for=6.6.6.6, for=203.0.113.9;proto=https;by=10.0.0.1, for=10.0.0.2\r\n").address, "203.0.113.9");
-  EXPECT_EQ(client("10.0.0.1", "Forwarded: For=\"[2001:db9::9]:4711\";proto=http\r\n").address, "2001:db9::9");
+  EXPECT_EQ(
+      client("10.0.0.1", "Forwarded: for=6.6.6.6, for=203.0.113.9;proto=https;by=10.0.0.1, for=10.0.0.2\r\n")
+          .address,
+      "203.0.113.9");
+  EXPECT_EQ(client("10.0.0.1", "Forwarded: For=\"[2001:db9::9]:4711\";proto=http\r\n").address,
+            "2001:db9::9");
   EXPECT_EQ(client("10.0.0.1", "Forwarded: for=203.0.113.9;host=\"a:8443\";proto=HTTPS\r\n").host, "a:8443");
   EXPECT_TRUE(client("10.0.0.1", "Forwarded: for=203.0.113.9;proto=https\r\n").https);
-  EXPECT_EQ(client("10.0.0.1", "Forwarded: for=6.6.6.6\r\nX-Forwarded-For: 203.0.113.9\r\n").address, "203.0.113.9");
+  EXPECT_EQ(client("10.0.0.1", "Forwarded: for=6.6.6.6\r\nX-Forwarded-For: 203.0.113.9\r\n").address,
+            "203.0.113.9");
 }
 
 TEST_F(ClientOf, MalformedForwardedEndsTheWalk) {
-  for (std::string_view bad : {"for=_hidden", "for=unknown", "203.0.113.9", "for=203.0.113.9;for=6.6.6.6", "for=\"203.0.113.9", "for=[::1]"}) {
-    EXPECT_EQ(client("10.0.0.1", "Forwarded: for=6.6.6.6, " + std::string(bad) + "\r\n").address, "10.0.0.1") << bad;
+  for (std::string_view bad : {"for=_hidden", "for=unknown", "203.0.113.9", "for=203.0.113.9;for=6.6.6.6",
+                               "for=\"203.0.113.9", "for=[::1]"}) {
+    EXPECT_EQ(client("10.0.0.1", "Forwarded: for=6.6.6.6, " + std::string(bad) + "\r\n").address, "10.0.0.1")
+        << bad;
   }
 }
 
 TEST_F(ClientOf, ProtoAndHostOfATrustedPeerCount) {
-  const ClientInfo info = client("10.0.0.1", "X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: http, https\r\nX-Forwarded-Host: portal.example\r\n");
+  const ClientInfo info = client("10.0.0.1",
+                                 "X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: http, "
+                                 "https\r\nX-Forwarded-Host: portal.example\r\n");
   EXPECT_TRUE(info.https);
   EXPECT_EQ(info.host, "portal.example");
   EXPECT_TRUE(info.trusted_peer);

@@ -18,7 +18,9 @@ struct Case {
   Reason reason = Reason::bad_request;
 };
 
-std::string operator""_bytes(const char* text, std::size_t size) { return {text, size}; }
+std::string operator""_bytes(const char* text, std::size_t size) {
+  return {text, size};
+}
 
 std::vector<Case> refused_cases() {
   return {
@@ -84,11 +86,13 @@ std::vector<Case> refused_cases() {
       {"TrailerHost", "0\r\nHost: evil\r\n\r\n"},
       {"TrailerIsARequest", "0\r\nGET /admin HTTP/1.1\r\nHost: a\r\n\r\n"},
       {"TrailersTooLarge", "0\r\nA: " + std::string(9000, 'a') + "\r\n\r\n", Reason::header_too_large},
-      {"TrailersTooMany", [] {
+      {"TrailersTooMany",
+       [] {
          std::string bytes = "0\r\n";
          for (int i = 0; i < 33; ++i) bytes += "A: b\r\n";
          return bytes + "\r\n";
-       }(), Reason::header_too_large},
+       }(),
+       Reason::header_too_large},
   };
 }
 
@@ -106,7 +110,8 @@ INSTANTIATE_TEST_SUITE_P(Case, RefusedChunks, ::testing::ValuesIn(refused_cases(
                          [](const auto& test) { return test.param.name; });
 
 TEST(ChunkedBody, ChunksAreJoinedAndTheRestIsTheNextMessage) {
-  const Decoded decoded = chunked_however_cut("5\r\nhello\r\n1\r\n \r\n00A\r\n0123456789\r\n0\r\n\r\nGET / HTTP/1.1\r\n");
+  const Decoded decoded =
+      chunked_however_cut("5\r\nhello\r\n1\r\n \r\n00A\r\n0123456789\r\n0\r\n\r\nGET / HTTP/1.1\r\n");
   EXPECT_TRUE(decoded.done);
   EXPECT_EQ(decoded.payload, "hello 0123456789");
   EXPECT_EQ(decoded.rest, "GET / HTTP/1.1\r\n");
@@ -133,8 +138,8 @@ TEST(ChunkedBody, PayloadMayLookLikeFraming) {
 }
 
 TEST(ChunkedBody, GoodExtensionsAreDropped) {
-  for (std::string extension :
-       {";a", ";a=b", " ; a = b", ";a=\"b\"", ";a=\"b;\\\"c\\\\ \xc3\xa9\t\" ;d", "\t;\ta\t;b", ";a=\"\"", ";a;b;c=d"}) {
+  for (std::string extension : {";a", ";a=b", " ; a = b", ";a=\"b\"", ";a=\"b;\\\"c\\\\ \xc3\xa9\t\" ;d",
+                                "\t;\ta\t;b", ";a=\"\"", ";a;b;c=d"}) {
     const Decoded decoded = chunked_however_cut("5" + extension + "\r\nhello\r\n0" + extension + "\r\n\r\n");
     EXPECT_TRUE(decoded.done) << extension << ": " << decoded.failure.detail;
     EXPECT_EQ(decoded.payload, "hello");
@@ -153,8 +158,10 @@ TEST(ChunkedBody, ManySmallChunksAreFairButManyExtensionsAreNot) {
 
 TEST(ChunkedBody, AllowedTrailersAreKeptAndDangerousOnesDropped) {
   const Decoded decoded = chunked_however_cut(
-      "0\r\nX-Checksum:  abc \r\nAuthorization: Bearer x\r\nX-Forwarded-For: 6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\n"
-      "Set-Cookie: a=b\r\nContent-Type: text/html\r\nX-HTTP-Method: DELETE\r\nConnection: close\r\nTrailer: x\r\n"
+      "0\r\nX-Checksum:  abc \r\nAuthorization: Bearer x\r\nX-Forwarded-For: 6.6.6.6\r\nX_Forwarded_For: "
+      "6.6.6.6\r\n"
+      "Set-Cookie: a=b\r\nContent-Type: text/html\r\nX-HTTP-Method: DELETE\r\nConnection: close\r\nTrailer: "
+      "x\r\n"
       "grpc-status: 0\r\nETag: \"1\"\r\n\r\nrest");
   EXPECT_TRUE(decoded.done) << decoded.failure.detail;
   EXPECT_THAT(decoded.trailers, ElementsAre("X-Checksum: abc", "grpc-status: 0", "ETag: \"1\""));

@@ -9,7 +9,9 @@
 namespace tollgate::http {
 namespace {
 
-TEST(Date, Rfc9110Example) { EXPECT_EQ(format_date(from_unix_seconds(784'111'777)), "Sun, 06 Nov 1994 08:49:37 GMT"); }
+TEST(Date, Rfc9110Example) {
+  EXPECT_EQ(format_date(from_unix_seconds(784'111'777)), "Sun, 06 Nov 1994 08:49:37 GMT");
+}
 
 TEST(Date, EdgesOfTheCalendar) {
   EXPECT_EQ(format_date(from_unix_seconds(0)), "Thu, 01 Jan 1970 00:00:00 GMT");

@@ -15,12 +15,14 @@ TEST(FieldRole, NamesCompareWithoutCase) {
 }
 
 TEST(FieldRole, FamiliesAreCovered) {
-  for (const char* name : {"Proxy", "Proxy-Connection", "Proxy-Authorization", "Proxy-Authenticate", "proxy-x", "Keep-Alive", "Upgrade",
-                           "Trailer", "TE", "HTTP2-Settings"})
+  for (const char* name : {"Proxy", "Proxy-Connection", "Proxy-Authorization", "Proxy-Authenticate",
+                           "proxy-x", "Keep-Alive", "Upgrade", "Trailer", "TE", "HTTP2-Settings"})
     EXPECT_EQ(role_of(name), FieldRole::hop) << name;
-  for (const char* name : {"X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Anything-At-All", "X-Real-IP", "True-Client-IP"})
+  for (const char* name : {"X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Anything-At-All",
+                           "X-Real-IP", "True-Client-IP"})
     EXPECT_EQ(role_of(name), FieldRole::forwarded_by) << name;
-  for (const char* name : {"Accept", "X-HTTP-Method", "X-HTTP-Method-Override", "Authorization", "BPMCSRF", "Hos", "Hostx", "T", "X-Forward", "Via"})
+  for (const char* name : {"Accept", "X-HTTP-Method", "X-HTTP-Method-Override", "Authorization", "BPMCSRF",
+                           "Hos", "Hostx", "T", "X-Forward", "Via"})
     EXPECT_EQ(role_of(name), FieldRole::end_to_end) << name;
 }
 
@@ -34,17 +36,22 @@ TEST(FieldRole, UnderscoreSpellingsOfNamesThatMatterHaveTheirRole) {
 }
 
 TEST(ProtectedField, EndToEndFieldsThatMatterAreProtectedAndConnectionFieldsAreNot) {
-  for (const char* name : {"Host", "Content-Length", "Transfer-Encoding", "Content-Type", "Content-Anything", "Authorization", "Cookie",
-                           "Set-Cookie", "X-Forwarded-For", "Forwarded", "X-Request-Id", "traceparent", "tracestate", "X-HTTP-Method",
-                           "X-HTTP-Method-Override", "X_HTTP_Method", "Accept", "If-Match", "Range", "SOAPAction", "BPMCSRF"})
+  for (const char* name :
+       {"Host",          "Content-Length", "Transfer-Encoding", "Content-Type",    "Content-Anything",
+        "Authorization", "Cookie",         "Set-Cookie",        "X-Forwarded-For", "Forwarded",
+        "X-Request-Id",  "traceparent",    "tracestate",        "X-HTTP-Method",   "X-HTTP-Method-Override",
+        "X_HTTP_Method", "Accept",         "If-Match",          "Range",           "SOAPAction",
+        "BPMCSRF"})
     EXPECT_TRUE(is_protected_from_connection(name)) << name;
-  for (const char* name : {"close", "keep-alive", "TE", "Upgrade", "HTTP2-Settings", "X-Anything", "Proxy-Connection", "Trailer"})
+  for (const char* name : {"close", "keep-alive", "TE", "Upgrade", "HTTP2-Settings", "X-Anything",
+                           "Proxy-Connection", "Trailer"})
     EXPECT_FALSE(is_protected_from_connection(name)) << name;
 }
 
 TEST(ForbiddenTrailer, FramingRoutingAndIdentityAreForbidden) {
-  for (const char* name : {"Content-Length", "Host", "Authorization", "Cookie", "Set-Cookie", "Content-Type", "Content-Encoding", "Connection",
-                           "TE", "X-Forwarded-For", "X-Request-Id", "Cache-Control", "Max-Forwards", "Expect", "If-Match", "Vary"})
+  for (const char* name : {"Content-Length", "Host", "Authorization", "Cookie", "Set-Cookie", "Content-Type",
+                           "Content-Encoding", "Connection", "TE", "X-Forwarded-For", "X-Request-Id",
+                           "Cache-Control", "Max-Forwards", "Expect", "If-Match", "Vary"})
     EXPECT_TRUE(is_forbidden_trailer(name)) << name;
   for (const char* name : {"ETag", "Content-Digest", "Server-Timing", "grpc-status", "X-Checksum"})
     EXPECT_FALSE(is_forbidden_trailer(name)) << name;

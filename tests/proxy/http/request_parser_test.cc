@@ -23,9 +23,15 @@ class Accepted {
   RequestParser parser_;
 };
 
-std::string get(std::string_view fields) { return "GET / HTTP/1.1\r\nHost: a\r\n" + std::string(fields) + "\r\n"; }
-std::string post(std::string_view fields) { return "POST / HTTP/1.1\r\nHost: a\r\n" + std::string(fields) + "\r\n"; }
-std::string target(std::string_view text) { return "GET " + std::string(text) + " HTTP/1.1\r\nHost: a\r\n\r\n"; }
+std::string get(std::string_view fields) {
+  return "GET / HTTP/1.1\r\nHost: a\r\n" + std::string(fields) + "\r\n";
+}
+std::string post(std::string_view fields) {
+  return "POST / HTTP/1.1\r\nHost: a\r\n" + std::string(fields) + "\r\n";
+}
+std::string target(std::string_view text) {
+  return "GET " + std::string(text) + " HTTP/1.1\r\nHost: a\r\n\r\n";
+}
 
 TEST(RequestParser, CrmReadIsTakenApart) {
   Accepted head(
@@ -77,7 +83,8 @@ TEST(RequestParser, LengthZeroIsFramingLength) {
 }
 
 TEST(RequestParser, LargestLengthIs2To63Minus1) {
-  EXPECT_EQ(Accepted(post("Content-Length: 9223372036854775807\r\n"))->content_length, 9223372036854775807ULL);
+  EXPECT_EQ(Accepted(post("Content-Length: 9223372036854775807\r\n"))->content_length,
+            9223372036854775807ULL);
 }
 
 TEST(RequestParser, LengthMayHaveLeadingZerosAndBlanksAround) {
@@ -107,7 +114,8 @@ TEST(RequestParser, FieldsMayRepeatAndKeepTheirOrder) {
 }
 
 TEST(RequestParser, TargetMayHoldWhatOdataClientsSendUnencoded) {
-  const std::string odata = "/0/odata/Case(00000000-0000-0000-0000-000000000000)?$expand=a($select=b;$top=1)&x={\"y\":[1|2]}^`<>";
+  const std::string odata =
+      "/0/odata/Case(00000000-0000-0000-0000-000000000000)?$expand=a($select=b;$top=1)&x={\"y\":[1|2]}^`<>";
   EXPECT_EQ(Accepted(target(odata))->target, odata);
   EXPECT_EQ(Accepted(target("/a?b=c\\d"))->query, "b=c\\d");
 }
@@ -124,7 +132,9 @@ TEST(RequestParser, QueryMayBeEmptyAndMayHoldQuestionMarks) {
   EXPECT_FALSE(Accepted(target("/a"))->has_query);
 }
 
-TEST(RequestParser, PathMayBeginWithTwoSlashes) { EXPECT_EQ(Accepted(target("//b/c"))->path, "//b/c"); }
+TEST(RequestParser, PathMayBeginWithTwoSlashes) {
+  EXPECT_EQ(Accepted(target("//b/c"))->path, "//b/c");
+}
 
 TEST(RequestParser, AsteriskIsForOptions) {
   Accepted head("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -161,8 +171,8 @@ TEST(RequestParser, AbsoluteFormIn10NeedsNoHost) {
 }
 
 TEST(RequestParser, HostFormsThatAreGood) {
-  for (std::string host : {"a", "A-b_c~d.Example", "example.com.", "127.0.0.1", "127.0.0.1:80", "[::1]", "[2001:db8::1]:8443",
-                           "[::ffff:192.0.2.1]", "a:0", "a:65535"}) {
+  for (std::string host : {"a", "A-b_c~d.Example", "example.com.", "127.0.0.1", "127.0.0.1:80", "[::1]",
+                           "[2001:db8::1]:8443", "[::ffff:192.0.2.1]", "a:0", "a:65535"}) {
     Accepted head("GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n");
     EXPECT_EQ(head->authority, host);
   }
@@ -189,7 +199,8 @@ TEST(RequestParser, ExpectContinueCountsOnlyWithABodyInHttp11) {
   EXPECT_TRUE(Accepted(post("Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n"))->expect_continue);
   EXPECT_FALSE(Accepted(post("Content-Length: 0\r\nExpect: 100-continue\r\n"))->expect_continue);
   EXPECT_FALSE(Accepted(post("Expect: 100-continue\r\n"))->expect_continue);
-  EXPECT_FALSE(Accepted("POST / HTTP/1.0\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")->expect_continue);
+  EXPECT_FALSE(
+      Accepted("POST / HTTP/1.0\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")->expect_continue);
 }
 
 TEST(RequestParser, UpgradeNeedsConnectionFieldAndNoBody) {
@@ -198,14 +209,18 @@ TEST(RequestParser, UpgradeNeedsConnectionFieldAndNoBody) {
   EXPECT_FALSE(Accepted(get("Upgrade: websocket\r\n"))->wants_upgrade);
   EXPECT_FALSE(Accepted(get("Connection: upgrade\r\n"))->wants_upgrade);
   EXPECT_FALSE(Accepted(get("Connection: upgrade\r\nUpgrade:\r\n"))->wants_upgrade);
-  EXPECT_FALSE(Accepted(get("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n"))->wants_upgrade);
-  EXPECT_FALSE(Accepted(get("Connection: upgrade\r\nUpgrade: x\r\nTransfer-Encoding: chunked\r\n"))->wants_upgrade);
-  EXPECT_FALSE(Accepted("GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")->wants_upgrade);
+  EXPECT_FALSE(
+      Accepted(get("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n"))->wants_upgrade);
+  EXPECT_FALSE(
+      Accepted(get("Connection: upgrade\r\nUpgrade: x\r\nTransfer-Encoding: chunked\r\n"))->wants_upgrade);
+  EXPECT_FALSE(
+      Accepted("GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")->wants_upgrade);
 }
 
 TEST(RequestParser, UpgradeToAProtocolThatHidesRequestsIsIgnored) {
   for (std::string protocol : {"h2c", "H2C", "h2", "HTTP/2.0", "TLS/1.0", "websocket, h2c", "connect-udp"}) {
-    EXPECT_FALSE(Accepted(get("Connection: upgrade, http2-settings\r\nHTTP2-Settings: AAMAAABk\r\nUpgrade: " + protocol + "\r\n"))
+    EXPECT_FALSE(Accepted(get("Connection: upgrade, http2-settings\r\nHTTP2-Settings: AAMAAABk\r\nUpgrade: " +
+                              protocol + "\r\n"))
                      ->wants_upgrade)
         << protocol;
   }
@@ -249,7 +264,8 @@ TEST(RequestParser, CompleteAndFailedStayUntilReset) {
 }
 
 TEST(RequestParser, HeadFollowsABufferThatMovesAfterItIsComplete) {
-  for (std::string text : {"POST http://a HTTP/1.1\r\nHost: a:80\r\nContent-Length: 4\r\n\r\n", "POST /x?y HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"}) {
+  for (std::string text : {"POST http://a HTTP/1.1\r\nHost: a:80\r\nContent-Length: 4\r\n\r\n",
+                           "POST /x?y HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"}) {
     RequestParser parser({});
     auto small = std::make_unique<std::string>(text);
     ASSERT_EQ(parser.parse(*small), ParseStatus::complete);
@@ -264,7 +280,8 @@ TEST(RequestParser, HeadFollowsABufferThatMovesAfterItIsComplete) {
 TEST(RequestParser, RequestLineAtTheLimitPassesAndOneByteMoreIs414) {
   HeadLimits limits{.head_bytes = 4096, .request_line = 64, .field_count = 8};
   const auto line = [](std::size_t size) {
-    return "GET /" + std::string(size - std::string_view("GET / HTTP/1.1").size(), 'a') + " HTTP/1.1\r\nHost: a\r\n\r\n";
+    return "GET /" + std::string(size - std::string_view("GET / HTTP/1.1").size(), 'a') +
+           " HTTP/1.1\r\nHost: a\r\n\r\n";
   };
   EXPECT_EQ(request_however_cut(line(64), limits).status, ParseStatus::complete);
   EXPECT_EQ(request_however_cut(line(65), limits).failure.reason, Reason::uri_too_long);
@@ -287,7 +304,8 @@ TEST(RequestParser, HeadAtTheLimitPassesAndOneByteMoreIs431) {
 }
 
 TEST(RequestParser, EveryHeadLimitGivesOneOutcomeHoweverCut) {
-  for (const std::string& bytes : {get("X: abc\r\nY: d\r\n"), std::string("\r\nGET / HTTP/1.1\r\nHost: a\nX"), std::string("GET / HTTP/1.1\r\n\rx")}) {
+  for (const std::string& bytes : {get("X: abc\r\nY: d\r\n"), std::string("\r\nGET / HTTP/1.1\r\nHost: a\nX"),
+                                   std::string("GET / HTTP/1.1\r\n\rx")}) {
     for (std::size_t head = 1; head < bytes.size() + 2; ++head)
       for (std::size_t line : {1U, 13U, 14U, 60U}) request_however_cut(bytes, {head, line, 3});
   }
@@ -296,12 +314,14 @@ TEST(RequestParser, EveryHeadLimitGivesOneOutcomeHoweverCut) {
 TEST(RequestParser, FieldCountAtTheLimitPassesAndOneMoreIs431) {
   const HeadLimits limits{.head_bytes = 4096, .request_line = 64, .field_count = 3};
   EXPECT_EQ(request_however_cut(get("A: 1\r\nB: 2\r\n"), limits).status, ParseStatus::complete);
-  EXPECT_EQ(request_however_cut(get("A: 1\r\nB: 2\r\nC: 3\r\n"), limits).failure.reason, Reason::header_too_large);
+  EXPECT_EQ(request_however_cut(get("A: 1\r\nB: 2\r\nC: 3\r\n"), limits).failure.reason,
+            Reason::header_too_large);
 }
 
 TEST(RequestParser, FailureIsKnownAsSoonAsTheOffendingByteIs) {
   for (std::string bytes : {"GET / HTTP/1.1\n", "G\x01", "GET / HTTP/1.1\r\nHost: a\rX", "GET / HTTP/2.0\r\n",
-                            "GET / HTTP/1.1\r\nA : b\r\n", "CONNECT a:1 HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n"}) {
+                            "GET / HTTP/1.1\r\nA : b\r\n", "CONNECT a:1 HTTP/1.1\r\n",
+                            "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n"}) {
     EXPECT_EQ(parse_request(bytes).status, ParseStatus::failed) << bytes;
     EXPECT_EQ(parse_request(bytes.substr(0, bytes.size() - 1)).status, ParseStatus::incomplete) << bytes;
   }

@@ -1,4 +1,5 @@
-// Every message that must be refused, one named case each. Each is also fed cut at every byte and byte by byte.
+// Every message that must be refused, one named case each. Each is also fed cut at every byte and byte by
+// byte.
 #include <gtest/gtest.h>
 
 #include "tests/proxy/http/support/feed.h"
@@ -12,14 +13,24 @@ struct Case {
   Reason reason = Reason::bad_request;
 };
 
-std::string operator""_bytes(const char* text, std::size_t size) { return {text, size}; }
+std::string operator""_bytes(const char* text, std::size_t size) {
+  return {text, size};
+}
 
 // A request with this line and a good Host.
-std::string line(std::string_view request_line) { return std::string(request_line) + "\r\nHost: a\r\n\r\n"; }
+std::string line(std::string_view request_line) {
+  return std::string(request_line) + "\r\nHost: a\r\n\r\n";
+}
 // A good GET with these field lines after Host.
-std::string with(std::string_view fields) { return "GET / HTTP/1.1\r\nHost: a\r\n" + std::string(fields) + "\r\n"; }
-std::string post(std::string_view fields) { return "POST / HTTP/1.1\r\nHost: a\r\n" + std::string(fields) + "\r\n"; }
-std::string host(std::string_view value) { return "GET / HTTP/1.1\r\nHost: " + std::string(value) + "\r\n\r\n"; }
+std::string with(std::string_view fields) {
+  return "GET / HTTP/1.1\r\nHost: a\r\n" + std::string(fields) + "\r\n";
+}
+std::string post(std::string_view fields) {
+  return "POST / HTTP/1.1\r\nHost: a\r\n" + std::string(fields) + "\r\n";
+}
+std::string host(std::string_view value) {
+  return "GET / HTTP/1.1\r\nHost: " + std::string(value) + "\r\n\r\n";
+}
 
 std::vector<Case> line_cases() {
   return {
@@ -214,7 +225,8 @@ std::vector<Case> length_cases() {
       {"LengthWithUnderscore", post("Content-Length: 1_0\r\n")},
       {"LengthOverflows64Bits", post("Content-Length: 18446744073709551616\r\n")},
       {"LengthOverflowsSigned64Bits", post("Content-Length: 9223372036854775808\r\n")},
-      {"LengthWithVerticalTab", post("Content-Length: \x0b" "5\r\n")},
+      {"LengthWithVerticalTab", post("Content-Length: \x0b"
+                                     "5\r\n")},
       {"LengthWithFullWidthDigit", post("Content-Length: \xef\xbc\x95\r\n")},
       {"LengthListOnGet", with("Content-Length: 0, 0\r\n")},
   };
@@ -243,12 +255,14 @@ std::vector<Case> coding_cases() {
       {"CodingChunkedWithParameter", post("Transfer-Encoding: chunked;q=1\r\n")},
       {"CodingChunkedSemicolon", post("Transfer-Encoding: chunked;\r\n")},
       {"CodingQuoted", post("Transfer-Encoding: \"chunked\"\r\n")},
-      {"CodingWithVerticalTab", post("Transfer-Encoding: \x0b" "chunked\r\n")},
+      {"CodingWithVerticalTab", post("Transfer-Encoding: \x0b"
+                                     "chunked\r\n")},
       {"CodingWithTrailingVerticalTab", post("Transfer-Encoding: chunked\x0b\r\n")},
       {"CodingWithNul", post("Transfer-Encoding: chunked\0\r\n"_bytes)},
       {"CodingWithBareCr", post("Transfer-Encoding: chunked\rx\r\n")},
       {"CodingFolded", post("Transfer-Encoding:\r\n chunked\r\n")},
-      {"CodingWithNoBreakSpace", post("Transfer-Encoding: \xa0" "chunked\r\n")},
+      {"CodingWithNoBreakSpace", post("Transfer-Encoding: \xa0"
+                                      "chunked\r\n")},
       {"CodingWithSpaceInside", post("Transfer-Encoding: chun ked\r\n")},
       {"CodingTwoWords", post("Transfer-Encoding: chunked gzip\r\n")},
       {"CodingChunkedThenGzip", post("Transfer-Encoding: chunked, gzip\r\n")},
@@ -256,7 +270,8 @@ std::vector<Case> coding_cases() {
       {"CodingUnknownThenChunked", post("Transfer-Encoding: cow, chunked\r\n")},
       {"CodingGzipEmptyChunked", post("Transfer-Encoding: gzip,,chunked\r\n")},
       {"CodingGzipChunked", post("Transfer-Encoding: gzip, chunked\r\n"), Reason::not_implemented},
-      {"CodingDeflateGzipChunked", post("Transfer-Encoding: deflate,gzip , Chunked\r\n"), Reason::not_implemented},
+      {"CodingDeflateGzipChunked", post("Transfer-Encoding: deflate,gzip , Chunked\r\n"),
+       Reason::not_implemented},
   };
 }
 
@@ -272,8 +287,10 @@ std::vector<Case> meaning_cases() {
       {"MethodOverrideLongTwice", post("X-HTTP-Method-Override: PUT\r\nX-HTTP-Method-Override: GET\r\n")},
       {"ConnectionNamesHost", with("Connection: close, Host\r\n")},
       {"ConnectionNamesContentLength", post("Content-Length: 5\r\nConnection: Content-Length\r\n")},
-      {"ConnectionNamesTransferEncoding", post("Transfer-Encoding: chunked\r\nConnection: transfer-encoding\r\n")},
-      {"ConnectionNamesAuthorization", with("Authorization: Bearer a\r\nConnection: keep-alive, authorization\r\n")},
+      {"ConnectionNamesTransferEncoding",
+       post("Transfer-Encoding: chunked\r\nConnection: transfer-encoding\r\n")},
+      {"ConnectionNamesAuthorization",
+       with("Authorization: Bearer a\r\nConnection: keep-alive, authorization\r\n")},
       {"ConnectionNamesCookie", with("Cookie: a=b\r\nConnection: Cookie\r\n")},
       {"ConnectionNamesForwardedFor", with("Connection: X-Forwarded-For\r\n")},
       {"ConnectionNamesForwarded", with("Connection: forwarded\r\n")},

@@ -25,7 +25,9 @@ class Accepted {
 std::string status(std::string_view line, std::string_view fields = "") {
   return std::string(line) + "\r\n" + std::string(fields) + "\r\n";
 }
-std::string ok(std::string_view fields) { return status("HTTP/1.1 200 OK", fields); }
+std::string ok(std::string_view fields) {
+  return status("HTTP/1.1 200 OK", fields);
+}
 
 struct Case {
   std::string name;
@@ -124,9 +126,11 @@ TEST(ResponseParser, FramingFollowsRfc9112Section63) {
   EXPECT_EQ(Accepted(status("HTTP/1.1 304 Not Modified", "Content-Length: 5\r\n"))->content_length, 5U);
   EXPECT_EQ(Accepted(status("HTTP/1.1 204 No Content"))->framing, Framing::none);
   EXPECT_TRUE(Accepted(status("HTTP/1.1 204 No Content"))->keep_alive);
-  EXPECT_EQ(Accepted(status("HTTP/1.1 205 Reset Content", "Content-Length: 0\r\n"))->framing, Framing::length);
+  EXPECT_EQ(Accepted(status("HTTP/1.1 205 Reset Content", "Content-Length: 0\r\n"))->framing,
+            Framing::length);
   EXPECT_EQ(Accepted(ok("Content-Length: 9\r\n"), {"CONNECT"})->framing, Framing::none);
-  EXPECT_EQ(Accepted(status("HTTP/1.1 403 No", "Content-Length: 9\r\n"), {"CONNECT"})->framing, Framing::length);
+  EXPECT_EQ(Accepted(status("HTTP/1.1 403 No", "Content-Length: 9\r\n"), {"CONNECT"})->framing,
+            Framing::length);
   EXPECT_EQ(Accepted(ok("Content-Length: 5\r\n"), {"head"})->framing, Framing::length) << "methods have case";
 }
 
@@ -169,14 +173,17 @@ TEST(ResponseParser, ConnectionThatMayHoldAnUnannouncedBodyIsNotUsedAgain) {
 TEST(ResponseParser, KeepAliveFollowsVersionAndConnection) {
   EXPECT_FALSE(Accepted(ok("Content-Length: 0\r\nConnection: close\r\n"))->keep_alive);
   EXPECT_FALSE(Accepted(status("HTTP/1.0 200 OK", "Content-Length: 0\r\n"))->keep_alive);
-  EXPECT_TRUE(Accepted(status("HTTP/1.0 200 OK", "Content-Length: 0\r\nConnection: keep-alive\r\n"))->keep_alive);
-  EXPECT_FALSE(Accepted(status("HTTP/1.0 200 OK", "Connection: keep-alive\r\n"))->keep_alive) << "until close";
+  EXPECT_TRUE(
+      Accepted(status("HTTP/1.0 200 OK", "Content-Length: 0\r\nConnection: keep-alive\r\n"))->keep_alive);
+  EXPECT_FALSE(Accepted(status("HTTP/1.0 200 OK", "Connection: keep-alive\r\n"))->keep_alive)
+      << "until close";
 }
 
 TEST(ResponseParser, LimitsAreUpstreamInvalid) {
   const HeadLimits limits{.head_bytes = 64, .request_line = 32, .field_count = 2};
-  for (const std::string& bytes : {ok("A: " + std::string(80, 'a') + "\r\n"), status("HTTP/1.1 200 " + std::string(40, 'a')),
-                                   ok("A: 1\r\nB: 2\r\nC: 3\r\n")}) {
+  for (const std::string& bytes :
+       {ok("A: " + std::string(80, 'a') + "\r\n"), status("HTTP/1.1 200 " + std::string(40, 'a')),
+        ok("A: 1\r\nB: 2\r\nC: 3\r\n")}) {
     const Parsed parsed = response_however_cut(bytes, {}, limits);
     EXPECT_EQ(parsed.status, ParseStatus::failed);
     EXPECT_EQ(parsed.failure.reason, Reason::upstream_invalid);

@@ -34,7 +34,8 @@ TEST(FindControl, RandomTextsFromEveryPosition) {
   static constexpr char kBytes[] = {'a', '\t', ' ', '\x1f', '\r', '\n', '\x7f', '\x80', '\xff', '\0', '~'};
   for (int round = 0; round < 2000; ++round) {
     std::string text(static_cast<std::size_t>(random.below(70)), ' ');
-    for (char& c : text) c = random.one_in(12) ? kBytes[random.below(sizeof kBytes)] : kBytes[random.below(3)];
+    for (char& c : text)
+      c = random.one_in(12) ? kBytes[random.below(sizeof kBytes)] : kBytes[random.below(3)];
     for (std::size_t from = 0; from <= text.size(); ++from) {
       ASSERT_EQ(find_control(text, from), find_control_plainly(text, from));
       ASSERT_EQ(find_control_portable(text, from), find_control_plainly(text, from));
@@ -43,11 +44,25 @@ TEST(FindControl, RandomTextsFromEveryPosition) {
 }
 
 TEST(Token, HasTheCharactersOfRfc9110) {
-  std::string expected = "!#$%&'*+-.0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ^_`abcdefghijklmnopqrstuvwxyz|~", found;
+  std::string expected = "!#$%&'*+-.0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ^_`abcdefghijklmnopqrstuvwxyz|~",
+              found;
   for (int i = 0; i < 256; ++i)
     if (is_token(std::string(1, static_cast<char>(i)))) found += static_cast<char>(i);
   EXPECT_EQ(found, expected);
   EXPECT_FALSE(is_token(""));
+}
+
+TEST(Token, EndIsFoundAtEveryPositionForEveryByte) {
+  for (int value = 0; value < 256; ++value) {
+    const char c = static_cast<char>(value);
+    for (std::size_t size = 1; size <= 36; ++size)
+      for (std::size_t at = 0; at < size; ++at) {
+        std::string text(size, "aZ09-!"[(at + size) % 6]);
+        text[at] = c;
+        ASSERT_EQ(find_token_end(text), is_char(c, kTokenChar) ? size : at)
+            << value << " at " << at << " of " << size;
+      }
+  }
 }
 
 TEST(Authority, IsSplitIntoHostAndPort) {

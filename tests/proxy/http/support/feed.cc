@@ -20,7 +20,8 @@ std::string describe(const Fields& fields) {
 
 // A heap block of exactly these bytes.
 struct Block {
-  explicit Block(std::string_view bytes) : size(bytes.size()), memory(new char[bytes.size() + (bytes.empty() ? 1 : 0)]) {
+  explicit Block(std::string_view bytes)
+      : size(bytes.size()), memory(new char[bytes.size() + (bytes.empty() ? 1 : 0)]) {
     bytes.copy(memory.get(), size);
   }
   std::string_view view() const { return {memory.get(), size}; }
@@ -59,20 +60,20 @@ std::string describe(const RequestHead& head) {
   return fmt::format(
       "{} target={} path={} query={}{} authority={} HTTP/1.{} framing={} length={} keep_alive={} continue={} "
       "upgrade={}\n{}",
-      head.method, head.target, head.path, head.has_query ? "?" : "-", head.query, head.authority, head.minor_version,
-      static_cast<int>(head.framing), head.content_length, head.keep_alive, head.expect_continue, head.wants_upgrade,
-      describe(head.fields));
+      head.method, head.target, head.path, head.has_query ? "?" : "-", head.query, head.authority,
+      head.minor_version, static_cast<int>(head.framing), head.content_length, head.keep_alive,
+      head.expect_continue, head.wants_upgrade, describe(head.fields));
 }
 
 std::string describe(const ResponseHead& head) {
-  return fmt::format("HTTP/1.{} {} phrase={} framing={} length={} keep_alive={}\n{}", head.minor_version, head.status,
-                     head.reason_phrase, static_cast<int>(head.framing), head.content_length, head.keep_alive,
-                     describe(head.fields));
+  return fmt::format("HTTP/1.{} {} phrase={} framing={} length={} keep_alive={}\n{}", head.minor_version,
+                     head.status, head.reason_phrase, static_cast<int>(head.framing), head.content_length,
+                     head.keep_alive, describe(head.fields));
 }
 
 bool Parsed::operator==(const Parsed& other) const {
-  return status == other.status && failure.reason == other.failure.reason && failure.detail == other.failure.detail &&
-         head_size == other.head_size && head == other.head;
+  return status == other.status && failure.reason == other.failure.reason &&
+         failure.detail == other.failure.detail && head_size == other.head_size && head == other.head;
 }
 
 std::ostream& operator<<(std::ostream& out, const Parsed& parsed) {
@@ -92,7 +93,8 @@ Parsed parse_request(std::string_view bytes, const std::vector<std::size_t>& cut
   return run(parser, bytes, cuts);
 }
 
-Parsed parse_response(std::string_view bytes, Asking asking, const std::vector<std::size_t>& cuts, HeadLimits limits) {
+Parsed parse_response(std::string_view bytes, Asking asking, const std::vector<std::size_t>& cuts,
+                      HeadLimits limits) {
   ResponseParser parser(limits);
   parser.expect(asking.method, asking.upgrade_offered);
   return run(parser, bytes, cuts);

@@ -1,4 +1,5 @@
-// Feeding the parsers of proxy/http in every way a network can cut bytes, and what came out as comparable text.
+// Feeding the parsers of proxy/http in every way a network can cut bytes, and what came out as comparable
+// text.
 #pragma once
 #include <string>
 #include <string_view>
@@ -25,7 +26,8 @@ std::ostream& operator<<(std::ostream& out, const Parsed& parsed);
 
 // Each call hands the parser a fresh heap copy of exactly the bytes received so far (the buffer moves, and a
 // sanitizer sees any read beyond it). `cuts`: prefix sizes at which the parser is called before the whole.
-Parsed parse_request(std::string_view bytes, const std::vector<std::size_t>& cuts = {}, HeadLimits limits = {});
+Parsed parse_request(std::string_view bytes, const std::vector<std::size_t>& cuts = {},
+                     HeadLimits limits = {});
 struct Asking {
   std::string_view method = "GET";
   bool upgrade_offered = true;
@@ -35,14 +37,15 @@ Parsed parse_response(std::string_view bytes, Asking asking = {}, const std::vec
 
 struct Decoded {
   std::string payload;
-  std::string rest;  // bytes after the body
+  std::string rest;                   // bytes after the body
   std::vector<std::string> trailers;  // "name: value"
   bool done = false, failed = false;
   ParseFailure failure;
 };
 // Gives the decoder `bytes` in pieces that end at `cuts` (ascending); of each, what it did not consume stays.
 Decoded decode(BodyDecoder decoder, std::string_view bytes, const std::vector<std::size_t>& cuts = {});
-Decoded decode_chunked(std::string_view bytes, const std::vector<std::size_t>& cuts = {}, BodyLimits limits = {});
+Decoded decode_chunked(std::string_view bytes, const std::vector<std::size_t>& cuts = {},
+                       BodyLimits limits = {});
 
 std::vector<std::size_t> every_position(std::string_view bytes);  // byte by byte
 
