@@ -254,6 +254,18 @@ TEST(RequestParser, ResetForgetsEverythingOfTheLastMessage) {
   ASSERT_EQ(parser.parse(second), ParseStatus::complete);
 }
 
+TEST(RequestParser, FieldVectorIsKeptForTheNextMessage) {
+  RequestParser parser({});
+  const std::string bytes = get("A: 1\r\nB: 2\r\nC: 3\r\n");
+  ASSERT_EQ(parser.parse(bytes), ParseStatus::complete);
+  const Field* const place = parser.head().fields.data();
+  for (int i = 0; i < 10; ++i) {
+    parser.reset();
+    ASSERT_EQ(parser.parse(bytes), ParseStatus::complete);
+    EXPECT_EQ(parser.head().fields.data(), place);
+  }
+}
+
 TEST(RequestParser, CompleteAndFailedStayUntilReset) {
   RequestParser parser({});
   ASSERT_EQ(parser.parse("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), ParseStatus::complete);
