@@ -228,12 +228,13 @@ TEST(Ledger, StoppedServerIsUnavailableWithinTheBoundAndTheLateAdmissionIsGivenB
   EXPECT_LT(waited, 1'000ms);
 
   ASSERT_TRUE(client.loop.run_until([&] { return !client.ledger.store_up(); }));
-  before = Connection::now();
-  EXPECT_EQ(client.charge({account("ann", "daily", 10)}).status, Status::unavailable);
-  EXPECT_LT(Connection::now() - before, 50ms) << "a store known not to answer must not be waited for";
+  std::optional<Status> at_once;
+  client.ledger.charge({account("ann", "daily", 10)},
+                       [&](ChargeOutcome&& refused) { at_once = refused.status; });
+  EXPECT_EQ(at_once, Status::unavailable) << "a store known not to answer must not be waited for";
 
   server.signal(SIGCONT);
-  ASSERT_TRUE(client.loop.run_until([&] { return client.ledger.counters().late_given_back == 1; }));
+  ASSERT_TRUE(client.loop.run_until([&] { return client.ledger.counters().late_given_back >= 1; }));
   ASSERT_TRUE(client.loop.run_until([&] { return client.ledger.store_up(); }));
   EXPECT_TRUE(client.loop.run_until([&] {
     return server.command({"HLEN", account("ann", "daily", 10).key.subject_key}).integer == 1 &&

@@ -217,10 +217,15 @@ quota::ChargeOutcome Client::charge(std::vector<quota::AccountCharge> charges) {
 }
 
 std::vector<quota::AccountState> Client::read(std::vector<quota::AccountCharge> accounts) {
-  std::optional<Result<std::vector<quota::AccountState>>> answer;
-  ledger.read(std::move(accounts), [&](auto&& states) { answer = std::move(states); });
-  CHECK(loop.run_until([&] { return answer.has_value(); }) && answer->has_value(), "no answer to a read");
-  return std::move(**answer);
+  // A short time-out may pass on a busy machine; a read may be repeated.
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    std::optional<Result<std::vector<quota::AccountState>>> answer;
+    ledger.read(accounts, [&](auto&& states) { answer = std::move(states); });
+    CHECK(loop.run_until([&] { return answer.has_value(); }), "no answer to a read");
+    if (answer->has_value()) return std::move(**answer);
+    loop.run_until([] { return false; }, Milliseconds(20));
+  }
+  CHECK(false, "a read failed a hundred times");
 }
 
 void Client::give_back(quota::Receipt receipt) {
