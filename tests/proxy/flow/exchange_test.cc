@@ -1,0 +1,420 @@
+// The state machine of one call against a scripted edge: no socket, time by hand. Whatever happens at whatever step,
+// there is exactly one fact, and the charge is given back if and only if the upstream never received the call.
+#include "proxy/flow/exchange.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "proxy/http/response_parser.h"
+#include "tests/proxy/flow/support/portal.h"
+
+namespace tollgate::flow {
+namespace {
+
+using test::Request;
+using test::token;
+using test::with_token;
+using testing::HasSubstr;
+using testing::Not;
+
+struct ScriptedPort final : ExchangePort {
+  MonotonicTime now() override { return clock; }
+  UnixTime unix_now() override { return from_unix_seconds(test::kNow); }
+  std::string_view date() override { return "Sun, 22 Nov 2026 00:00:00 GMT"; }
+  bool draining() override { return is_draining; }
+  void client_write(std::string_view bytes) override { to_client.append(bytes), client_queue += bytes.size(); }
+  std::size_t client_backlog() const override { return client_queue; }
+  void client_read(bool wanted) override { reads_client = wanted; }
+  void client_end_writing() override { client_fin = true; }
+  bool upstream_acquire(const config::Route&, bool fresh, bool, Upstream& upstream) override {
+    ++acquired;
+    last_fresh = fresh;
+    held = true;
+    if (!idle_connection || fresh) return false;
+    upstream = {"10.0.0.7:9000", true};
+    return true;
+  }
+  void upstream_expect(std::string_view, bool) override {}
+  void upstream_write(std::string_view bytes) override { to_upstream.append(bytes), upstream_queue += bytes.size(); }
+  std::size_t upstream_backlog() const override { return upstream_queue; }
+  void upstream_read(bool wanted) override { reads_upstream = wanted; }
+  void upstream_end_writing() override { upstream_fin = true; }
+  void upstream_release(bool reusable) override {
+    EXPECT_TRUE(held);
+    held = false;
+    released_reusable = reusable;
+  }
+  void charge(std::vector<quota::AccountCharge> asked) override {
+    if (defer_store) {
+      pending_charges = std::move(asked);
+      return;
+    }
+    ledger.charge(std::move(asked), [this](quota::ChargeOutcome&& outcome) { exchange->on_charge(std::move(outcome)); });
+  }
+  void answer_store() {
+    ledger.charge(std::move(pending_charges),
+                  [this](quota::ChargeOutcome&& outcome) { exchange->on_charge(std::move(outcome)); });
+  }
+  void read_usage(const Call&) override {}
+  void give_back(quota::Receipt receipt) override {
+    ++given_back;
+    ledger.give_back(std::move(receipt));
+  }
+  void set_timer(Timer timer, Milliseconds after) override { timers[static_cast<std::size_t>(timer)] = after; }
+  void clear_timer(Timer timer) override { timers[static_cast<std::size_t>(timer)].reset(); }
+  void record(const usage::Fact& fact) override {
+    ++facts;
+    reason = fact.reason;
+    status = fact.status;
+    units = fact.units;
+    attempts = fact.attempts;
+  }
+  std::optional<Milliseconds> timer(Timer which) const { return timers[static_cast<std::size_t>(which)]; }
+  std::uint64_t counted() {
+    std::uint64_t used = 0;
+    for (const auto& record : accounts)
+      ledger.read({record}, [&](Result<std::vector<quota::AccountState>>&& states) { used += states->at(0).used; });
+    return used;
+  }
+  void flush_client() {
+    client_queue = 0;
+    exchange->on_client_writable();
+  }
+
+  Exchange* exchange = nullptr;
+  MonotonicTime clock{Seconds(100)};
+  quota::MemoryLedger ledger{[] { return Milliseconds(test::kNow * 1'000); }};
+  std::vector<quota::AccountCharge> pending_charges, accounts;
+  std::string to_client, to_upstream;
+  std::size_t client_queue = 0, upstream_queue = 0;
+  std::array<std::optional<Milliseconds>, 2> timers;
+  bool is_draining = false, reads_client = false, reads_upstream = false, client_fin = false, upstream_fin = false;
+  bool held = false, released_reusable = false, last_fresh = false, idle_connection = false, defer_store = false;
+  int acquired = 0, given_back = 0, facts = 0, status = -1;
+  std::uint32_t units = 0, attempts = 0;
+  Reason reason = Reason::ok;
+};
+
+// One exchange with what surrounds it.
+struct Stage {
+  explicit Stage(config::Settings s = test::settings()) : snapshot(test::snapshot(s)) { port.exchange = &exchange; }
+
+  void begin(const Request& sent) {
+    Arrival arrival;
+    arrival.snapshot = snapshot;
+    arrival.peer_address = "192.0.2.7";
+    arrival.new_request_id = "made-request-id";
+    port.accounts = snapshot->rules.accounts({"acme", "Best Ltd", "ann", false});
+    exchange.on_request_head(arrival, sent.head());
+  }
+  void upstream_ready(bool reused = false) { exchange.on_upstream_ready({"10.0.0.7:9000", reused}); }
+  void reply_head(const std::string& text, std::string_view method = "GET") {
+    reply_text = text;
+    http::ResponseParser parser{http::HeadLimits{}};
+    parser.expect(method);
+    ASSERT_EQ(parser.parse(reply_text), http::ParseStatus::complete) << parser.failure().detail;
+    exchange.on_upstream_head(parser.head());
+  }
+  void whole_reply() {
+    reply_head("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
+    exchange.on_upstream_body("ok");
+    exchange.on_upstream_end({}, true);
+    port.flush_client();
+  }
+
+  std::shared_ptr<const Snapshot> snapshot;
+  Gate gate{100, 1};
+  ScriptedPort port;
+  Exchange exchange{port, gate};
+  std::string reply_text;
+};
+
+Request read_case() { return with_token("GET", "/0/odata/Case", token()); }
+Request create_case() { return with_token("POST", "/0/odata/Case", token(), "{\"Subject\":\"x\"}"); }
+
+TEST(Exchange, ForwardedCallIsOneFactOneUnitAndKeepsTheConnection) {
+  Stage stage;
+  const Request request = read_case();
+  stage.begin(request);
+  stage.upstream_ready();
+  EXPECT_THAT(stage.port.to_upstream, HasSubstr("GET /0/odata/Case HTTP/1.1\r\n"));
+  stage.whole_reply();
+  EXPECT_TRUE(stage.exchange.over());
+  EXPECT_EQ(stage.exchange.client_end(), ClientEnd::keep);
+  EXPECT_TRUE(stage.port.released_reusable);
+  EXPECT_EQ(stage.port.facts, 1);
+  EXPECT_EQ(stage.port.units, 1U);
+  EXPECT_EQ(stage.port.status, 200);
+  EXPECT_EQ(stage.port.counted(), 1U);
+  EXPECT_THAT(stage.port.to_client, HasSubstr("RateLimit: \"daily\";r=2"));
+  EXPECT_THAT(stage.port.to_client, testing::EndsWith("\r\n\r\nok"));
+}
+
+TEST(Exchange, FactIsRecordedOnlyWhenTheReplyHasLeft) {
+  Stage stage;
+  const Request request = read_case();
+  stage.begin(request);
+  stage.upstream_ready();
+  stage.reply_head("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+  stage.exchange.on_upstream_end({}, true);
+  EXPECT_EQ(stage.port.facts, 0);
+  stage.port.flush_client();
+  EXPECT_EQ(stage.port.facts, 1);
+}
+
+// ---- an ending at every step
+
+enum class Step { store, acquiring, forwarding, replying, flushing };
+enum class Blow { client_gone, upstream_fails, upstream_timer, stop };
+
+std::string name_of(Step step) {
+  return std::array{"store", "acquiring", "forwarding", "replying", "flushing"}[static_cast<std::size_t>(step)];
+}
+std::string name_of(Blow blow) {
+  return std::array{"client_gone", "upstream_fails", "upstream_timer", "stop"}[static_cast<std::size_t>(blow)];
+}
+
+// Leads a fresh exchange to `step`.
+void lead_to(Stage& stage, Step step, const Request& request) {
+  stage.port.defer_store = true;
+  stage.begin(request);
+  if (step == Step::store) return;
+  stage.port.answer_store();
+  if (step == Step::acquiring) return;
+  stage.upstream_ready();
+  if (step == Step::forwarding) return;
+  stage.reply_head("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
+  if (step == Step::replying) return;
+  stage.exchange.on_upstream_body("ok");
+  stage.exchange.on_upstream_end({}, true);
+}
+
+TEST(Exchange, EveryBlowAtEveryStepIsOneFactAndGivesBackIffNeverReceived) {
+  for (const Step step : {Step::store, Step::acquiring, Step::forwarding, Step::replying, Step::flushing}) {
+    for (const Blow blow : {Blow::client_gone, Blow::upstream_fails, Blow::upstream_timer, Blow::stop}) {
+      if (step == Step::store && (blow == Blow::upstream_fails || blow == Blow::upstream_timer)) continue;
+      if (step == Step::flushing && (blow == Blow::upstream_fails || blow == Blow::upstream_timer)) continue;
+      if (step == Step::acquiring && blow == Blow::upstream_timer) continue;  // the pool's business
+      SCOPED_TRACE(name_of(step) + " / " + name_of(blow));
+      Stage stage;
+      const Request request = read_case();
+      lead_to(stage, step, request);
+      switch (blow) {
+        case Blow::client_gone: stage.exchange.on_client_gone(); break;
+        case Blow::upstream_fails:
+          stage.port.held = false;
+          stage.exchange.on_upstream_failed(step == Step::acquiring ? UpstreamFailure::connect
+                                                                    : UpstreamFailure::invalid);
+          break;
+        case Blow::upstream_timer: stage.exchange.on_timer(Timer::upstream); break;
+        case Blow::stop: stage.exchange.stop(); break;
+      }
+      if (stage.exchange.awaits_store()) {
+        EXPECT_EQ(stage.port.facts, 0) << "the verdict is awaited";
+        stage.port.answer_store();
+      }
+      if (!stage.exchange.over()) stage.port.flush_client();
+      EXPECT_TRUE(stage.exchange.over());
+      EXPECT_EQ(stage.port.facts, 1);
+      EXPECT_FALSE(stage.port.held) << "no connection is left behind";
+      EXPECT_FALSE(stage.port.timer(Timer::client) || stage.port.timer(Timer::upstream));
+      const bool received = step != Step::store && step != Step::acquiring;
+      EXPECT_EQ(stage.port.counted(), received ? 1U : 0U);
+      EXPECT_EQ(stage.port.units, received ? 1U : 0U);
+      EXPECT_LE(stage.port.given_back, 1);
+    }
+  }
+}
+
+TEST(Exchange, EventsAfterTheEndChangeNothing) {
+  Stage stage;
+  const Request request = read_case();
+  stage.begin(request);
+  stage.upstream_ready();
+  stage.whole_reply();
+  const std::string sent = stage.port.to_client;
+  stage.exchange.on_client_gone();
+  stage.exchange.on_upstream_failed(UpstreamFailure::invalid);
+  stage.exchange.on_upstream_body("late");
+  stage.exchange.on_timer(Timer::client);
+  stage.exchange.on_timer(Timer::upstream);
+  stage.exchange.on_client_writable();
+  stage.exchange.stop();
+  EXPECT_EQ(stage.port.facts, 1);
+  EXPECT_EQ(stage.port.to_client, sent);
+}
+
+// ---- retries
+
+TEST(Exchange, ReusedConnectionClosedEarlyIsRetriedOnceOnAFreshOne) {
+  Stage stage;
+  stage.port.idle_connection = true;
+  const Request request = read_case();
+  stage.begin(request);
+  stage.exchange.on_upstream_failed(UpstreamFailure::closed_early);
+  EXPECT_EQ(stage.port.acquired, 2);
+  EXPECT_TRUE(stage.port.last_fresh);
+  stage.upstream_ready();
+  stage.exchange.on_upstream_failed(UpstreamFailure::closed_early);
+  stage.port.flush_client();
+  EXPECT_EQ(stage.port.acquired, 2);
+  EXPECT_EQ(stage.port.status, 502);
+  EXPECT_EQ(stage.port.attempts, 2U);
+  EXPECT_EQ(stage.port.counted(), 1U) << "the upstream may have received it";
+}
+
+TEST(Exchange, PostIsNotRetriedOnceSomethingWasSent) {
+  Stage stage;
+  stage.port.idle_connection = true;
+  const Request request = create_case();
+  stage.begin(request);
+  stage.exchange.on_upstream_failed(UpstreamFailure::closed_early);
+  EXPECT_EQ(stage.port.acquired, 1);
+  EXPECT_THAT(stage.port.to_client, HasSubstr(" 502 "));
+}
+
+TEST(Exchange, ConnectFailureGoesToTheNextServerAtMostMaxRetriesTimes) {
+  config::Settings two = test::settings();
+  two.upstreams[0].servers = {"http://10.0.0.7:9000", "http://10.0.0.8:9000", "http://10.0.0.9:9000"};
+  two.upstreams[0].max_retries = 1;
+  Stage stage(two);
+  const Request request = create_case();
+  stage.begin(request);
+  stage.exchange.on_upstream_failed(UpstreamFailure::connect);
+  EXPECT_EQ(stage.port.acquired, 2);
+  stage.exchange.on_upstream_failed(UpstreamFailure::connect);
+  EXPECT_EQ(stage.port.acquired, 2);
+  stage.port.flush_client();
+  EXPECT_EQ(stage.port.reason, Reason::upstream_unreachable);
+  EXPECT_EQ(stage.port.given_back, 1);
+  EXPECT_EQ(stage.port.counted(), 0U);
+}
+
+TEST(Exchange, StaleThenUnreachableIsNotGivenBack) {
+  Stage stage;
+  stage.port.idle_connection = true;
+  const Request request = read_case();
+  stage.begin(request);
+  stage.exchange.on_upstream_failed(UpstreamFailure::closed_early);
+  stage.exchange.on_upstream_failed(UpstreamFailure::connect);
+  stage.port.flush_client();
+  EXPECT_EQ(stage.port.given_back, 0) << "the first server may have received it";
+  EXPECT_EQ(stage.port.counted(), 1U);
+}
+
+// ---- bodies and back-pressure
+
+TEST(Exchange, FullUpstreamPausesTheClientUntilItHasDrained) {
+  config::Settings tight = test::settings();
+  tight.limits.buffer = 1'000;
+  tight.routes[0].metered = false;
+  Stage stage(tight);
+  const Request request("PUT", "/file", {}, std::string(5'000, 'b'));
+  stage.begin(request);
+  EXPECT_FALSE(stage.port.reads_client) << "nobody is there to take the body yet";
+  stage.upstream_ready();
+  EXPECT_TRUE(stage.port.reads_client);
+  stage.exchange.on_request_body(std::string(2'000, 'b'));
+  EXPECT_FALSE(stage.port.reads_client);
+  EXPECT_FALSE(stage.port.timer(Timer::client)) << "the client is not late while it is paused";
+  EXPECT_TRUE(stage.port.timer(Timer::upstream));
+  stage.port.upstream_queue = 600;
+  stage.exchange.on_upstream_writable();
+  EXPECT_FALSE(stage.port.reads_client);
+  stage.port.upstream_queue = 500;
+  stage.exchange.on_upstream_writable();
+  EXPECT_TRUE(stage.port.reads_client);
+}
+
+TEST(Exchange, FullClientPausesTheUpstreamUntilItHasDrained) {
+  config::Settings tight = test::settings();
+  tight.limits.buffer = 1'000;
+  Stage stage(tight);
+  const Request request = read_case();
+  stage.begin(request);
+  stage.upstream_ready();
+  stage.reply_head("HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n");
+  stage.exchange.on_upstream_body(std::string(2'000, 'r'));
+  EXPECT_FALSE(stage.port.reads_upstream);
+  EXPECT_FALSE(stage.port.timer(Timer::upstream)) << "the upstream is not late while it is paused";
+  stage.port.flush_client();
+  EXPECT_TRUE(stage.port.reads_upstream);
+  EXPECT_TRUE(stage.port.timer(Timer::upstream));
+}
+
+TEST(Exchange, BodyTimeOutIs408AndNotGivenBackOnceForwarded) {
+  config::Settings open = test::settings();
+  open.routes[0].metered = false;
+  Stage stage(open);
+  const Request request("PUT", "/file", {}, std::string(50, 'b'));
+  stage.begin(request);
+  stage.upstream_ready();
+  stage.exchange.on_timer(Timer::client);
+  EXPECT_THAT(stage.port.to_client, HasSubstr("HTTP/1.1 408 "));
+  EXPECT_THAT(stage.port.to_client, HasSubstr("Connection: close\r\n"));
+  stage.port.flush_client();
+  EXPECT_EQ(stage.exchange.client_end(), ClientEnd::close);
+}
+
+TEST(Exchange, RefusedRequestWithASmallBodyIsReadToItsEndAndTheConnectionGoesOn) {
+  Stage stage;
+  const Request request("PUT", "/0/odata/Case(1)", {}, std::string(50, 'b'));  // no token
+  stage.begin(request);
+  EXPECT_THAT(stage.port.to_client, HasSubstr("HTTP/1.1 401 "));
+  EXPECT_THAT(stage.port.to_client, Not(HasSubstr("Connection: close")));
+  stage.port.flush_client();
+  EXPECT_FALSE(stage.exchange.over());
+  stage.exchange.on_request_body(request.body());
+  stage.exchange.on_request_end({});
+  EXPECT_EQ(stage.exchange.client_end(), ClientEnd::keep);
+  EXPECT_EQ(stage.port.facts, 1);
+}
+
+TEST(Exchange, RefusedRequestWithALargeBodyClosesTheConnection) {
+  Stage stage;
+  const Request request("PUT", "/0/odata/Case(1)", {}, std::string(kDiscardMax + 1, 'b'));
+  stage.begin(request);
+  EXPECT_THAT(stage.port.to_client, HasSubstr("Connection: close\r\n"));
+  EXPECT_FALSE(stage.port.reads_client);
+  stage.port.flush_client();
+  EXPECT_EQ(stage.exchange.client_end(), ClientEnd::close);
+}
+
+TEST(Exchange, DrainingClosesAfterTheReply) {
+  Stage stage;
+  stage.port.is_draining = true;
+  const Request request = read_case();
+  stage.begin(request);
+  stage.upstream_ready();
+  stage.whole_reply();
+  EXPECT_THAT(stage.port.to_client, HasSubstr("Connection: close\r\n"));
+  EXPECT_EQ(stage.exchange.client_end(), ClientEnd::close);
+}
+
+TEST(Exchange, RefusedHeadIsOneFactWithoutMethod) {
+  Stage stage;
+  Arrival arrival;
+  arrival.snapshot = stage.snapshot;
+  arrival.peer_address = "192.0.2.7";
+  arrival.new_request_id = "made-request-id";
+  stage.exchange.on_request_refused(arrival, {Reason::header_too_large, "The header section is too large."});
+  stage.port.flush_client();
+  EXPECT_EQ(stage.port.status, 431);
+  EXPECT_EQ(stage.port.facts, 1);
+  EXPECT_THAT(stage.port.to_client, HasSubstr("X-Request-Id: made-request-id\r\n"));
+  EXPECT_EQ(stage.exchange.client_end(), ClientEnd::close);
+}
+
+TEST(Exchange, EndlessInterimRepliesAreInvalid) {
+  Stage stage;
+  const Request request = read_case();
+  stage.begin(request);
+  stage.upstream_ready();
+  for (int i = 0; i < 40 && stage.exchange.active(); ++i) stage.reply_head("HTTP/1.1 103 Early Hints\r\n\r\n");
+  stage.port.flush_client();
+  EXPECT_EQ(stage.port.reason, Reason::upstream_invalid);
+  EXPECT_EQ(stage.port.facts, 1);
+}
+
+}  // namespace
+}  // namespace tollgate::flow
