@@ -32,6 +32,7 @@ std::string fold(std::string_view text) {
 
 std::optional<JsonElement> JsonDocument::parse(std::string_view text) {
   if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
+  if (text.empty()) return std::nullopt;
   simdjson::dom::element root;
   if (parser_.parse(text.data(), text.size(), true).get(root) != simdjson::SUCCESS) return std::nullopt;
   return root;
