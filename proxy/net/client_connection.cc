@@ -160,6 +160,8 @@ void ClientConnection::exchange_over() {
     case flow::ClientEnd::keep: return next_request();
     case flow::ClientEnd::close: return linger();
     case flow::ClientEnd::abort:
+      // What came before the cut is the client's, as far as the socket takes it.
+      if (!session_->client_lost() && !session_->unsent().empty()) transport_.write(session_->unsent());
       if (session_->cut_needs_reset()) transport_.reset_on_close();
       return close();
   }

@@ -284,6 +284,8 @@ TEST(Exchange, ConnectFailureGoesToTheNextServerAtMostMaxRetriesTimes) {
   EXPECT_EQ(stage.port.acquired, 2);
   stage.exchange.on_upstream_failed(UpstreamFailure::connect);
   EXPECT_EQ(stage.port.acquired, 2);
+  stage.exchange.on_request_body(request.body());
+  stage.exchange.on_request_end({});
   stage.port.flush_client();
   EXPECT_EQ(stage.port.reason, Reason::upstream_unreachable);
   EXPECT_EQ(stage.port.given_back, 1);
