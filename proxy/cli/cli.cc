@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <iostream>
+#include <sstream>
 
 #include "config/suggest.h"
 #include "proxy/cli/check.h"
@@ -226,8 +227,11 @@ class CommandLine {
     for (const CLI::Option* option : sub->get_options())
       for (const std::string& name : option->get_lnames()) options.push_back("--" + name);
     std::vector<std::string_view> views(options.begin(), options.end());
-    for (const std::string& extra : app_.remaining(true))
-      if (auto best = config::nearest(std::string_view(extra).substr(0, extra.find('=')), views); extra.starts_with("--") && !best.empty())
+    // The message lists what was not expected; CLI11 no longer holds it at this point.
+    std::istringstream words(error.what());
+    for (std::string word; words >> word;)
+      if (auto best = config::nearest(std::string_view(word).substr(0, word.find('=')), views);
+          word.starts_with("--") && !best.empty())
         return fmt::format("; did you mean \"{}\"?", best);
     return "";
   }
