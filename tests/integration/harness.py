@@ -71,6 +71,10 @@ def bearer(*args, **kwargs):
     return {"Authorization": "Bearer " + token(*args, **kwargs)}
 
 
+class Ended(Exception):
+    """A process that should be running is not: no use in waiting."""
+
+
 class Process:
     """A child with its log in a file; stopped by its id."""
 
@@ -132,7 +136,8 @@ class Standin(Process):
         self.launch()
 
         def listening():
-            assert self.running(), self.log()
+            if not self.running():
+                raise Ended(self.log())
             found = re.findall(r"listening on \S+:(\d+)", self.log()[start:])
             return found and int(found[-1])
 
@@ -252,7 +257,7 @@ class Proxy(Process):
     def wait_ready(self):
         def ready():
             if not self.running():
-                raise AssertionError(f"the proxy ended with code {self.child.returncode}\n{self.log()}")
+                raise Ended(f"the proxy ended with code {self.child.returncode}\n{self.log()}")
             return self.admin("/readyz").status == 200
 
         eventually(ready, 15, "the proxy is ready")

@@ -164,7 +164,7 @@ def test_unknown_keys_do_not_make_a_storm(proxy, crm, key_server, user):
 def test_a_key_server_that_fails_leaves_the_known_keys(proxy, crm, key_server, user):
     issuer = Issuer("ES256", "known")
     key_server.text = key_set(issuer)
-    gate = proxy(identity=identity(jwks_url=key_server.url, jwks_min_interval="50ms", jwks_refresh="1s"))
+    gate = proxy(identity=identity(jwks_url=key_server.url, jwks_min_interval="100ms", jwks_refresh="1s"))
     eventually(lambda: gate.call("GET", CASES + "/$count", issuer.auth(user)).status == 200, 10, "the set was fetched")
     asked = key_server.asked
     key_server.status, key_server.text = 500, "oops"

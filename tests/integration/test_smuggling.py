@@ -72,6 +72,9 @@ PROBES = {
 # Refused once the head was already streaming: the upstream may have seen the start of this very request, never another.
 STREAMED = {name for name in PROBES if name.startswith(("chunk-", "trailer-"))}
 
+# The framing of these is beyond doubt, only their path is not: the connection may live on.
+PATHS = {"encoded-slash", "encoded-backslash", "encoded-null", "bad-escape"}
+
 
 @pytest.mark.parametrize("name", sorted(PROBES))
 def test_an_ambiguous_request_is_refused(gate, crm, name):
@@ -84,7 +87,7 @@ def test_an_ambiguous_request_is_refused(gate, crm, name):
             assert name in STREAMED, "closed without a reply"
         else:
             assert reply.status in statuses, reply
-            assert client.closed_by_peer(), "the connection must not carry another request"
+            assert name in PATHS or client.closed_by_peer(), "the connection must not carry another request"
     targets = [target for target in crm.targets() if name not in STREAMED or not target.endswith(" /echo")]
     assert targets == []
 

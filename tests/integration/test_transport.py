@@ -179,7 +179,17 @@ def read_websocket_frame(client):
         size = struct.unpack(">H", client.take(2))[0]
     elif size == 127:
         size = struct.unpack(">Q", client.take(8))[0]
-    return first & 0x0F, client.take(size)
+    return first & 0x80, first & 0x0F, client.take(size)
+
+
+def read_websocket_message(client):
+    """(opcode, payload), put together from its fragments."""
+    final, opcode, payload = read_websocket_frame(client)
+    while not final:
+        final, continuation, more = read_websocket_frame(client)
+        assert continuation == 0
+        payload += more
+    return opcode, payload
 
 
 def test_a_websocket_runs_through(gate, crm, auth):
@@ -193,9 +203,9 @@ def test_a_websocket_runs_through(gate, crm, auth):
         assert reply.get("Sec-WebSocket-Accept") == accept
         for payload in (b"hello", b"x" * 60_000, b""):
             client.send(websocket_frame(payload))
-            assert read_websocket_frame(client) == (1, payload)
+            assert read_websocket_message(client) == (1, payload)
         client.send(websocket_frame(struct.pack(">H", 1000), opcode=8))
-        assert read_websocket_frame(client)[0] == 8
+        assert read_websocket_message(client)[0] == 8
         assert client.closed_by_peer()
 
 

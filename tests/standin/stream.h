@@ -15,17 +15,17 @@ class Stream {
   using tcp = boost::asio::ip::tcp;
   using executor_type = tcp::socket::executor_type;
 
-  explicit Stream(tcp::socket socket) : socket_(std::move(socket)) {}
+  explicit Stream(tcp::socket socket) : socket_(std::make_unique<tcp::socket>(std::move(socket))) {}
 
   // False when the client does not complete the TLS handshake.
   bool start_tls(boost::asio::ssl::context& context) {
-    tls_ = std::make_unique<boost::asio::ssl::stream<tcp::socket&>>(socket_, context);
+    tls_ = std::make_unique<boost::asio::ssl::stream<tcp::socket&>>(*socket_, context);
     boost::system::error_code error;
     tls_->handshake(boost::asio::ssl::stream_base::server, error);
     return !error;
   }
-  executor_type get_executor() { return socket_.get_executor(); }
-  tcp::socket& socket() { return socket_; }
+  executor_type get_executor() { return socket_->get_executor(); }
+  tcp::socket& socket() { return *socket_; }
   void put_back(std::string bytes) { ahead_.insert(0, bytes); }
 
   template <class Buffers>
@@ -36,11 +36,11 @@ class Stream {
       error = {};
       return copied;
     }
-    return tls_ ? tls_->read_some(buffers, error) : socket_.read_some(buffers, error);
+    return tls_ ? tls_->read_some(buffers, error) : socket_->read_some(buffers, error);
   }
   template <class Buffers>
   std::size_t write_some(const Buffers& buffers, boost::system::error_code& error) {
-    return tls_ ? tls_->write_some(buffers, error) : socket_.write_some(buffers, error);
+    return tls_ ? tls_->write_some(buffers, error) : socket_->write_some(buffers, error);
   }
   template <class Buffers>
   std::size_t read_some(const Buffers& buffers) {
@@ -59,12 +59,12 @@ class Stream {
   void shut_down() {
     boost::system::error_code ignored;
     if (tls_) tls_->shutdown(ignored);
-    socket_.shutdown(tcp::socket::shutdown_both, ignored);
-    socket_.close(ignored);
+    socket_->shutdown(tcp::socket::shutdown_both, ignored);
+    socket_->close(ignored);
   }
 
  private:
-  tcp::socket socket_;
+  std::unique_ptr<tcp::socket> socket_;  // stays where it is when the Stream moves: tls_ refers to it
   std::unique_ptr<boost::asio::ssl::stream<tcp::socket&>> tls_;
   std::string ahead_;
 };
