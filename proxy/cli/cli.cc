@@ -220,7 +220,7 @@ class CommandLine {
   }
   // The option that was perhaps meant.
   std::string hint(const CLI::ParseError& error) const {
-    if (error.get_name() != "ExtrasError" || chosen() == nullptr) return "";
+    if (error.get_exit_code() != static_cast<int>(CLI::ExitCodes::ExtrasError) || chosen() == nullptr) return "";
     std::vector<std::string> options;
     const CLI::App* sub = chosen();
     if (auto deeper = sub->get_subcommands(); !deeper.empty()) sub = deeper.front();
