@@ -1,4 +1,5 @@
-// What is wrong with a configuration, and where: one entry per mistake, so that all of them are shown at once.
+// What is wrong with a configuration, and where: one entry per mistake, so that all of them are shown at
+// once.
 //
 //   tollgate.yaml:14:3: error: unknown key "lisen"; did you mean "listeners"?
 //   tollgate.yaml:31:10: warning: certificate checks towards this upstream are off
@@ -22,7 +23,7 @@ struct Diagnostic {
   std::string file;
   int line = 0, column = 0;  // from 1; 0 when there is no place to point at
   Severity severity = Severity::error;
-  std::string message;       // one sentence without the place
+  std::string message;  // one sentence without the place
 };
 
 // "file:line:column: error: message", the form editors and terminals make clickable.

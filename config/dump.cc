@@ -18,7 +18,8 @@ std::string quoted(std::string_view text) {
 std::string written(std::string_view text, bool escape) {
   std::string out(text);
   if (escape)
-    for (std::size_t at = out.find("${"); at != std::string::npos; at = out.find("${", at + 3)) out.insert(at, "$");
+    for (std::size_t at = out.find("${"); at != std::string::npos; at = out.find("${", at + 3))
+      out.insert(at, "$");
   return quoted(out);
 }
 
@@ -63,7 +64,8 @@ struct ValueText {
     for (const auto& [process, effects] : *v.target) {
       std::vector<std::string> list;
       for (const auto& [object, operation] : effects)
-        list.push_back(fmt::format("{{\"object\": {}, \"operation\": {}}}", quoted(object), quoted(operation)));
+        list.push_back(
+            fmt::format("{{\"object\": {}, \"operation\": {}}}", quoted(object), quoted(operation)));
       entries.push_back(fmt::format("{}: [{}]", quoted(process), fmt::join(list, ", ")));
     }
     return fmt::format("{{{}}}", fmt::join(entries, ", "));
@@ -80,7 +82,8 @@ class YamlWriter {
 
   void write(const Fields& fields, const std::string& path, std::string indent) {
     for (const Field& field : fields) {
-      std::string field_path = path.empty() ? std::string(field.name) : fmt::format("{}.{}", path, field.name);
+      std::string field_path =
+          path.empty() ? std::string(field.name) : fmt::format("{}.{}", path, field.name);
       std::string start = fmt::format("{}{}:", indent, field.name);
       std::string deeper(indent.size() + 2, ' ');
       if (const auto* group = std::get_if<Group>(&field.value)) {
@@ -102,7 +105,8 @@ class YamlWriter {
   std::string take() { return std::move(out_); }
 
  private:
-  void write_items(const Items& items, const std::string& path, const std::string& start, const std::string& deeper) {
+  void write_items(const Items& items, const std::string& path, const std::string& start,
+                   const std::string& deeper) {
     if (items.count() == 0) {
       // Where an entry is required the empty list would be an error; without the key it reads back the same.
       if (items.items_min == 0) out_ += fmt::format("{} []\n", start);
@@ -143,8 +147,10 @@ void write_json(JsonWriter& json, const Fields& fields) {
           json.object([&] { write_json(json, items->at(i)); });
         }
       };
-      if (items->named) json.object(each);
-      else json.array(each);
+      if (items->named)
+        json.object(each);
+      else
+        json.array(each);
     } else {
       json.key(field.name);
       json.raw(std::visit(ValueText{}, field.value));
@@ -154,7 +160,9 @@ void write_json(JsonWriter& json, const Fields& fields) {
 
 }  // namespace
 
-std::string value_text(const Value& value) { return std::visit(ValueText{}, value); }
+std::string value_text(const Value& value) {
+  return std::visit(ValueText{}, value);
+}
 
 std::string effective_yaml(Settings settings, const Positions& positions) {
   YamlWriter writer(positions);

@@ -1,5 +1,6 @@
-// Settings back to a configuration file: `tollgate check --dump`. What comes out parses to the same settings, except
-// that a password in store.url is replaced by "***". Also the text of single values, for the manual and the schema.
+// Settings back to a configuration file: `tollgate check --dump`. What comes out parses to the same settings,
+// except that a password in store.url is replaced by "***". Also the text of single values, for the manual
+// and the schema.
 #pragma once
 #include <string>
 
@@ -8,7 +9,8 @@
 
 namespace tollgate::config {
 
-// The current value as YAML flow text that is JSON too: "\"24h\"", "[\"user\"]", "true", "128". Groups give "".
+// The current value as YAML flow text that is JSON too: "\"24h\"", "[\"user\"]", "true", "128". Groups give
+// "".
 std::string value_text(const Value& value);
 
 // Every key of a running configuration with its value. Behind each value that was set stands where:

@@ -22,13 +22,14 @@ std::expected<std::string, std::string> look_up(std::string_view reference, cons
   std::size_t fallback_at = reference.find(":-");
   std::string name(reference.substr(0, fallback_at));
   if (!is_variable_name(name))
-    return std::unexpected(fmt::format("\"${{{}}}\" names no environment variable; write $${{ for a literal ${{", reference));
+    return std::unexpected(
+        fmt::format("\"${{{}}}\" names no environment variable; write $${{ for a literal ${{", reference));
   auto found = environment.find(name);
   bool has_fallback = fallback_at != std::string_view::npos;
   if (found != environment.end() && !(has_fallback && found->second.empty())) return found->second;
   if (has_fallback) return std::string(reference.substr(fallback_at + 2));
-  return std::unexpected(
-      fmt::format("environment variable {} is not set; set it, or give a fallback: ${{{}:-...}}", name, name));
+  return std::unexpected(fmt::format(
+      "environment variable {} is not set; set it, or give a fallback: ${{{}:-...}}", name, name));
 }
 
 void replace_in_text(Node& node, const Environment& environment, std::vector<Diagnostic>& diagnostics) {
@@ -52,8 +53,10 @@ void replace_in_text(Node& node, const Environment& environment, std::vector<Dia
       return;
     }
     node.has_reference = true;
-    if (auto value = look_up(rest.substr(at + 2, end - at - 2), environment)) out.append(*value);
-    else report(value.error());
+    if (auto value = look_up(rest.substr(at + 2, end - at - 2), environment))
+      out.append(*value);
+    else
+      report(value.error());
     rest.remove_prefix(end + 1);
   }
   out.append(rest);
@@ -133,7 +136,9 @@ void apply_overrides(Node& root, const Environment& environment, std::vector<Dia
       if (node == nullptr) break;
     }
     if (node == nullptr) {
-      report("leads to no key: levels are separated by \"__\", entries of a list are counted from 0 without gaps");
+      report(
+          "leads to no key: levels are separated by \"__\", entries of a list are counted from 0 without "
+          "gaps");
       continue;
     }
     Node value;

@@ -19,7 +19,8 @@ Items items(std::vector<T>* list, Fields (*describe_item)(T&), std::size_t items
 
 Fields describe_certificate(ListenerTls::Certificate& c) {
   return {
-      {"certificate_file", Text{&c.certificate_file, Format::input_file, {}, false}, "PEM chain, leaf first.", true},
+      {"certificate_file", Text{&c.certificate_file, Format::input_file, {}, false}, "PEM chain, leaf first.",
+       true},
       {"key_file", Text{&c.key_file, Format::input_file, {}, false}, "PEM private key of the leaf.", true},
   };
 }
@@ -33,14 +34,16 @@ Fields describe_listener_tls(ListenerTls& tls) {
        "Further certificates, chosen by SNI from the names inside them."},
       {"client_ca_file", Text{&tls.client_ca_file, Format::input_file},
        "When set, clients must present a certificate that one of these authorities issued."},
-      {"min_version", Text{&tls.min_version, Format::any, {"1.2", "1.3"}}, "Lowest TLS version that is accepted."},
+      {"min_version", Text{&tls.min_version, Format::any, {"1.2", "1.3"}},
+       "Lowest TLS version that is accepted."},
   };
 }
 
 Fields describe_listener(Listener& listener) {
   return {
       {"address", Text{&listener.address, Format::listen_address, {}, false},
-       "Where clients connect: IP address and port, `127.0.0.1:8080`, `[::1]:8080`, `0.0.0.0:8080`. Port 0 lets the "
+       "Where clients connect: IP address and port, `127.0.0.1:8080`, `[::1]:8080`, `0.0.0.0:8080`. Port 0 "
+       "lets the "
        "system choose.",
        true},
       {"tls",
@@ -56,9 +59,11 @@ Fields describe_listener(Listener& listener) {
 Fields describe_admin(Admin& admin) {
   return {
       {"address", Text{&admin.address, Format::listen_address},
-       "Where health checks, metrics, the admin API and the web page are served. Empty switches the admin port off."},
+       "Where health checks, metrics, the admin API and the web page are served. Empty switches the admin "
+       "port off."},
       {"token_file", Text{&admin.token_file, Format::input_file},
-       "File with the bearer token that the admin API asks for; `/livez`, `/readyz`, `/metrics` and `/version` need "
+       "File with the bearer token that the admin API asks for; `/livez`, `/readyz`, `/metrics` and "
+       "`/version` need "
        "none."},
   };
 }
@@ -78,7 +83,9 @@ Fields describe_upstream_tls(UpstreamTls& tls) {
 Fields describe_upstream(Upstream& u) {
   return {
       {"servers", TextList{&u.servers, Format::server_url, {}, 1, 1'000, true},
-       "Base URLs of the CRM's servers, `http://host:port` or `https://host:port`; calls are spread over them.", true},
+       "Base URLs of the CRM's servers, `http://host:port` or `https://host:port`; calls are spread over "
+       "them.",
+       true},
       {"tls", Group{describe_upstream_tls(u.tls)}, "How `https` servers are verified."},
       {"connect_timeout", Span{&u.connect_timeout, 1ms, 10min}, "Longest wait for a connection."},
       {"response_timeout", Span{&u.response_timeout, 1ms, kDay},
@@ -86,7 +93,8 @@ Fields describe_upstream(Upstream& u) {
       {"idle_timeout", Span{&u.idle_timeout, 1ms, kDay}, "Between two reads or writes of a body."},
       {"keepalive_timeout", Span{&u.keepalive_timeout, 1ms, kDay},
        "How long an idle connection is kept. Keep it below the upstream's own."},
-      {"max_idle_connections", Number{&u.max_idle_connections, 0, 1'000'000}, "Idle connections kept, per worker."},
+      {"max_idle_connections", Number{&u.max_idle_connections, 0, 1'000'000},
+       "Idle connections kept, per worker."},
       {"max_connections", Number{&u.max_connections, 1, 1'000'000},
        "Connections to this upstream, per worker; beyond it a call waits up to `queue_timeout`."},
       {"queue_timeout", Span{&u.queue_timeout, 0ms, 10min}, "Longest wait for a free connection."},
@@ -108,11 +116,12 @@ Items describe_upstreams(std::vector<Upstream>* upstreams) {
 
 Fields describe_route(Route& route) {
   return {
-      {"host", Text{&route.host, Format::host_name}, "Host this route is for, without port. Empty matches every host."},
+      {"host", Text{&route.host, Format::host_name},
+       "Host this route is for, without port. Empty matches every host."},
       {"path_prefix", Text{&route.path_prefix, Format::path_prefix, {}, false},
        "The longest prefix that matches wins; matched on whole segments of the normalised path."},
-      {"upstream", Text{&route.upstream, Format::name, {}, false}, "Name of the upstream that gets the calls.",
-       true},
+      {"upstream", Text{&route.upstream, Format::name, {}, false},
+       "Name of the upstream that gets the calls.", true},
       {"metered", Flag{&route.metered},
        "`false`: proxied without token, licence or quota (health pages, public assets)."},
       {"allow_upgrade", Flag{&route.allow_upgrade}, "Let WebSocket and other `Upgrade` requests through."},
@@ -124,7 +133,8 @@ Fields describe_store(Store& store) {
   return {
       {"url", Text{&store.url, Format::store_url, {}, false},
        "Where calls are counted: `embedded:DIR` (a Redis started and owned by the proxy), "
-       "`redis://[user[:password]@]host:port/db`, `rediss://...` (TLS), `redis+unix://PATH?db=0`. A password belongs "
+       "`redis://[user[:password]@]host:port/db`, `rediss://...` (TLS), `redis+unix://PATH?db=0`. A password "
+       "belongs "
        "into `password_file` or `${ENV}`."},
       {"user", Text{&store.user}, "ACL user; wins over a user in the URL."},
       {"password_file", Text{&store.password_file, Format::input_file},
@@ -133,10 +143,12 @@ Fields describe_store(Store& store) {
        Choice{[on_outage] { return static_cast<std::size_t>(*on_outage); },
               [on_outage](std::size_t i) { *on_outage = static_cast<OnOutage>(i); },
               {"lease", "allow", "deny"}},
-       "When the store does not answer: `lease` serves what is already leased, then denies; `allow` lets calls through "
+       "When the store does not answer: `lease` serves what is already leased, then denies; `allow` lets "
+       "calls through "
        "uncounted; `deny` refuses them with 503."},
       {"timeout", Span{&store.timeout, 1ms, 1min}, "Longest a call waits for the store."},
-      {"connect_timeout", Span{&store.connect_timeout, 1ms, 10min}, "Longest wait for a connection to the store."},
+      {"connect_timeout", Span{&store.connect_timeout, 1ms, 10min},
+       "Longest wait for a connection to the store."},
       {"ca_file", Text{&store.ca_file, Format::input_file},
        "`rediss://`: authorities to trust. Default: the system's store."},
       {"server_name", Text{&store.server_name, Format::host_name},
@@ -165,7 +177,8 @@ Fields describe_issuer(JwtIssuer& jwt) {
       {"algorithms", TextList{&jwt.algorithms, Format::any, algorithm_names(), 1, 20, true},
        "Signature algorithms that are accepted.", true},
       {"secret_file", Text{&jwt.secret_file, Format::input_file},
-       "File with the shared secret of HS256, HS384, HS512. Exactly one of `secret_file`, `jwks_file`, `jwks_url`."},
+       "File with the shared secret of HS256, HS384, HS512. Exactly one of `secret_file`, `jwks_file`, "
+       "`jwks_url`."},
       {"jwks_file", Text{&jwt.jwks_file, Format::input_file}, "File with the issuer's key set (RFC 7517)."},
       {"jwks_url", Text{&jwt.jwks_url, Format::web_url}, "Address the key set is fetched from."},
       {"jwks_ca_file", Text{&jwt.jwks_ca_file, Format::input_file},
@@ -191,8 +204,10 @@ Fields describe_identity(Identity& identity) {
   return {
       {"jwt", items(&identity.jwt, describe_issuer), "Issuers of JSON Web Tokens that are trusted."},
       {"sources", items(&identity.sources, describe_source),
-       "Where the token is looked for, in order; each entry has `header` or `cookie`. Default: `Authorization`."},
-      {"max_token_bytes", Size{&identity.max_token_bytes, 256, 256 * kKiB}, "Longer tokens are refused unread."},
+       "Where the token is looked for, in order; each entry has `header` or `cookie`. Default: "
+       "`Authorization`."},
+      {"max_token_bytes", Size{&identity.max_token_bytes, 256, 256 * kKiB},
+       "Longer tokens are refused unread."},
       {"token_cache_entries", Number{&identity.token_cache_entries, 0, 16'777'216},
        "Verified tokens remembered, per worker. 0 verifies every call anew."},
       {"forward_token", Flag{&identity.forward_token}, "Pass the token on to the upstream."},
@@ -226,7 +241,8 @@ Fields describe_licensing(Licensing& licensing) {
       {"system", Text{&licensing.system, Format::any, system_names()},
        "Whose licence rules apply. `none`: every recognised object is licensed and nothing is denied."},
       {"main_products", TextList{&licensing.main_products, Format::any, {}, 0, 100, true},
-       "Main products that the customer owns, by id or name; portal products are available with some of them only. Ids "
+       "Main products that the customer owns, by id or name; portal products are available with some of them "
+       "only. Ids "
        "of `bpmonline`: studio, sales, sales_enterprise, marketing, customer_center, service_enterprise, "
        "bank_customer_journey, crm_bundle."},
       {"main_product_users", Number{&licensing.main_product_users, 0, 100'000'000},
@@ -271,11 +287,13 @@ Fields describe_limits(Limits& limits) {
 Fields describe_timeouts(Timeouts& t) {
   return {
       {"tls_handshake", Span{&t.tls_handshake, 1ms, 10min}, "Longest TLS handshake of a client."},
-      {"request_head", Span{&t.request_head, 1ms, 1h}, "From the first byte of a request to the end of its head."},
+      {"request_head", Span{&t.request_head, 1ms, 1h},
+       "From the first byte of a request to the end of its head."},
       {"request_body", Span{&t.request_body, 1ms, kDay}, "Between two reads of the body."},
       {"client_idle", Span{&t.client_idle, 1ms, kDay}, "Keep-alive connection without a request."},
       {"client_write", Span{&t.client_write, 1ms, kDay}, "Client that does not read its reply."},
-      {"upgrade_idle", Span{&t.upgrade_idle, 1ms, 31 * kDay}, "Upgraded connection (WebSocket) without traffic."},
+      {"upgrade_idle", Span{&t.upgrade_idle, 1ms, 31 * kDay},
+       "Upgraded connection (WebSocket) without traffic."},
       {"drain", Span{&t.drain, 0ms, kDay}, "After SIGTERM: longest wait for calls in flight."},
       {"drain_delay", Span{&t.drain_delay, 0ms, 1h},
        "After SIGTERM: `/readyz` says no for this long before the listeners close."},
@@ -288,7 +306,8 @@ Fields describe_proxy(Proxy& proxy) {
        "Networks (CIDR) whose `X-Forwarded-*` and `Forwarded` fields are believed."},
       {"problem_base_url", Text{&proxy.problem_base_url, Format::web_url, {}, false},
        "Prefix of `type` in problem documents; the reason code is appended."},
-      {"odata_errors", Flag{&proxy.odata_errors}, "Add the OData `error` object for callers that accept OData JSON."},
+      {"odata_errors", Flag{&proxy.odata_errors},
+       "Add the OData `error` object for callers that accept OData JSON."},
       {"rate_limit_headers", Text{&proxy.rate_limit_headers, Format::any, {"always", "never"}},
        "Send `RateLimit` and `RateLimit-Policy`."},
       {"legacy_rate_limit_headers", Flag{&proxy.legacy_rate_limit_headers},
@@ -301,7 +320,8 @@ void collect_paths(const Fields& fields, const std::string& prefix, std::vector<
     std::string path = prefix + std::string(field.name);
     out.push_back(path);
     if (const auto* group = std::get_if<Group>(&field.value)) collect_paths(group->fields, path + ".", out);
-    if (const auto* group = std::get_if<OptionalGroup>(&field.value)) collect_paths(group->get(), path + ".", out);
+    if (const auto* group = std::get_if<OptionalGroup>(&field.value))
+      collect_paths(group->get(), path + ".", out);
     if (const auto* list = std::get_if<Items>(&field.value))
       collect_paths(list->add("name"), path + (list->named ? ".<name>." : "[]."), out);
   }
@@ -327,11 +347,13 @@ Fields describe(Settings& s) {
       {"routes", items(&s.routes, describe_route, 1),
        "Which calls go where. Default with a single upstream: everything goes there."},
       {"store", Group{describe_store(s.store)}, "Where calls are counted."},
-      {"journal", Group{{{"directory", Text{&s.journal.directory, Format::directory, {}, false},
-                          "Folder of the usage journal that billing is made from."}}},
+      {"journal",
+       Group{{{"directory", Text{&s.journal.directory, Format::directory, {}, false},
+               "Folder of the usage journal that billing is made from."}}},
        "The usage journal."},
-      {"access_log", Group{{{"file", Text{&s.access_log.file, Format::output_file},
-                             "JSON lines, one a request. `-` is standard output, empty is off."}}},
+      {"access_log",
+       Group{{{"file", Text{&s.access_log.file, Format::output_file},
+               "JSON lines, one a request. `-` is standard output, empty is off."}}},
        "The access log."},
       {"identity", Group{describe_identity(s.identity)}, "Who is calling."},
       {"catalogue", Group{describe_catalogue(s.catalogue)}, "What a request touches."},

@@ -1,6 +1,7 @@
-// The table of every configuration key, written once: name, place in Settings, kind of value, permitted range, meaning.
-// The parser, the JSON Schema, docs/configuration.md and `check --dump` are four walks over this table; the defaults
-// are those of settings.h, read from a fresh Settings. A new key is a member in settings.h and a line in keys.cc.
+// The table of every configuration key, written once: name, place in Settings, kind of value, permitted
+// range, meaning. The parser, the JSON Schema, docs/configuration.md and `check --dump` are four walks over
+// this table; the defaults are those of settings.h, read from a fresh Settings. A new key is a member in
+// settings.h and a line in keys.cc.
 //
 //   Settings settings;
 //   for (const Field& field : describe(settings)) ...   // field.value points into `settings`
@@ -26,19 +27,20 @@ enum class Format : std::uint8_t {
   input_file,      // must exist and be readable; its content is loaded
   output_file,     // "-" is standard output, "" is off
   directory,       // written to
-  listen_address,  // 127.0.0.1:8080, [::1]:8080, localhost:8080 (becomes 127.0.0.1:8080); "" only where allowed
+  listen_address,  // 127.0.0.1:8080, [::1]:8080, localhost:8080 (becomes 127.0.0.1:8080); "" only where
+                   // allowed
   server_url,      // http://host:port or https://host:port, nothing after it
   web_url,         // http(s)://...
   store_url,
-  network,         // CIDR: 10.0.0.0/8, fd00::/8, 192.0.2.7
-  identifier,      // [a-z0-9_-]+, at most 64
-  name,            // [A-Za-z0-9_.-]+, at most 64
-  header_name,     // token of RFC 9110 section 5.6.2
-  cookie_name,     // the same
-  host_name,       // without port
-  path_prefix,     // begins with "/"
-  uid,             // 32 hexadecimal digits, dashes allowed
-  object_name,     // entity of the CRM: [A-Za-z_][A-Za-z0-9_]*
+  network,      // CIDR: 10.0.0.0/8, fd00::/8, 192.0.2.7
+  identifier,   // [a-z0-9_-]+, at most 64
+  name,         // [A-Za-z0-9_.-]+, at most 64
+  header_name,  // token of RFC 9110 section 5.6.2
+  cookie_name,  // the same
+  host_name,    // without port
+  path_prefix,  // begins with "/"
+  uid,          // 32 hexadecimal digits, dashes allowed
+  object_name,  // entity of the CRM: [A-Za-z_][A-Za-z0-9_]*
 };
 
 using Names = std::vector<std::string_view>;  // literals
@@ -49,7 +51,7 @@ using Fields = std::vector<Field>;
 struct Text {
   std::string* target = nullptr;
   Format format = Format::any;
-  Names choices{};          // not empty: one of these
+  Names choices{};  // not empty: one of these
   bool may_be_empty = true;
 };
 struct TextList {
@@ -57,7 +59,7 @@ struct TextList {
   Format format = Format::any;
   Names choices{};
   std::size_t items_min = 0, items_max = 10'000;
-  bool single = false;      // one text instead of a list is fine too
+  bool single = false;  // one text instead of a list is fine too
 };
 struct Flag {
   bool* target = nullptr;
@@ -91,8 +93,8 @@ struct Items {  // a list of groups, or with `named` a map from name to group
   std::size_t items_min = 0;
   std::function<std::size_t()> count;
   std::function<Fields(std::size_t)> at;
-  std::function<std::string(std::size_t)> name_of;       // named only
-  std::function<Fields(const std::string& name)> add;    // name is ignored unless named
+  std::function<std::string(std::size_t)> name_of;     // named only
+  std::function<Fields(const std::string& name)> add;  // name is ignored unless named
 };
 struct TextMap {
   std::map<std::string, std::string>* target = nullptr;
@@ -110,8 +112,8 @@ struct Effects {  // process -> list of {object, operation}
   std::map<std::string, std::vector<std::pair<std::string, std::string>>>* target = nullptr;
 };
 
-using Value = std::variant<Text, TextList, Flag, Number, Size, Span, Choice, Group, OptionalGroup, Items, TextMap,
-                           TextListMap, NumberMap, Effects>;
+using Value = std::variant<Text, TextList, Flag, Number, Size, Span, Choice, Group, OptionalGroup, Items,
+                           TextMap, TextListMap, NumberMap, Effects>;
 
 struct Field {
   std::string_view name;
@@ -122,17 +124,18 @@ struct Field {
 
 Fields describe(Settings& settings);
 
-// Every key with the way to it: "store.url", "listeners[].tls.key_file", "upstreams.<name>.servers". In file order.
+// Every key with the way to it: "store.url", "listeners[].tls.key_file", "upstreams.<name>.servers". In file
+// order.
 std::vector<std::string> key_paths();
 
 // Largest limit and override: what a double still holds exactly, because the store counts in doubles.
 inline constexpr std::uint64_t kUnitsMax = 9'007'199'254'740'991;
 
 // Names that values may have; the same lists serve the suggestions.
-const Names& algorithm_names();     // RFC 7518 section 3.1, RFC 8037
+const Names& algorithm_names();  // RFC 7518 section 3.1, RFC 8037
 const Names& dialect_names();
 const Names& system_names();
-const Names& future_system_names(); // known systems that this version has no rules for
+const Names& future_system_names();  // known systems that this version has no rules for
 const Names& dimension_names();
 const Names& operation_names();
 

@@ -31,11 +31,12 @@ class Reader {
   void read_group(const Fields& fields, const Node& node, const std::string& path) {
     outcome_.positions.emplace(path, node.at);
     if (node.kind != Node::Kind::map && node.kind != Node::Kind::null)
-      return error(node, fmt::format("{} must be a map of keys and values, not {}", path.empty() ? "the file" : path,
-                                     kind_name(node)));
+      return error(node, fmt::format("{} must be a map of keys and values, not {}",
+                                     path.empty() ? "the file" : path, kind_name(node)));
     report_repeats(node);
     for (const auto& [key, value] : node.entries) {
-      auto field = std::find_if(fields.begin(), fields.end(), [&](const Field& f) { return f.name == key.text; });
+      auto field =
+          std::find_if(fields.begin(), fields.end(), [&](const Field& f) { return f.name == key.text; });
       if (field == fields.end()) {
         report_unknown(fields, key, path);
         continue;
@@ -53,7 +54,8 @@ class Reader {
 
  private:
   void error(const Node& node, std::string message) {
-    outcome_.diagnostics.push_back({node.at.file, node.at.line, node.at.column, Severity::error, std::move(message)});
+    outcome_.diagnostics.push_back(
+        {node.at.file, node.at.line, node.at.column, Severity::error, std::move(message)});
   }
   static std::string join(const std::string& path, std::string_view name) {
     return path.empty() ? std::string(name) : fmt::format("{}.{}", path, name);
@@ -68,7 +70,8 @@ class Reader {
     std::map<std::string_view, const Node*> seen;
     for (const auto& [key, value] : map.entries) {
       auto [first, fresh] = seen.emplace(key.text, &key);
-      if (!fresh) error(key, fmt::format("\"{}\" is there twice; first in line {}", key.text, first->second->at.line));
+      if (!fresh)
+        error(key, fmt::format("\"{}\" is there twice; first in line {}", key.text, first->second->at.line));
     }
   }
 
@@ -124,12 +127,14 @@ class Reader {
 
   // Stores a parsed value, or says what is wrong with the text.
   template <class T, class Store>
-  void accept(const Node& node, const std::string& path, const std::expected<T, std::string>& parsed, Store&& store) {
+  void accept(const Node& node, const std::string& path, const std::expected<T, std::string>& parsed,
+              Store&& store) {
     if (parsed) return store(*parsed);
     error(node, fmt::format("{}: {} {}", path, shown(node.text), parsed.error()));
   }
 
-  std::expected<std::string, std::string> check_text(std::string_view text, Format format, const Names& choices) {
+  std::expected<std::string, std::string> check_text(std::string_view text, Format format,
+                                                     const Names& choices) {
     if (!choices.empty()) {
       if (std::find(choices.begin(), choices.end(), text) != choices.end()) return std::string(text);
       return std::unexpected("is not known" + did_you_mean(text, choices));
@@ -149,7 +154,8 @@ class Reader {
         !password_of_url(*value).empty())
       outcome_.diagnostics.push_back(
           {node.at.file, node.at.line, node.at.column, Severity::warning,
-           fmt::format("{} holds a password: move it to password_file or write ${{ENV}} in its place", path)});
+           fmt::format("{} holds a password: move it to password_file or write ${{ENV}} in its place",
+                       path)});
     if (text.format == Format::store_url) {
       // The text is not repeated: it may hold a password.
       auto checked = check_format(*value, text.format);
@@ -161,8 +167,8 @@ class Reader {
     if (text.choices.empty() || path != "licensing.system" || !is_future_system(*value))
       return accept(node, path, check_text(*value, text.format, text.choices),
                     [&](const std::string& checked) { *text.target = checked; });
-    error(node, fmt::format("{}: this version has no rules for {}: use bpmonline, none, or a rules_file", path,
-                            shown(*value)));
+    error(node, fmt::format("{}: this version has no rules for {}: use bpmonline, none, or a rules_file",
+                            path, shown(*value)));
   }
   static bool is_future_system(std::string_view name) {
     const Names& names = future_system_names();
@@ -188,14 +194,16 @@ class Reader {
         continue;
       }
       accept(item, item_path, check_text(*value, list.format, list.choices), [&](const std::string& checked) {
-        if (!seen.insert(checked).second) return error(item, fmt::format("{}: {} is there twice", path, shown(checked)));
+        if (!seen.insert(checked).second)
+          return error(item, fmt::format("{}: {} is there twice", path, shown(checked)));
         values.push_back(checked);
       });
     }
     if (split.items.size() < list.items_min)
       return error(node, fmt::format("{} needs at least {} entry", path, list.items_min));
     if (split.items.size() > list.items_max)
-      return error(node, fmt::format("{} has {} entries; at most {} are allowed", path, split.items.size(), list.items_max));
+      return error(node, fmt::format("{} has {} entries; at most {} are allowed", path, split.items.size(),
+                                     list.items_max));
     *list.target = std::move(values);
   }
 
@@ -228,7 +236,8 @@ class Reader {
         return error(node, fmt::format("version {} is not known: this program reads version 1", n));
       if (n < number.min || n > number.max)
         return error(node, fmt::format("{}: {} is outside {} .. {}", path, n, number.min, number.max));
-      std::visit([n](auto* target) { *target = static_cast<std::remove_pointer_t<decltype(target)>>(n); }, number.target);
+      std::visit([n](auto* target) { *target = static_cast<std::remove_pointer_t<decltype(target)>>(n); },
+                 number.target);
     });
   }
 
@@ -237,7 +246,8 @@ class Reader {
     if (value == nullptr) return;
     accept(node, path, parse_size(*value), [&](std::uint64_t n) {
       if (n < size.min || n > size.max)
-        return error(node, fmt::format("{}: {} is outside {} .. {}", path, *value, size_text(size.min), size_text(size.max)));
+        return error(node, fmt::format("{}: {} is outside {} .. {}", path, *value, size_text(size.min),
+                                       size_text(size.max)));
       *size.target = n;
     });
   }
@@ -258,11 +268,14 @@ class Reader {
     if (value == nullptr) return;
     auto found = std::find(choice.choices.begin(), choice.choices.end(), *value);
     if (found == choice.choices.end())
-      return error(node, fmt::format("{}: {} is not known{}", path, shown(*value), did_you_mean(*value, choice.choices)));
+      return error(node, fmt::format("{}: {} is not known{}", path, shown(*value),
+                                     did_you_mean(*value, choice.choices)));
     choice.set(static_cast<std::size_t>(found - choice.choices.begin()));
   }
 
-  void read(const Group& group, const Node& node, const std::string& path) { read_group(group.fields, node, path); }
+  void read(const Group& group, const Node& node, const std::string& path) {
+    read_group(group.fields, node, path);
+  }
 
   void read(const OptionalGroup& group, const Node& node, const std::string& path) {
     if (node.kind == Node::Kind::null) return;
@@ -273,7 +286,8 @@ class Reader {
     if (node.kind == Node::Kind::null && items.items_min == 0) return;
     if (items.named) return read_named(items, node, path);
     if (node.kind != Node::Kind::list)
-      return error(node, fmt::format("{} must be a list (entries begin with \"- \"), not {}", path, kind_name(node)));
+      return error(
+          node, fmt::format("{} must be a list (entries begin with \"- \"), not {}", path, kind_name(node)));
     if (node.items.size() < items.items_min)
       return error(node, fmt::format("{} needs at least {} entry", path, items.items_min));
     for (std::size_t i = 0; i < node.items.size(); ++i)
@@ -315,39 +329,44 @@ class Reader {
 
   void read(const TextMap& map, const Node& node, const std::string& path) {
     map.target->clear();
-    read_entries(node, path, map.key, [&](const std::string& key, const Node& value, const std::string& entry_path) {
-      std::string text;
-      read(Text{&text, map.value, {}, false}, value, entry_path);
-      (*map.target)[key] = text;
-    });
+    read_entries(node, path, map.key,
+                 [&](const std::string& key, const Node& value, const std::string& entry_path) {
+                   std::string text;
+                   read(Text{&text, map.value, {}, false}, value, entry_path);
+                   (*map.target)[key] = text;
+                 });
   }
   void read(const TextListMap& map, const Node& node, const std::string& path) {
     map.target->clear();
-    read_entries(node, path, map.key, [&](const std::string& key, const Node& value, const std::string& entry_path) {
-      read(TextList{&(*map.target)[key], map.value}, value, entry_path);
-    });
+    read_entries(node, path, map.key,
+                 [&](const std::string& key, const Node& value, const std::string& entry_path) {
+                   read(TextList{&(*map.target)[key], map.value}, value, entry_path);
+                 });
   }
   void read(const NumberMap& map, const Node& node, const std::string& path) {
     map.target->clear();
-    read_entries(node, path, Format::any, [&](const std::string& key, const Node& value, const std::string& entry_path) {
-      read(Number{&(*map.target)[key], map.min, map.max}, value, entry_path);
-    });
+    read_entries(node, path, Format::any,
+                 [&](const std::string& key, const Node& value, const std::string& entry_path) {
+                   read(Number{&(*map.target)[key], map.min, map.max}, value, entry_path);
+                 });
   }
   void read(const Effects& effects, const Node& node, const std::string& path) {
     effects.target->clear();
-    read_entries(node, path, Format::any, [&](const std::string& key, const Node& value, const std::string& entry_path) {
-      auto& list = (*effects.target)[key];
-      if (value.kind != Node::Kind::list)
-        return error(value, fmt::format("{} must be a list of {{object: ..., operation: ...}}, not {}", entry_path,
-                                        kind_name(value)));
-      for (std::size_t i = 0; i < value.items.size(); ++i) {
-        std::string object, operation;
-        Fields fields{{"object", Text{&object, Format::object_name, {}, false}, "", true},
-                      {"operation", Text{&operation, Format::any, operation_names(), false}, "", true}};
-        read_group(fields, value.items[i], fmt::format("{}[{}]", entry_path, i));
-        list.emplace_back(object, operation);
-      }
-    });
+    read_entries(
+        node, path, Format::any,
+        [&](const std::string& key, const Node& value, const std::string& entry_path) {
+          auto& list = (*effects.target)[key];
+          if (value.kind != Node::Kind::list)
+            return error(value, fmt::format("{} must be a list of {{object: ..., operation: ...}}, not {}",
+                                            entry_path, kind_name(value)));
+          for (std::size_t i = 0; i < value.items.size(); ++i) {
+            std::string object, operation;
+            Fields fields{{"object", Text{&object, Format::object_name, {}, false}, "", true},
+                          {"operation", Text{&operation, Format::any, operation_names(), false}, "", true}};
+            read_group(fields, value.items[i], fmt::format("{}[{}]", entry_path, i));
+            list.emplace_back(object, operation);
+          }
+        });
   }
 
   ParseOutcome& outcome_;
@@ -355,7 +374,8 @@ class Reader {
 
 // What the smallest useful file may leave out.
 void fill_in(Settings& settings, const Positions& positions) {
-  if (!positions.contains("listeners")) settings.listeners.push_back({.address = "127.0.0.1:8080", .tls = {}});
+  if (!positions.contains("listeners"))
+    settings.listeners.push_back({.address = "127.0.0.1:8080", .tls = {}});
   if (!positions.contains("routes") && settings.upstreams.size() == 1) {
     settings.routes.emplace_back();
     settings.routes.back().upstream = settings.upstreams.front().name;
@@ -377,9 +397,10 @@ ParseOutcome parse(std::string_view yaml, std::string_view file_name, const Envi
       validate(outcome);
     }
   }
-  std::stable_sort(outcome.diagnostics.begin(), outcome.diagnostics.end(), [](const Diagnostic& a, const Diagnostic& b) {
-    return std::tie(a.line, a.column) < std::tie(b.line, b.column);
-  });
+  std::stable_sort(outcome.diagnostics.begin(), outcome.diagnostics.end(),
+                   [](const Diagnostic& a, const Diagnostic& b) {
+                     return std::tie(a.line, a.column) < std::tie(b.line, b.column);
+                   });
   return outcome;
 }
 

@@ -10,22 +10,32 @@
 namespace tollgate::config {
 namespace {
 
-constexpr std::string_view kDurationPattern = "^(0|([1-9][0-9]*d)?([1-9][0-9]*h)?([1-9][0-9]*m)?([1-9][0-9]*s)?([1-9][0-9]*ms)?)$";
+constexpr std::string_view kDurationPattern =
+    "^(0|([1-9][0-9]*d)?([1-9][0-9]*h)?([1-9][0-9]*m)?([1-9][0-9]*s)?([1-9][0-9]*ms)?)$";
 constexpr std::string_view kSizePattern = "^(0|[1-9][0-9]*)(KiB|MiB|GiB)?$";
 // Any value may come from the environment, so every kind of value also accepts a text with a reference.
 constexpr std::string_view kReferencePattern = "\\$\\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\\}";
 
 std::string_view pattern_of(Format format) {
   switch (format) {
-    case Format::server_url: return "^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@]+/?$";
-    case Format::web_url: return "^([Hh][Tt][Tt][Pp][Ss]?://.+)?$";
-    case Format::store_url: return "^(embedded:.+|rediss?://.+|redis\\+unix://.+)$";
-    case Format::identifier: return "^[a-z0-9_-]{1,64}$";
-    case Format::name: return "^[A-Za-z0-9_.-]{1,64}$";
-    case Format::path_prefix: return "^/";
-    case Format::object_name: return "^[A-Za-z_][A-Za-z0-9_]*$";
-    case Format::uid: return "^(-*[0-9A-Fa-f]-*){32}$";
-    default: return "";
+    case Format::server_url:
+      return "^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@]+/?$";
+    case Format::web_url:
+      return "^([Hh][Tt][Tt][Pp][Ss]?://.+)?$";
+    case Format::store_url:
+      return "^(embedded:.+|rediss?://.+|redis\\+unix://.+)$";
+    case Format::identifier:
+      return "^[a-z0-9_-]{1,64}$";
+    case Format::name:
+      return "^[A-Za-z0-9_.-]{1,64}$";
+    case Format::path_prefix:
+      return "^/";
+    case Format::object_name:
+      return "^[A-Za-z_][A-Za-z0-9_]*$";
+    case Format::uid:
+      return "^(-*[0-9A-Fa-f]-*){32}$";
+    default:
+      return "";
   }
 }
 
@@ -193,8 +203,10 @@ class SchemaWriter {
       json_.field("type", "array");
       json_.field_object("items", [&] {
         std::string object, operation;
-        group({{"object", Text{&object, Format::object_name, {}, false}, "Entity that the process touches.", true},
-               {"operation", Text{&operation, Format::any, operation_names(), false}, "What it does to it.", true}});
+        group({{"object", Text{&object, Format::object_name, {}, false}, "Entity that the process touches.",
+                true},
+               {"operation", Text{&operation, Format::any, operation_names(), false}, "What it does to it.",
+                true}});
       });
     });
   }
@@ -213,8 +225,10 @@ std::string indented(std::string_view json) {
     char c = json[i];
     if (in_text) {
       out.push_back(c);
-      if (c == '\\') out.push_back(json[++i]);
-      else if (c == '"') in_text = false;
+      if (c == '\\')
+        out.push_back(json[++i]);
+      else if (c == '"')
+        in_text = false;
       continue;
     }
     bool empty = i + 1 < json.size() && (json[i + 1] == '}' || json[i + 1] == ']');
@@ -255,11 +269,15 @@ std::string type_text(const Value& value) {
     std::string operator()(const Number& v) const {
       return v.min == v.max ? fmt::format("{}", v.min) : fmt::format("number, {} .. {}", v.min, v.max);
     }
-    std::string operator()(const Size& v) const { return fmt::format("size, {} .. {}", size_text(v.min), size_text(v.max)); }
+    std::string operator()(const Size& v) const {
+      return fmt::format("size, {} .. {}", size_text(v.min), size_text(v.max));
+    }
     std::string operator()(const Span& v) const {
       return fmt::format("duration, {} .. {}", duration_text(v.min), duration_text(v.max));
     }
-    std::string operator()(const Choice& v) const { return fmt::format("one of `{}`", fmt::join(v.choices, "`, `")); }
+    std::string operator()(const Choice& v) const {
+      return fmt::format("one of `{}`", fmt::join(v.choices, "`, `"));
+    }
     std::string operator()(const Group&) const { return "group"; }
     std::string operator()(const OptionalGroup&) const { return "group"; }
     std::string operator()(const Items& v) const { return v.named ? "map of groups" : "list of groups"; }
@@ -275,11 +293,14 @@ void write_rows(const Fields& fields, const std::string& prefix, std::string& ou
   for (const Field& field : fields) {
     std::string path = prefix + std::string(field.name);
     std::string fallback = value_text(field.value);
-    if (field.required) fallback = "required";
-    else if (!fallback.empty()) fallback = "`" + fallback + "`";
+    if (field.required)
+      fallback = "required";
+    else if (!fallback.empty())
+      fallback = "`" + fallback + "`";
     out += fmt::format("| `{}` | {} | {} | {} |\n", path, type_text(field.value), fallback, field.about);
     if (const auto* group = std::get_if<Group>(&field.value)) write_rows(group->fields, path + ".", out);
-    if (const auto* group = std::get_if<OptionalGroup>(&field.value)) write_rows(group->get(), path + ".", out);
+    if (const auto* group = std::get_if<OptionalGroup>(&field.value))
+      write_rows(group->get(), path + ".", out);
     if (const auto* items = std::get_if<Items>(&field.value))
       write_rows(items->add(""), path + (items->named ? ".<name>." : "[]."), out);
   }
@@ -314,7 +335,9 @@ mistakes never replaces the running configuration. Examples are in `config/examp
 
 }  // namespace
 
-std::string json_schema() { return indented(SchemaWriter().write()); }
+std::string json_schema() {
+  return indented(SchemaWriter().write());
+}
 
 std::string reference_markdown() {
   Settings defaults;

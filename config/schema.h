@@ -1,5 +1,5 @@
-// What `tollgate schema` prints and docs/configuration.md holds: both derived from the table of keys (keys.h), so
-// that the parser, the schema and the manual cannot disagree.
+// What `tollgate schema` prints and docs/configuration.md holds: both derived from the table of keys
+// (keys.h), so that the parser, the schema and the manual cannot disagree.
 #pragma once
 #include <string>
 

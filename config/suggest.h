@@ -6,7 +6,8 @@
 
 namespace tollgate::config {
 
-// Edits (insert, delete, replace, swap of neighbours) between two names, without case. Cost: product of the lengths.
+// Edits (insert, delete, replace, swap of neighbours) between two names, without case. Cost: product of the
+// lengths.
 std::size_t edit_distance(std::string_view a, std::string_view b);
 
 // The nearest candidate, or "" when none is near enough to be meant (more than a third of the letters differ

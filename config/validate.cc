@@ -36,8 +36,12 @@ class Validator {
     Position at = position_of(outcome_.positions, path);
     outcome_.diagnostics.push_back({at.file, at.line, at.column, severity, std::move(message)});
   }
-  void error(const std::string& path, std::string message) { report(Severity::error, path, std::move(message)); }
-  void warn(const std::string& path, std::string message) { report(Severity::warning, path, std::move(message)); }
+  void error(const std::string& path, std::string message) {
+    report(Severity::error, path, std::move(message));
+  }
+  void warn(const std::string& path, std::string message) {
+    report(Severity::warning, path, std::move(message));
+  }
   bool set(const std::string& path) const { return outcome_.positions.contains(path); }
   std::string where(const std::string& path) const {
     Position at = position_of(outcome_.positions, path);
@@ -57,14 +61,16 @@ class Validator {
     for (std::size_t i = 0; i < listeners.size(); ++i) {
       std::string path = fmt::format("listeners[{}]", i);
       for (std::size_t j = 0; j < i; ++j)
-        if (listeners[j].address == listeners[i].address && !listeners[i].address.empty() && !any_port(listeners[i].address))
+        if (listeners[j].address == listeners[i].address && !listeners[i].address.empty() &&
+            !any_port(listeners[i].address))
           error(path + ".address", fmt::format("{} is there twice; first in {}", listeners[i].address,
                                                where(fmt::format("listeners[{}].address", j))));
       if (!listeners[i].tls) continue;
       const ListenerTls& tls = *listeners[i].tls;
       check_pair(path + ".tls", tls.certificate_file, tls.key_file);
       if (tls.certificate_file.empty() && tls.key_file.empty())
-        error(path + ".tls", fmt::format("{}.tls needs certificate_file and key_file, the default certificate", path));
+        error(path + ".tls",
+              fmt::format("{}.tls needs certificate_file and key_file, the default certificate", path));
     }
   }
 
@@ -76,8 +82,9 @@ class Validator {
         error("admin.address", fmt::format("admin.address {} is a listener too", admin.address));
     bool loopback = admin.address.starts_with("127.") || admin.address.starts_with("[::1]");
     if (!loopback && admin.token_file.empty())
-      warn("admin.address", fmt::format("the admin port {} can be reached from other machines and has no token_file",
-                                        admin.address));
+      warn("admin.address",
+           fmt::format("the admin port {} can be reached from other machines and has no token_file",
+                       admin.address));
   }
 
   void check_upstream(const Upstream& upstream) {
@@ -86,9 +93,11 @@ class Validator {
     bool https = std::any_of(upstream.servers.begin(), upstream.servers.end(),
                              [](const std::string& url) { return url.starts_with("https://"); });
     const UpstreamTls& tls = upstream.tls;
-    bool tls_settings = !tls.ca_file.empty() || !tls.verify || !tls.server_name.empty() || !tls.certificate_file.empty();
+    bool tls_settings =
+        !tls.ca_file.empty() || !tls.verify || !tls.server_name.empty() || !tls.certificate_file.empty();
     if (tls_settings && !https && !upstream.servers.empty())
-      warn(path + ".tls", fmt::format("{}.tls is without effect: no server of it begins with https://", path));
+      warn(path + ".tls",
+           fmt::format("{}.tls is without effect: no server of it begins with https://", path));
     if (https && !upstream.tls.verify)
       warn(path + ".tls.verify", fmt::format("{}: certificates of this upstream are not checked", path));
   }
@@ -104,7 +113,8 @@ class Validator {
         error(path + ".upstream", fmt::format("{}.upstream: there is no upstream \"{}\"{}", path, upstream,
                                               did_you_mean(upstream, names)));
       for (std::size_t j = 0; j < i; ++j)
-        if (routes[j].host == routes[i].host && equals_ignore_case(routes[j].path_prefix, routes[i].path_prefix))
+        if (routes[j].host == routes[i].host &&
+            equals_ignore_case(routes[j].path_prefix, routes[i].path_prefix))
           error(path, fmt::format("{} has the host and path_prefix of routes[{}] in {}", path, j,
                                   where(fmt::format("routes[{}]", j))));
     }
@@ -114,10 +124,14 @@ class Validator {
     const Store& store = settings_.store;
     bool tls = store.url.starts_with("rediss://");
     if (!store.password_file.empty() && !password_of_url(store.url).empty())
-      error("store.password_file", "store: password_file and a password in the URL contradict each other: keep one");
+      error("store.password_file",
+            "store: password_file and a password in the URL contradict each other: keep one");
     if (store.url.starts_with("embedded:") && (!store.password_file.empty() || !store.user.empty()))
       error("store", "store: an embedded store has no user and no password");
-    std::string_view idle = !store.ca_file.empty() ? "ca_file" : !store.server_name.empty() ? "server_name" : !store.verify ? "verify" : "";
+    std::string_view idle = !store.ca_file.empty()       ? "ca_file"
+                            : !store.server_name.empty() ? "server_name"
+                            : !store.verify              ? "verify"
+                                                         : "";
     if (!tls && !idle.empty())
       warn(fmt::format("store.{}", idle),
            fmt::format("store.{} is without effect: store.url does not begin with rediss://", idle));
@@ -131,25 +145,31 @@ class Validator {
     if (!jwt.jwks_url.empty()) sources.emplace_back("jwks_url");
     if (sources.empty()) error(path, fmt::format("{} needs one of secret_file, jwks_file, jwks_url", path));
     if (sources.size() > 1)
-      error(path + "." + sources[1], fmt::format("{}: {} contradict each other: keep one", path,
-                                                 fmt::join(sources, " and ")));
+      error(path + "." + sources[1],
+            fmt::format("{}: {} contradict each other: keep one", path, fmt::join(sources, " and ")));
     for (const std::string& algorithm : jwt.algorithms)
       if (sources.size() == 1 && sources[0] == "secret_file" && !algorithm.starts_with("HS"))
-        error(path + ".algorithms", fmt::format("{}: {} needs a public key (jwks_file or jwks_url); a secret_file "
-                                                "serves HS256, HS384 and HS512 only", path, algorithm));
+        error(path + ".algorithms",
+              fmt::format("{}: {} needs a public key (jwks_file or jwks_url); a secret_file "
+                          "serves HS256, HS384 and HS512 only",
+                          path, algorithm));
     if (starts_with_ignore_case(jwt.jwks_url, "http://") && !is_loopback_url(jwt.jwks_url))
-      warn(path + ".jwks_url", fmt::format("{}.jwks_url: whoever is between can replace the keys; use https://", path));
+      warn(path + ".jwks_url",
+           fmt::format("{}.jwks_url: whoever is between can replace the keys; use https://", path));
     if (!jwt.jwks_ca_file.empty() && jwt.jwks_url.empty())
-      warn(path + ".jwks_ca_file", fmt::format("{}.jwks_ca_file is without effect: there is no jwks_url", path));
+      warn(path + ".jwks_ca_file",
+           fmt::format("{}.jwks_ca_file is without effect: there is no jwks_url", path));
   }
   static bool is_loopback_url(std::string_view url) {
     std::string_view host = url.substr(url.find("://") + 3);
-    return host.starts_with("127.") || host.starts_with("[::1]") || starts_with_ignore_case(host, "localhost");
+    return host.starts_with("127.") || host.starts_with("[::1]") ||
+           starts_with_ignore_case(host, "localhost");
   }
 
   void check_identity() {
     const Identity& identity = settings_.identity;
-    for (std::size_t i = 0; i < identity.jwt.size(); ++i) check_issuer(identity.jwt[i], fmt::format("identity.jwt[{}]", i));
+    for (std::size_t i = 0; i < identity.jwt.size(); ++i)
+      check_issuer(identity.jwt[i], fmt::format("identity.jwt[{}]", i));
     bool metered = settings_.routes.empty() || std::any_of(settings_.routes.begin(), settings_.routes.end(),
                                                            [](const Route& r) { return r.metered; });
     if (identity.jwt.empty() && metered)
@@ -168,14 +188,16 @@ class Validator {
     for (const auto& [root, children] : catalogue.custom_children)
       if (std::none_of(roots.begin(), roots.end(), [&](auto name) { return equals_ignore_case(name, root); }))
         error("catalogue.custom_children." + root,
-              fmt::format("catalogue.custom_children: \"{}\" is not in custom_sections{}", root, did_you_mean(root, roots)));
+              fmt::format("catalogue.custom_children: \"{}\" is not in custom_sections{}", root,
+                          did_you_mean(root, roots)));
   }
 
   void check_licensing() {
     const Licensing& licensing = settings_.licensing;
     if (licensing.system == "bpmonline" && licensing.rules_file.empty() && licensing.main_products.empty())
       warn("licensing.main_products",
-           "licensing.main_products is empty: portal products that need a certain main product are not available");
+           "licensing.main_products is empty: portal products that need a certain main product are not "
+           "available");
   }
 
   void check_quotas() {
@@ -183,7 +205,9 @@ class Validator {
     for (std::size_t i = 0; i < quotas.size(); ++i) {
       std::string path = fmt::format("quotas[{}]", i);
       const QuotaRule& rule = quotas[i];
-      auto per = [&](std::string_view name) { return std::find(rule.per.begin(), rule.per.end(), name) != rule.per.end(); };
+      auto per = [&](std::string_view name) {
+        return std::find(rule.per.begin(), rule.per.end(), name) != rule.per.end();
+      };
       for (std::size_t j = 0; j < i; ++j)
         if (quotas[j].name == rule.name && !rule.name.empty())
           error(path + ".name", fmt::format("quota \"{}\" is there twice; first in {}", rule.name,
@@ -191,14 +215,16 @@ class Validator {
       if (rule.bucket > rule.window)
         error(path + ".bucket", fmt::format("{}.bucket is longer than its window", path));
       else if (rule.bucket.count() > 0 && rule.window / rule.bucket > kBucketsMax)
-        error(path + ".bucket", fmt::format("{}: the window has {} buckets, at most {} are allowed: choose a longer bucket",
-                                            path, rule.window / rule.bucket, kBucketsMax));
+        error(path + ".bucket",
+              fmt::format("{}: the window has {} buckets, at most {} are allowed: choose a longer bucket",
+                          path, rule.window / rule.bucket, kBucketsMax));
       if (!rule.overrides.empty() && !per("user") && !per("organization"))
         error(path + ".overrides", fmt::format("{}.overrides needs user or organization in \"per\"", path));
       if (rule.on == "all")
         for (std::string_view dimension : {"product", "object", "operation"})
           if (per(dimension))
-            warn(path + ".per", fmt::format("{}: calls counted with \"on: all\" have no {}", path, dimension));
+            warn(path + ".per",
+                 fmt::format("{}: calls counted with \"on: all\" have no {}", path, dimension));
     }
   }
 
@@ -226,6 +252,8 @@ Position position_of(const Positions& positions, std::string path) {
   return root == positions.end() ? Position{} : root->second;
 }
 
-void validate(ParseOutcome& outcome) { Validator(outcome).run(); }
+void validate(ParseOutcome& outcome) {
+  Validator(outcome).run();
+}
 
 }  // namespace tollgate::config

@@ -18,8 +18,10 @@ struct Unit {
   std::string_view name;
   std::uint64_t factor;
 };
-constexpr std::array<Unit, 5> kDurationUnits{{{"d", 86'400'000}, {"h", 3'600'000}, {"m", 60'000}, {"s", 1'000}, {"ms", 1}}};
-constexpr std::array<Unit, 4> kSizeUnits{{{"GiB", 1ULL << 30}, {"MiB", 1ULL << 20}, {"KiB", 1ULL << 10}, {"", 1}}};
+constexpr std::array<Unit, 5> kDurationUnits{
+    {{"d", 86'400'000}, {"h", 3'600'000}, {"m", 60'000}, {"s", 1'000}, {"ms", 1}}};
+constexpr std::array<Unit, 4> kSizeUnits{
+    {{"GiB", 1ULL << 30}, {"MiB", 1ULL << 20}, {"KiB", 1ULL << 10}, {"", 1}}};
 // No duration of a configuration is longer than ten years; beyond it sums could overflow.
 constexpr std::uint64_t kDurationMax = 3'660ULL * 86'400'000;
 
@@ -73,13 +75,16 @@ HostPort split_host_port(std::string_view text) {
 
 Parsed<std::string> check_listen_address(std::string_view text) {
   if (text.empty()) return std::string();
-  if (text.front() == ':') return Failure(fmt::format("has no IP address: write 0.0.0.0{} or 127.0.0.1{}", text, text));
+  if (text.front() == ':')
+    return Failure(fmt::format("has no IP address: write 0.0.0.0{} or 127.0.0.1{}", text, text));
   auto [host, port] = split_host_port(text);
-  if (port.empty() || (is_ipv6(text))) return Failure("is no address and port such as 127.0.0.1:8080 or [::1]:8080");
+  if (port.empty() || (is_ipv6(text)))
+    return Failure("is no address and port such as 127.0.0.1:8080 or [::1]:8080");
   if (auto checked = check_port(port); !checked) return checked;
   if (equals_ignore_case(host, "localhost")) return fmt::format("127.0.0.1:{}", port);
   if (host == "*") return Failure(fmt::format("has no IP address: write 0.0.0.0:{} or [::]:{}", port, port));
-  bool v6 = host.size() > 2 && host.front() == '[' && host.back() == ']' && is_ipv6(host.substr(1, host.size() - 2));
+  bool v6 = host.size() > 2 && host.front() == '[' && host.back() == ']' &&
+            is_ipv6(host.substr(1, host.size() - 2));
   if (!v6 && !is_ipv4(host)) return Failure("does not begin with an IP address such as 127.0.0.1 or [::1]");
   return std::string(text);
 }
@@ -110,7 +115,8 @@ Parsed<std::string> check_web_url(std::string_view text) {
   if (starts_with_ignore_case(text, "https://")) rest = text.substr(8);
   if (rest.empty()) return Failure("must begin with https:// or http://");
   for (char c : text)
-    if (c <= ' ' || c == '"' || c == '<' || c == '>' || c == '\\') return Failure("holds a character that no URL has");
+    if (c <= ' ' || c == '"' || c == '<' || c == '>' || c == '\\')
+      return Failure("holds a character that no URL has");
   std::string_view authority = rest.substr(0, rest.find_first_of("/?#"));
   if (authority.find('@') != std::string_view::npos) return Failure("must not hold a user or password");
   auto [host, port] = split_host_port(authority);
@@ -131,7 +137,8 @@ Parsed<std::string> check_redis_url(std::string_view scheme, std::string_view te
   std::string_view database = slash == std::string_view::npos ? "" : rest.substr(slash + 1);
   if (slash != std::string_view::npos && rest[slash] == '?')
     return Failure("has options that are not known: write /0 for the database number");
-  if (!database.empty() && !parse_number(database)) return Failure("does not end in a database number such as /0");
+  if (!database.empty() && !parse_number(database))
+    return Failure("does not end in a database number such as /0");
   return std::string(text);
 }
 
@@ -143,10 +150,12 @@ Parsed<std::string> check_store_url(std::string_view text) {
   if (text.starts_with("redis+unix://")) {
     std::string_view path = text.substr(13, text.find('?') - 13);
     if (std::size_t at = path.find('@'); at != std::string_view::npos) path = path.substr(at + 1);
-    if (!path.starts_with('/')) return Failure("names no absolute path: write redis+unix:///run/redis.sock?db=0");
+    if (!path.starts_with('/'))
+      return Failure("names no absolute path: write redis+unix:///run/redis.sock?db=0");
     if (std::size_t query = text.find('?'); query != std::string_view::npos) {
       std::string_view option = text.substr(query + 1);
-      if (!option.starts_with("db=") || !parse_number(option.substr(3))) return Failure("knows one option only: ?db=0");
+      if (!option.starts_with("db=") || !parse_number(option.substr(3)))
+        return Failure("knows one option only: ?db=0");
     }
     return std::string(text);
   }
@@ -214,7 +223,8 @@ Parsed<std::string> check_path_prefix(std::string_view text) {
   for (char c : text)
     if (c <= ' ' || c == '?' || c == '#' || c == '%' || c == '\\' || c == 0x7F)
       return Failure("is matched on the decoded path: no spaces, %, ?, # or \\");
-  if ((std::string(text) + "/").find("/../") != std::string::npos || (std::string(text) + "/").find("/./") != std::string::npos)
+  if ((std::string(text) + "/").find("/../") != std::string::npos ||
+      (std::string(text) + "/").find("/./") != std::string::npos)
     return Failure("holds a dot segment: it would never match");
   return std::string(text);
 }
@@ -222,8 +232,10 @@ Parsed<std::string> check_path_prefix(std::string_view text) {
 Parsed<std::string> check_uid(std::string_view text) {
   std::size_t digits = 0;
   for (char c : text) {
-    if (hex_value(c) >= 0) ++digits;
-    else if (c != '-') return Failure("is no UId of 32 hexadecimal digits");
+    if (hex_value(c) >= 0)
+      ++digits;
+    else if (c != '-')
+      return Failure("is no UId of 32 hexadecimal digits");
   }
   if (digits != 32) return Failure("is no UId of 32 hexadecimal digits");
   return std::string(text);
@@ -247,8 +259,10 @@ Parsed<std::string> check_object_name(std::string_view text) {
 Parsed<std::uint64_t> parse_number(std::string_view text) {
   if (text.starts_with('-') && digits_at(text, 1) == text.size() - 1 && text.size() > 1)
     return Failure("must not be negative");
-  if (text.empty() || digits_at(text, 0) != text.size()) return Failure("is no whole number in decimal digits");
-  if (text.size() > 1 && text.front() == '0') return Failure("has a leading zero: write the number without it");
+  if (text.empty() || digits_at(text, 0) != text.size())
+    return Failure("is no whole number in decimal digits");
+  if (text.size() > 1 && text.front() == '0')
+    return Failure("has a leading zero: write the number without it");
   auto number = parse_decimal(text);
   if (!number) return Failure("is too large");
   return *number;
@@ -333,20 +347,33 @@ Parsed<std::string> check_format(std::string_view text, Format format) {
     case Format::any:
     case Format::input_file:
     case Format::output_file:
-    case Format::directory: return std::string(text);
-    case Format::listen_address: return check_listen_address(text);
-    case Format::server_url: return check_server_url(text);
-    case Format::web_url: return check_web_url(text);
-    case Format::store_url: return check_store_url(text);
-    case Format::network: return check_network(text);
-    case Format::identifier: return check_identifier(text);
-    case Format::name: return check_name(text);
+    case Format::directory:
+      return std::string(text);
+    case Format::listen_address:
+      return check_listen_address(text);
+    case Format::server_url:
+      return check_server_url(text);
+    case Format::web_url:
+      return check_web_url(text);
+    case Format::store_url:
+      return check_store_url(text);
+    case Format::network:
+      return check_network(text);
+    case Format::identifier:
+      return check_identifier(text);
+    case Format::name:
+      return check_name(text);
     case Format::header_name:
-    case Format::cookie_name: return check_token(text);
-    case Format::host_name: return check_host_name(text);
-    case Format::path_prefix: return check_path_prefix(text);
-    case Format::uid: return check_uid(text);
-    case Format::object_name: return check_object_name(text);
+    case Format::cookie_name:
+      return check_token(text);
+    case Format::host_name:
+      return check_host_name(text);
+    case Format::path_prefix:
+      return check_path_prefix(text);
+    case Format::uid:
+      return check_uid(text);
+    case Format::object_name:
+      return check_object_name(text);
   }
   return std::string(text);
 }

@@ -25,7 +25,8 @@ class ContentCheck {
     }
     if (const std::string* text = text_of(jwt.jwks_file)) {
       auto keys = identity::KeySet::from_text(*text);
-      if (!keys) error(path + ".jwks_file", jwt.jwks_file, keys.error().message);
+      if (!keys)
+        error(path + ".jwks_file", jwt.jwks_file, keys.error().message);
       else
         for (const std::string& note : keys->notes()) warn(path + ".jwks_file", jwt.jwks_file, note);
     }
@@ -50,7 +51,8 @@ class ContentCheck {
     const std::string& file = settings.licensing.rules_file;
     const std::string* text = text_of(file);
     if (!file.empty() && text == nullptr) return;
-    auto rulebook = text == nullptr ? load_rulebook(embedded::k_bpmonline, "bpmonline.yaml") : load_rulebook(*text, file);
+    auto rulebook =
+        text == nullptr ? load_rulebook(embedded::k_bpmonline, "bpmonline.yaml") : load_rulebook(*text, file);
     if (!rulebook) return add(Severity::error, "licensing.rules_file", rulebook.error().message);
     check_products(settings, *rulebook);
     // Together: what concerns products was said above.

@@ -1,5 +1,5 @@
-// What is inside the files that a configuration names, looked at before the configuration is used: secrets long
-// enough, key sets with a usable key, directory and rulebook readable, product names known. Pure.
+// What is inside the files that a configuration names, looked at before the configuration is used: secrets
+// long enough, key sets with a usable key, directory and rulebook readable, product names known. Pure.
 #pragma once
 #include <vector>
 

@@ -27,7 +27,7 @@ constexpr std::string_view kEmbedded = "embedded:";
 
 // The content, or why there is none.
 std::expected<std::string, std::string> read_file(const std::string& path, std::size_t bytes_max) {
-  struct stat info {};
+  struct stat info{};
   if (::stat(path.c_str(), &info) != 0) {
     int reason = errno;
     if (reason == ENOENT) return std::unexpected("does not exist");
@@ -48,7 +48,8 @@ std::expected<std::string, std::string> read_file(const std::string& path, std::
 // Makes paths absolute and reads what is only read.
 class FileWalk {
  public:
-  FileWalk(LoadedConfig& loaded, std::vector<Diagnostic>& diagnostics) : loaded_(loaded), diagnostics_(diagnostics) {}
+  FileWalk(LoadedConfig& loaded, std::vector<Diagnostic>& diagnostics)
+      : loaded_(loaded), diagnostics_(diagnostics) {}
 
   void walk(const Fields& fields, const std::string& prefix) {
     for (const Field& field : fields) {
@@ -59,7 +60,8 @@ class FileWalk {
         walk(group->get(), path + ".");
       if (const auto* items = std::get_if<Items>(&field.value))
         for (std::size_t i = 0; i < items->count(); ++i)
-          walk(items->at(i), items->named ? fmt::format("{}.{}.", path, items->name_of(i)) : fmt::format("{}[{}].", path, i));
+          walk(items->at(i), items->named ? fmt::format("{}.{}.", path, items->name_of(i))
+                                          : fmt::format("{}[{}].", path, i));
     }
   }
 
@@ -84,8 +86,8 @@ class FileWalk {
       return;
     }
     Position at = position_of(loaded_.positions, path);
-    diagnostics_.push_back(
-        {at.file, at.line, at.column, Severity::error, fmt::format("{}: {} {}", path, value, content.error())});
+    diagnostics_.push_back({at.file, at.line, at.column, Severity::error,
+                            fmt::format("{}: {} {}", path, value, content.error())});
   }
 
   LoadedConfig& loaded_;
@@ -103,8 +105,9 @@ void check_output_folders(const LoadedConfig& loaded, std::vector<Diagnostic>& d
       }
       if (fs::is_directory(at, failure)) return;
       Position place = position_of(loaded.positions, key);
-      diagnostics.push_back({place.file, place.line, place.column, Severity::error,
-                             fmt::format("{}: {} cannot be made: {} is a file", key, path.string(), at.string())});
+      diagnostics.push_back(
+          {place.file, place.line, place.column, Severity::error,
+           fmt::format("{}: {} cannot be made: {} is a file", key, path.string(), at.string())});
       return;
     }
   };
@@ -112,7 +115,8 @@ void check_output_folders(const LoadedConfig& loaded, std::vector<Diagnostic>& d
   check("journal.directory", settings.journal.directory);
   if (!settings.access_log.file.empty() && settings.access_log.file != "-")
     check("access_log.file", fs::path(settings.access_log.file).parent_path());
-  if (settings.store.url.starts_with(kEmbedded)) check("store.url", settings.store.url.substr(kEmbedded.size()));
+  if (settings.store.url.starts_with(kEmbedded))
+    check("store.url", settings.store.url.substr(kEmbedded.size()));
 }
 
 }  // namespace
@@ -139,7 +143,8 @@ std::expected<LoadedConfig, std::vector<Diagnostic>> load_text(std::string_view 
   return loaded;
 }
 
-std::expected<LoadedConfig, std::vector<Diagnostic>> load(const std::string& path, const Environment& environment) {
+std::expected<LoadedConfig, std::vector<Diagnostic>> load(const std::string& path,
+                                                          const Environment& environment) {
   try {
     if (path == "-") {
       std::string text{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
@@ -147,7 +152,8 @@ std::expected<LoadedConfig, std::vector<Diagnostic>> load(const std::string& pat
     }
     auto text = read_file(path, kFileBytesMax);
     if (!text)
-      return std::unexpected(std::vector<Diagnostic>{{path, 0, 0, Severity::error, "the file " + text.error()}});
+      return std::unexpected(
+          std::vector<Diagnostic>{{path, 0, 0, Severity::error, "the file " + text.error()}});
     return load_text(*text, path, environment);
   } catch (const std::exception& e) {
     return std::unexpected(std::vector<Diagnostic>{{path, 0, 0, Severity::error, e.what()}});

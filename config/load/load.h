@@ -1,13 +1,14 @@
 // EDGE: a configuration file from disk to settings, with every file it names.
 //
 //   auto loaded = load("/etc/tollgate/tollgate.yaml", process_environment());
-//   if (!loaded) for (auto& d : loaded.error()) print(config::to_string(d));   // every mistake at once; exit 78
-//   loaded->file_texts.at(loaded->settings.identity.jwt[0].secret_file)        // bytes of the secret
+//   if (!loaded) for (auto& d : loaded.error()) print(config::to_string(d));   // every mistake at once; exit
+//   78 loaded->file_texts.at(loaded->settings.identity.jwt[0].secret_file)        // bytes of the secret
 //
 // Relative paths are relative to the folder of the file; in the settings that come out every path is absolute
 // (store.url "embedded:DIR" too), except access_log.file "-" and "". Files that are only read (secrets, keys,
-// certificates, key sets, directory, rules) must exist and be readable and are read here, once, so that a reload
-// that fails leaves the running settings whole. Folders that are written (journal, embedded store) are not created.
+// certificates, key sets, directory, rules) must exist and be readable and are read here, once, so that a
+// reload that fails leaves the running settings whole. Folders that are written (journal, embedded store) are
+// not created.
 //
 // No state; call from any thread, not from a worker: it blocks on the disk.
 #pragma once
@@ -33,7 +34,8 @@ struct LoadedConfig {
 };
 
 // path "-" reads standard input (relative paths are then relative to the working directory).
-std::expected<LoadedConfig, std::vector<Diagnostic>> load(const std::string& path, const Environment& environment);
+std::expected<LoadedConfig, std::vector<Diagnostic>> load(const std::string& path,
+                                                          const Environment& environment);
 // The same for a text that is already in memory; `path` gives the folder and the name shown in messages.
 std::expected<LoadedConfig, std::vector<Diagnostic>> load_text(std::string_view yaml, const std::string& path,
                                                                const Environment& environment);
@@ -41,8 +43,8 @@ std::expected<LoadedConfig, std::vector<Diagnostic>> load_text(std::string_view 
 // The variables of this process.
 Environment process_environment();
 
-// A password or bearer token as it is compared: the content of its file without the line end (LF, CRLF) that editors
-// and `echo` add. Signing secrets have their own rule: identity::decode_secret.
+// A password or bearer token as it is compared: the content of its file without the line end (LF, CRLF) that
+// editors and `echo` add. Signing secrets have their own rule: identity::decode_secret.
 std::string_view secret_of_file(std::string_view bytes);
 
 }  // namespace tollgate::config

@@ -51,8 +51,10 @@ std::string detail_of(const std::string& body) {
 std::string percent_encoded(std::string_view text) {
   std::string out;
   for (char c : text) {
-    if (is_alpha(c) || is_digit(c) || c == '-' || c == '.' || c == '_' || c == '~') out.push_back(c);
-    else out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+    if (is_alpha(c) || is_digit(c) || c == '-' || c == '.' || c == '_' || c == '~')
+      out.push_back(c);
+    else
+      out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
   }
   return out;
 }
@@ -85,7 +87,8 @@ std::optional<AdminEndpoint> find_endpoint(const AdminArguments& arguments, Cons
     return std::nullopt;
   }
   // The token of the configuration is for its own admin port, not for whatever --admin names.
-  if (endpoint.token.empty() && !admin.token_file.empty() && (endpoint.url.empty() || endpoint.url == url_of(admin.address)))
+  if (endpoint.token.empty() && !admin.token_file.empty() &&
+      (endpoint.url.empty() || endpoint.url == url_of(admin.address)))
     endpoint.token = config::secret_of_file(loaded->file_texts.at(admin.token_file));
   if (endpoint.url.empty()) endpoint.url = url_of(admin.address);
   return endpoint;
@@ -96,7 +99,9 @@ Result<AdminReply> ask_admin(const AdminEndpoint& endpoint, std::string_view met
   std::unique_ptr<CURL, CurlFreer> handle(curl_easy_init());
   if (!handle) return fail(Origin::self, "libcurl cannot be started");
   std::unique_ptr<curl_slist, CurlFreer> headers;
-  auto add_header = [&](const std::string& line) { headers.reset(curl_slist_append(headers.release(), line.c_str())); };
+  auto add_header = [&](const std::string& line) {
+    headers.reset(curl_slist_append(headers.release(), line.c_str()));
+  };
   if (!endpoint.token.empty()) add_header("Authorization: Bearer " + endpoint.token);
   if (!body.empty()) add_header("Content-Type: application/json");
   add_header("Expect:");
@@ -127,15 +132,16 @@ Result<AdminReply> ask_admin(const AdminEndpoint& endpoint, std::string_view met
   return reply;
 }
 
-std::string user_path(std::string_view tenant, std::string_view user, std::string_view rest, std::string_view organization) {
+std::string user_path(std::string_view tenant, std::string_view user, std::string_view rest,
+                      std::string_view organization) {
   std::string path = fmt::format("/api/v1/users/{}/{}/{}", tenant.empty() ? "-" : percent_encoded(tenant),
                                  percent_encoded(user), rest);
   if (!organization.empty()) path += "?organization=" + percent_encoded(organization);
   return path;
 }
 
-int ask_or_explain(const AdminArguments& arguments, Console& console, std::string_view method, std::string_view path,
-                   std::string_view body, AdminReply& reply) {
+int ask_or_explain(const AdminArguments& arguments, Console& console, std::string_view method,
+                   std::string_view path, std::string_view body, AdminReply& reply) {
   auto endpoint = find_endpoint(arguments, console);
   if (!endpoint) return kExitConfig;
   auto answer = ask_admin(*endpoint, method, path, body);
@@ -152,7 +158,8 @@ int ask_or_explain(const AdminArguments& arguments, Console& console, std::strin
     print_error(console, fmt::format("{} refused the admin token ({}){}{}", endpoint->url, answer->status,
                                      detail.empty() ? "; name its file with --token-file" : ": ", detail));
   else
-    print_error(console, fmt::format("{} answered {}{}{}", endpoint->url, answer->status, detail.empty() ? "" : ": ", detail));
+    print_error(console, fmt::format("{} answered {}{}{}", endpoint->url, answer->status,
+                                     detail.empty() ? "" : ": ", detail));
   return answer->status == 503 ? kExitUnavailable : kExitFailed;
 }
 

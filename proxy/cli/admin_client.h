@@ -1,5 +1,5 @@
-// Talks to the admin API of a running proxy (proxy/admin/service.h lists its paths), for the commands that need one.
-// Blocking, on the caller's thread; redirects are not followed; 10 s and 16 MiB at most.
+// Talks to the admin API of a running proxy (proxy/admin/service.h lists its paths), for the commands that
+// need one. Blocking, on the caller's thread; redirects are not followed; 10 s and 16 MiB at most.
 #pragma once
 #include <optional>
 #include <string>
@@ -37,10 +37,11 @@ Result<AdminReply> ask_admin(const AdminEndpoint& endpoint, std::string_view met
 // RFC 3986 section 2.3: everything but unreserved characters as %XX.
 std::string percent_encoded(std::string_view text);
 // "/api/v1/users/-/ann%40example.com/usage": percent-encodes tenant and user; the empty tenant is "-".
-std::string user_path(std::string_view tenant, std::string_view user, std::string_view rest, std::string_view organization);
+std::string user_path(std::string_view tenant, std::string_view user, std::string_view rest,
+                      std::string_view organization);
 
 // ask_admin, and the exit code and message of everything but 2xx. The reply is set when the code is 0.
-int ask_or_explain(const AdminArguments& arguments, Console& console, std::string_view method, std::string_view path,
-                   std::string_view body, AdminReply& reply);
+int ask_or_explain(const AdminArguments& arguments, Console& console, std::string_view method,
+                   std::string_view path, std::string_view body, AdminReply& reply);
 
 }  // namespace tollgate::cli

@@ -26,10 +26,14 @@ using Bio = std::unique_ptr<BIO, Freer<BIO_free_all>>;
 using Certificate = std::unique_ptr<X509, Freer<X509_free>>;
 using PrivateKey = std::unique_ptr<EVP_PKEY, Freer<EVP_PKEY_free>>;
 
-Bio memory(std::string_view text) { return Bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size()))); }
+Bio memory(std::string_view text) {
+  return Bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
+}
 
 // A key with a passphrase must not make OpenSSL ask on the terminal.
-int no_passphrase(char*, int, int, void*) { return -1; }
+int no_passphrase(char*, int, int, void*) {
+  return -1;
+}
 
 Certificate read_certificate(std::string_view pem) {
   Bio bio = memory(pem);
@@ -75,7 +79,8 @@ std::vector<Pair> pairs_of(const config::Settings& settings) {
   }
   for (const config::Upstream& upstream : settings.upstreams)
     if (!upstream.tls.certificate_file.empty())
-      pairs.push_back({fmt::format("upstreams.{}.tls", upstream.name), upstream.tls.certificate_file, upstream.tls.key_file});
+      pairs.push_back({fmt::format("upstreams.{}.tls", upstream.name), upstream.tls.certificate_file,
+                       upstream.tls.key_file});
   return pairs;
 }
 
@@ -105,17 +110,22 @@ std::vector<config::Diagnostic> check_certificates(const config::LoadedConfig& l
     Certificate certificate = read_certificate(*chain);
     PrivateKey key = read_key(*key_text);
     if (!certificate)
-      report(config::Severity::error, pair.path + ".certificate_file", pair.certificate_file + " holds no certificate in PEM");
+      report(config::Severity::error, pair.path + ".certificate_file",
+             pair.certificate_file + " holds no certificate in PEM");
     if (!key)
-      report(config::Severity::error, pair.path + ".key_file", pair.key_file + " holds no private key in PEM without a passphrase");
+      report(config::Severity::error, pair.path + ".key_file",
+             pair.key_file + " holds no private key in PEM without a passphrase");
     if (!certificate || !key) continue;
     if (X509_check_private_key(certificate.get(), key.get()) != 1)
       report(config::Severity::error, pair.path + ".key_file", "this key does not belong to the certificate");
     ERR_clear_error();
     UnixTime end = time_of(X509_get0_notAfter(certificate.get()));
-    if (end <= now) report(config::Severity::warning, pair.path + ".certificate_file", "the certificate expired on " + date(end));
+    if (end <= now)
+      report(config::Severity::warning, pair.path + ".certificate_file",
+             "the certificate expired on " + date(end));
     if (UnixTime begin = time_of(X509_get0_notBefore(certificate.get())); begin > now)
-      report(config::Severity::warning, pair.path + ".certificate_file", "the certificate is valid from " + date(begin) + " on");
+      report(config::Severity::warning, pair.path + ".certificate_file",
+             "the certificate is valid from " + date(begin) + " on");
   }
   return diagnostics;
 }

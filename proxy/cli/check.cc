@@ -29,7 +29,9 @@ std::string diagnostics_json(const std::vector<config::Diagnostic>& diagnostics)
   return out;
 }
 
-std::string count(std::size_t n, std::string_view what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); }
+std::string count(std::size_t n, std::string_view what) {
+  return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
+}
 
 }  // namespace
 
@@ -37,20 +39,26 @@ int run_check(const CheckArguments& arguments, Console& console) {
   auto loaded = config::load(arguments.config_file, console.environment);
   std::vector<config::Diagnostic> diagnostics = loaded ? loaded->warnings : loaded.error();
   if (loaded)
-    for (config::Diagnostic& d : check_certificates(*loaded, console.now)) diagnostics.push_back(std::move(d));
+    for (config::Diagnostic& d : check_certificates(*loaded, console.now))
+      diagnostics.push_back(std::move(d));
   bool failed = config::has_errors(diagnostics);
   bool dump = arguments.dump && !failed;
-  if (arguments.format == Format::json && !dump) console.out << diagnostics_json(diagnostics);
-  else print_diagnostics(console, diagnostics);
-  auto errors = static_cast<std::size_t>(std::count_if(diagnostics.begin(), diagnostics.end(), [](const auto& d) {
-    return d.severity == config::Severity::error;
-  }));
+  if (arguments.format == Format::json && !dump)
+    console.out << diagnostics_json(diagnostics);
+  else
+    print_diagnostics(console, diagnostics);
+  auto errors =
+      static_cast<std::size_t>(std::count_if(diagnostics.begin(), diagnostics.end(), [](const auto& d) {
+        return d.severity == config::Severity::error;
+      }));
   if (failed) {
     print_error(console, fmt::format("{}: {}", arguments.config_file, count(errors, "error")));
     return kExitConfig;
   }
-  if (dump && arguments.format == Format::json) console.out << config::effective_json(loaded->settings);
-  else if (dump) console.out << config::effective_yaml(loaded->settings, loaded->positions);
+  if (dump && arguments.format == Format::json)
+    console.out << config::effective_json(loaded->settings);
+  else if (dump)
+    console.out << config::effective_yaml(loaded->settings, loaded->positions);
   if (!dump && arguments.format == Format::table)
     console.err << fmt::format("{}: ok, {}\n", arguments.config_file, count(diagnostics.size(), "warning"));
   return kExitOk;

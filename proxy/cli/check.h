@@ -1,4 +1,5 @@
-// `tollgate check -c FILE`: every mistake of a configuration at once, with file:line:column and the nearest known name.
+// `tollgate check -c FILE`: every mistake of a configuration at once, with file:line:column and the nearest
+// known name.
 // `--dump` prints every key with its value, where it comes from, and passwords replaced by ***.
 #pragma once
 #include "proxy/cli/console.h"

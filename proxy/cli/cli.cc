@@ -1,8 +1,8 @@
 #include "proxy/cli/cli.h"
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <unistd.h>
+#include <CLI/CLI.hpp>
 
 #include <chrono>
 #include <iostream>
@@ -22,7 +22,8 @@ namespace tollgate::cli {
 namespace {
 
 constexpr std::string_view kOverview =
-    "Tollgate: a reverse proxy that authenticates, licenses, meters and limits calls to a CRM's portal APIs.\n\n"
+    "Tollgate: a reverse proxy that authenticates, licenses, meters and limits calls to a CRM's portal "
+    "APIs.\n\n"
     "Examples:\n"
     "  tollgate check -c tollgate.yaml          every mistake of a configuration\n"
     "  tollgate serve -c tollgate.yaml          run the proxy\n"
@@ -48,7 +49,8 @@ class CommandLine {
 
   int run(std::vector<std::string> arguments) {
     if (std::string wrong = unknown_command(arguments); !wrong.empty()) {
-      print_error(console_, fmt::format("unknown command \"{}\"{}", wrong, config::did_you_mean(wrong, names())));
+      print_error(console_,
+                  fmt::format("unknown command \"{}\"{}", wrong, config::did_you_mean(wrong, names())));
       console_.err << "Run `tollgate -h` for the list.\n";
       return kExitUsage;
     }
@@ -64,7 +66,8 @@ class CommandLine {
       return kExitOk;
     } catch (const CLI::ParseError& e) {
       print_error(console_, std::string(e.what()) + hint(e));
-      console_.err << fmt::format("Run `tollgate {}-h` for help.\n", chosen() == nullptr ? "" : chosen()->get_name() + " ");
+      console_.err << fmt::format("Run `tollgate {}-h` for help.\n",
+                                  chosen() == nullptr ? "" : chosen()->get_name() + " ");
       return kExitUsage;
     }
     return action_ ? action_() : kExitUsage;
@@ -80,63 +83,75 @@ class CommandLine {
   }
   static void add_format(CLI::App* sub, Format& format) {
     sub->add_option("-o,--output", format, "table or json")
-        ->transform(CLI::CheckedTransformer(std::map<std::string, Format>{{"table", Format::table}, {"json", Format::json}}))
+        ->transform(CLI::CheckedTransformer(
+            std::map<std::string, Format>{{"table", Format::table}, {"json", Format::json}}))
         ->type_name("table|json");
   }
   static void add_admin(CLI::App* sub, AdminArguments& admin) {
     add_config(sub, admin.config_file);
-    sub->add_option("--admin", admin.url, "admin port, http://127.0.0.1:9901 (default: from the configuration)");
-    sub->add_option("--token-file", admin.token_file, "file with the admin token (default: from the configuration)");
+    sub->add_option("--admin", admin.url,
+                    "admin port, http://127.0.0.1:9901 (default: from the configuration)");
+    sub->add_option("--token-file", admin.token_file,
+                    "file with the admin token (default: from the configuration)");
   }
 
   void add_serve() {
-    CLI::App* sub = command("serve", "Run the proxy. Signals: TERM and INT drain and stop, HUP reloads, USR1 reopens logs.",
-                            "  tollgate serve -c /etc/tollgate/tollgate.yaml\n");
+    CLI::App* sub = command(
+        "serve", "Run the proxy. Signals: TERM and INT drain and stop, HUP reloads, USR1 reopens logs.",
+        "  tollgate serve -c /etc/tollgate/tollgate.yaml\n");
     add_config(sub, serve_arguments_.config_file);
     sub->callback([this] { action_ = [this] { return serve_(serve_arguments_); }; });
   }
   void add_check() {
-    CLI::App* sub = command("check", "Show every mistake of a configuration at once. Exit code 0 or 78.",
-                            "  tollgate check -c tollgate.yaml\n"
-                            "  tollgate check -c tollgate.yaml --dump    every key, its value and where it comes from\n");
+    CLI::App* sub =
+        command("check", "Show every mistake of a configuration at once. Exit code 0 or 78.",
+                "  tollgate check -c tollgate.yaml\n"
+                "  tollgate check -c tollgate.yaml --dump    every key, its value and where it comes from\n");
     add_config(sub, check_.config_file);
     sub->add_flag("--dump", check_.dump, "print the settings in force, secrets hidden");
     add_format(sub, check_.format);
     sub->callback([this] { action_ = [this] { return run_check(check_, console_); }; });
   }
   void add_schema() {
-    CLI::App* sub = command("schema", "Print the JSON Schema of the configuration, for editors and pipelines.",
-                            "  tollgate schema > tollgate.schema.json\n");
+    CLI::App* sub =
+        command("schema", "Print the JSON Schema of the configuration, for editors and pipelines.",
+                "  tollgate schema > tollgate.schema.json\n");
     sub->add_flag("--markdown", schema_.markdown, "the manual of every key instead");
     sub->callback([this] { action_ = [this] { return run_schema(schema_, console_); }; });
   }
   void add_doctor() {
-    CLI::App* sub = command("doctor", "Examine versions, limits, files, ports, clock and store, and say what to do.",
-                            "  tollgate doctor -c tollgate.yaml\n");
+    CLI::App* sub =
+        command("doctor", "Examine versions, limits, files, ports, clock and store, and say what to do.",
+                "  tollgate doctor -c tollgate.yaml\n");
     add_config(sub, doctor_.config_file);
     add_format(sub, doctor_.format);
     sub->callback([this] { action_ = [this] { return run_doctor(doctor_, console_); }; });
   }
   void add_token() {
-    CLI::App* sub = command("token", "Mint a development token with the secret_file of the configuration.",
-                            "  tollgate token -c demo.yaml --user ann --type portal --license 'Customer portal cloud'\n"
-                            "  curl -H \"Authorization: Bearer $(tollgate token --user ann)\" http://127.0.0.1:8080/\n");
+    CLI::App* sub =
+        command("token", "Mint a development token with the secret_file of the configuration.",
+                "  tollgate token -c demo.yaml --user ann --type portal --license 'Customer portal cloud'\n"
+                "  curl -H \"Authorization: Bearer $(tollgate token --user ann)\" http://127.0.0.1:8080/\n");
     add_config(sub, token_.config_file);
     sub->add_option("--user", token_.user, "name of the user")->required();
     sub->add_option("--tenant", token_.tenant, "tenant");
     sub->add_option("--org,--organization", token_.organization, "organization");
-    sub->add_option("--type", token_.user_type, "portal or staff; left out when not given")->check(CLI::IsMember({"portal", "staff"}));
+    sub->add_option("--type", token_.user_type, "portal or staff; left out when not given")
+        ->check(CLI::IsMember({"portal", "staff"}));
     sub->add_option("--license", token_.licenses, "licence name as the CRM spells it; may be repeated")
-        ->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+        ->expected(1)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
     sub->add_option("--expires", token_.expires, "lifetime from now")->capture_default_str();
     sub->add_flag("--expired", token_.expired, "a token that has expired already");
-    sub->add_option("--issuer", token_.issuer, "which issuer of identity.jwt (default: the first with a secret_file)");
+    sub->add_option("--issuer", token_.issuer,
+                    "which issuer of identity.jwt (default: the first with a secret_file)");
     add_format(sub, token_.format);
     sub->callback([this] { action_ = [this] { return run_token(token_, console_); }; });
   }
   void add_usage() {
-    CLI::App* sub = command("usage", "What a user has called in the current windows. Asks the admin port of a running proxy.",
-                            "  tollgate usage ann\n  tollgate usage ann --tenant acme -o json\n");
+    CLI::App* sub = command(
+        "usage", "What a user has called in the current windows. Asks the admin port of a running proxy.",
+        "  tollgate usage ann\n  tollgate usage ann --tenant acme -o json\n");
     sub->add_option("user", usage_.user, "name of the user")->required();
     sub->add_option("--tenant", usage_.tenant, "tenant");
     sub->add_option("--org,--organization", usage_.organization, "organization, for rules per organization");
@@ -145,27 +160,34 @@ class CommandLine {
     sub->callback([this] { action_ = [this] { return run_usage(usage_, console_); }; });
   }
   void add_quota() {
-    CLI::App* sub = command("quota", "Look at a user's limits, override one, or go back to the configured one.",
-                            "  tollgate quota get ann\n"
-                            "  tollgate quota set ann --rule daily --limit 5000\n"
-                            "  tollgate quota reset ann --rule daily               back to the configured limit\n"
-                            "  tollgate quota reset ann --rule daily --counted     forget what was counted\n");
+    CLI::App* sub =
+        command("quota", "Look at a user's limits, override one, or go back to the configured one.",
+                "  tollgate quota get ann\n"
+                "  tollgate quota set ann --rule daily --limit 5000\n"
+                "  tollgate quota reset ann --rule daily               back to the configured limit\n"
+                "  tollgate quota reset ann --rule daily --counted     forget what was counted\n");
     sub->require_subcommand(1);
     struct Kind {
       const char *name, *about;
       QuotaArguments::Action action;
     };
-    for (const Kind& kind : {Kind{"get", "Limits and counts of a user", QuotaArguments::Action::get},
-                             Kind{"set", "Override a limit from the next call on", QuotaArguments::Action::set},
-                             Kind{"reset", "Back to the configured limit", QuotaArguments::Action::reset}}) {
+    for (const Kind& kind :
+         {Kind{"get", "Limits and counts of a user", QuotaArguments::Action::get},
+          Kind{"set", "Override a limit from the next call on", QuotaArguments::Action::set},
+          Kind{"reset", "Back to the configured limit", QuotaArguments::Action::reset}}) {
       CLI::App* verb = sub->add_subcommand(kind.name, kind.about);
       verb->add_option("user", quota_.user, "name of the user")->required();
-      verb->add_option("--rule", quota_.rule, "name of the quota rule")->required(kind.action != QuotaArguments::Action::get);
+      verb->add_option("--rule", quota_.rule, "name of the quota rule")
+          ->required(kind.action != QuotaArguments::Action::get);
       verb->add_option("--tenant", quota_.tenant, "tenant");
-      verb->add_option("--org,--organization", quota_.organization, "organization, for rules per organization");
+      verb->add_option("--org,--organization", quota_.organization,
+                       "organization, for rules per organization");
       if (kind.action == QuotaArguments::Action::set)
-        verb->add_option("--limit", quota_.limit, "calls a window")->required()->check(CLI::NonNegativeNumber);
-      if (kind.action == QuotaArguments::Action::reset) verb->add_flag("--counted", quota_.counted, "forget what was counted instead");
+        verb->add_option("--limit", quota_.limit, "calls a window")
+            ->required()
+            ->check(CLI::NonNegativeNumber);
+      if (kind.action == QuotaArguments::Action::reset)
+        verb->add_flag("--counted", quota_.counted, "forget what was counted instead");
       add_admin(verb, quota_.admin);
       add_format(verb, quota_.format);
       QuotaArguments::Action action = kind.action;
@@ -176,27 +198,36 @@ class CommandLine {
     }
   }
   void add_explain() {
-    CLI::App* sub = command("explain", "What a request touches, what the licence says and what it costs. Needs no running proxy.",
-                            "  tollgate explain GET '/0/odata/Case(1)/Account' --license 'Customer portal cloud'\n"
-                            "  tollgate explain POST /0/DataService/json/SyncReply/SelectQuery --body-file query.json -o json\n");
+    CLI::App* sub = command(
+        "explain", "What a request touches, what the licence says and what it costs. Needs no running proxy.",
+        "  tollgate explain GET '/0/odata/Case(1)/Account' --license 'Customer portal cloud'\n"
+        "  tollgate explain POST /0/DataService/json/SyncReply/SelectQuery --body-file query.json -o json\n");
     sub->add_option("method", explain_.method, "HTTP method")->required();
     sub->add_option("path", explain_.target, "path and query, as sent")->required();
     add_config(sub, explain_.config_file);
     sub->add_option("-H,--header", explain_.headers, "'Name: value'; may be repeated")
-        ->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+        ->expected(1)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
     CLI::Option* body = sub->add_option("--body", explain_.body, "body, or @FILE (@- is standard input)");
-    sub->add_option("--body-file", explain_.body_file, "file with the body (- is standard input)")->excludes(body);
+    sub->add_option("--body-file", explain_.body_file, "file with the body (- is standard input)")
+        ->excludes(body);
     sub->add_option("--license", explain_.licenses, "licence name as the CRM spells it; may be repeated")
-        ->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+        ->expected(1)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
     sub->add_option("--product", explain_.products, "portal product by id, such as customer; may be repeated")
-        ->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-    sub->add_flag("--no-license", explain_.no_license, "a user without any licence (default: with every one)");
-    sub->add_option("--type", explain_.user_type, "portal or staff")->check(CLI::IsMember({"portal", "staff"}))->capture_default_str();
+        ->expected(1)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    sub->add_flag("--no-license", explain_.no_license,
+                  "a user without any licence (default: with every one)");
+    sub->add_option("--type", explain_.user_type, "portal or staff")
+        ->check(CLI::IsMember({"portal", "staff"}))
+        ->capture_default_str();
     add_format(sub, explain_.format);
     sub->callback([this] { action_ = [this] { return run_explain(explain_, console_); }; });
   }
   void add_version() {
-    CLI::App* sub = command("version", "Print the version of this program and of its libraries.", "  tollgate version -o json\n");
+    CLI::App* sub = command("version", "Print the version of this program and of its libraries.",
+                            "  tollgate version -o json\n");
     add_format(sub, version_.format);
     sub->callback([this] { action_ = [this] { return run_version(version_, console_); }; });
   }
@@ -204,7 +235,8 @@ class CommandLine {
   std::vector<std::string_view> names() const {
     static const std::vector<std::string> texts = [this] {
       std::vector<std::string> all;
-      for (const CLI::App* sub : app_.get_subcommands([](const CLI::App*) { return true; })) all.push_back(sub->get_name());
+      for (const CLI::App* sub : app_.get_subcommands([](const CLI::App*) { return true; }))
+        all.push_back(sub->get_name());
       return all;
     }();
     return {texts.begin(), texts.end()};
@@ -220,7 +252,8 @@ class CommandLine {
   }
   // The option that was perhaps meant.
   std::string hint(const CLI::ParseError& error) const {
-    if (error.get_exit_code() != static_cast<int>(CLI::ExitCodes::ExtrasError) || chosen() == nullptr) return "";
+    if (error.get_exit_code() != static_cast<int>(CLI::ExitCodes::ExtrasError) || chosen() == nullptr)
+      return "";
     std::vector<std::string> options;
     const CLI::App* sub = chosen();
     if (auto deeper = sub->get_subcommands(); !deeper.empty()) sub = deeper.front();
@@ -265,9 +298,11 @@ int run(const std::vector<std::string>& arguments, Console& console, const Serve
 int run(int argc, char** argv, const Serve& serve) {
   Console console{.out = std::cout, .err = std::cerr};
   console.environment = config::process_environment();
-  console.now = UnixTime(std::chrono::duration_cast<Duration>(std::chrono::system_clock::now().time_since_epoch()));
+  console.now =
+      UnixTime(std::chrono::duration_cast<Duration>(std::chrono::system_clock::now().time_since_epoch()));
   auto no_color = console.environment.find("NO_COLOR");  // no-color.org: set and not empty
-  console.color = ::isatty(STDERR_FILENO) == 1 && (no_color == console.environment.end() || no_color->second.empty());
+  console.color =
+      ::isatty(STDERR_FILENO) == 1 && (no_color == console.environment.end() || no_color->second.empty());
   int code = run(std::vector<std::string>(argv + std::min(argc, 1), argv + argc), console, serve);
   std::cout.flush();
   return std::cout ? code : std::max(code, kExitFailed);  // a full disk behind the redirection

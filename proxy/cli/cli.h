@@ -1,5 +1,5 @@
-// The command line: `tollgate COMMAND ...`. Registers every sub-command with its options, help text and example.
-// Each command is one file pair here and a function that can be called without a command line.
+// The command line: `tollgate COMMAND ...`. Registers every sub-command with its options, help text and
+// example. Each command is one file pair here and a function that can be called without a command line.
 //
 //   int main(int argc, char** argv) { return tollgate::cli::run(argc, argv, serve); }
 //

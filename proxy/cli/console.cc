@@ -9,8 +9,8 @@ namespace {
 
 // Columns of a terminal: letters, not bytes.
 std::size_t width(std::string_view text) {
-  return static_cast<std::size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+  return static_cast<std::size_t>(std::count_if(
+      text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
 }  // namespace
@@ -22,8 +22,10 @@ void print_error(Console& console, std::string_view text) {
 void print_diagnostics(Console& console, const std::vector<config::Diagnostic>& diagnostics) {
   for (const config::Diagnostic& diagnostic : diagnostics) {
     std::string_view color = diagnostic.severity == config::Severity::error ? "\x1b[31m" : "\x1b[33m";
-    if (console.color) console.err << color << config::to_string(diagnostic) << "\x1b[0m\n";
-    else console.err << config::to_string(diagnostic) << '\n';
+    if (console.color)
+      console.err << color << config::to_string(diagnostic) << "\x1b[0m\n";
+    else
+      console.err << config::to_string(diagnostic) << '\n';
   }
 }
 

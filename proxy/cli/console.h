@@ -1,5 +1,5 @@
-// Where a command writes and what surrounds it. Data goes to `out`, messages to `err`, so that output can be piped.
-// Tests pass string streams, an environment and a moment of their own.
+// Where a command writes and what surrounds it. Data goes to `out`, messages to `err`, so that output can be
+// piped. Tests pass string streams, an environment and a moment of their own.
 #pragma once
 #include <cstdint>
 #include <optional>

@@ -37,9 +37,12 @@ std::uint64_t allowed_descriptors() {
 
 std::string_view name(Level level) {
   switch (level) {
-    case Level::ok: return "ok";
-    case Level::warning: return "warning";
-    case Level::problem: return "problem";
+    case Level::ok:
+      return "ok";
+    case Level::warning:
+      return "warning";
+    case Level::problem:
+      return "problem";
   }
   return "";
 }
@@ -79,9 +82,12 @@ Symptom of_diagnostic(const config::Diagnostic& diagnostic) {
 
 int run_doctor(const DoctorArguments& arguments, Console& console) {
   std::vector<Symptom> symptoms = examine_versions();
-  auto add = [&](std::vector<Symptom>&& more) { std::move(more.begin(), more.end(), std::back_inserter(symptoms)); };
+  auto add = [&](std::vector<Symptom>&& more) {
+    std::move(more.begin(), more.end(), std::back_inserter(symptoms));
+  };
   auto loaded = config::load(arguments.config_file, console.environment);
-  for (const config::Diagnostic& d : loaded ? loaded->warnings : loaded.error()) symptoms.push_back(of_diagnostic(d));
+  for (const config::Diagnostic& d : loaded ? loaded->warnings : loaded.error())
+    symptoms.push_back(of_diagnostic(d));
   if (loaded) {
     symptoms.push_back({Level::ok, "configuration", arguments.config_file + " is valid", ""});
     const config::Settings& settings = loaded->settings;
@@ -93,9 +99,12 @@ int run_doctor(const DoctorArguments& arguments, Console& console) {
     add(examine_clock());
     add(examine_store(*loaded));
   }
-  bool healthy = std::none_of(symptoms.begin(), symptoms.end(), [](const Symptom& s) { return s.level == Level::problem; });
-  if (arguments.format == Format::json) print_json(symptoms, healthy, console);
-  else print_text(symptoms, console);
+  bool healthy = std::none_of(symptoms.begin(), symptoms.end(),
+                              [](const Symptom& s) { return s.level == Level::problem; });
+  if (arguments.format == Format::json)
+    print_json(symptoms, healthy, console);
+  else
+    print_text(symptoms, console);
   return healthy ? kExitOk : kExitFailed;
 }
 

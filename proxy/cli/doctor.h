@@ -2,11 +2,10 @@
 //
 //   versions       of this program and its libraries
 //   configuration  errors and warnings of `check`
-//   files          descriptors allowed against connections configured; secrets that others can read; folders writable
-//   certificates   expired, or within 30 days
-//   ports          free, or taken (perhaps by a running proxy)
-//   clock          synchronised, and against the store's
-//   store          reachable, version, settings on which the promises rest (metering/redis/probe.h)
+//   files          descriptors allowed against connections configured; secrets that others can read; folders
+//   writable certificates   expired, or within 30 days ports          free, or taken (perhaps by a running
+//   proxy) clock          synchronised, and against the store's store          reachable, version, settings
+//   on which the promises rest (metering/redis/probe.h)
 #pragma once
 #include <string>
 #include <vector>

@@ -86,17 +86,23 @@ std::string find_program(const std::string& name) {
 
 std::vector<Symptom> probe_symptoms(const redis::ConnectionOptions& connection) {
   auto now = [] {
-    return UnixTime(std::chrono::duration_cast<Duration>(std::chrono::system_clock::now().time_since_epoch()));
+    return UnixTime(
+        std::chrono::duration_cast<Duration>(std::chrono::system_clock::now().time_since_epoch()));
   };
   redis::ProbeReport report = redis::probe(connection, {.timeout = std::chrono::seconds(2), .now = now});
   std::vector<Symptom> symptoms;
   if (report.reachable)
-    symptoms.push_back({Level::ok, "store", fmt::format("{} at {}, round trip {} us", report.server, connection.url.describe(),
-                                                        std::chrono::duration_cast<std::chrono::microseconds>(report.round_trip).count()), ""});
+    symptoms.push_back(
+        {Level::ok, "store",
+         fmt::format("{} at {}, round trip {} us", report.server, connection.url.describe(),
+                     std::chrono::duration_cast<std::chrono::microseconds>(report.round_trip).count()),
+         ""});
   for (const redis::Finding& finding : report.findings)
-    symptoms.push_back({static_cast<Level>(finding.level), "store", finding.subject + ": " + finding.text, finding.advice});
+    symptoms.push_back(
+        {static_cast<Level>(finding.level), "store", finding.subject + ": " + finding.text, finding.advice});
   if (!report.reachable && symptoms.empty())
-    symptoms.push_back({Level::problem, "store", fmt::format("Redis at {} cannot be reached", connection.url.describe()),
+    symptoms.push_back({Level::problem, "store",
+                        fmt::format("Redis at {} cannot be reached", connection.url.describe()),
                         "start it, or correct store.url"});
   return symptoms;
 }
@@ -104,13 +110,15 @@ std::vector<Symptom> probe_symptoms(const redis::ConnectionOptions& connection) 
 }  // namespace
 
 std::vector<Symptom> examine_descriptors(const config::Settings& settings, std::uint64_t allowed) {
-  std::uint64_t workers = settings.workers > 0 ? settings.workers : std::max(1U, std::thread::hardware_concurrency());
+  std::uint64_t workers =
+      settings.workers > 0 ? settings.workers : std::max(1U, std::thread::hardware_concurrency());
   std::uint64_t upstream = 0;
   for (const config::Upstream& u : settings.upstreams) upstream += u.max_connections;
   // Each worker also holds its loop, listeners and connection to the store; the process its logs and journal.
   std::uint64_t needed = workers * (settings.limits.max_connections + upstream + 16) + 64;
-  std::string text = fmt::format("{} file descriptors allowed, {} needed if every connection that is configured is used",
-                                 allowed, needed);
+  std::string text =
+      fmt::format("{} file descriptors allowed, {} needed if every connection that is configured is used",
+                  allowed, needed);
   if (allowed >= needed) return {{Level::ok, "files", std::move(text), ""}};
   return {{Level::warning, "files", std::move(text),
            "raise the limit (ulimit -n, LimitNOFILE= of systemd), or lower limits.max_connections"}};
@@ -128,14 +136,16 @@ std::vector<Symptom> examine_secret_files(const config::Settings& settings) {
   std::vector<Symptom> symptoms;
   std::size_t seen = 0;
   for (const std::string& file : files) {
-    struct stat info {};
+    struct stat info{};
     if (file.empty() || ::stat(file.c_str(), &info) != 0) continue;
     ++seen;
     if ((info.st_mode & (S_IROTH | S_IWOTH)) != 0)
-      symptoms.push_back({Level::warning, "files", fmt::format("every user of this machine can read {}", file),
+      symptoms.push_back({Level::warning, "files",
+                          fmt::format("every user of this machine can read {}", file),
                           fmt::format("chmod o= {}", file)});
   }
-  if (symptoms.empty()) symptoms.push_back({Level::ok, "files", fmt::format("{} secret files are private", seen), ""});
+  if (symptoms.empty())
+    symptoms.push_back({Level::ok, "files", fmt::format("{} secret files are private", seen), ""});
   return symptoms;
 }
 
@@ -155,7 +165,8 @@ std::vector<Symptom> examine_ports(const config::Settings& settings) {
       symptoms.push_back({Level::problem, "ports", address + " may not be opened by this user",
                           "use a port above 1023, or grant CAP_NET_BIND_SERVICE"});
     else
-      symptoms.push_back({Level::problem, "ports", fmt::format("{} cannot be opened: {}", address, std::strerror(failure)),
+      symptoms.push_back({Level::problem, "ports",
+                          fmt::format("{} cannot be opened: {}", address, std::strerror(failure)),
                           "use an address of this machine"});
   }
   return symptoms;
@@ -171,12 +182,15 @@ std::vector<Symptom> examine_folders(const config::Settings& settings) {
     std::error_code failure;
     while (!fs::exists(existing, failure) && existing.has_relative_path()) existing = existing.parent_path();
     if (::access(existing.c_str(), W_OK | X_OK) == 0)
-      symptoms.push_back({Level::ok, "files", folder + (existing == fs::path(folder) ? " is writable" : " can be made"), ""});
+      symptoms.push_back({Level::ok, "files",
+                          folder + (existing == fs::path(folder) ? " is writable" : " can be made"), ""});
     else
-      symptoms.push_back({Level::problem, "files", fmt::format("{} cannot be written: {}", folder, std::strerror(errno)),
+      symptoms.push_back({Level::problem, "files",
+                          fmt::format("{} cannot be written: {}", folder, std::strerror(errno)),
                           "give the proxy's user the right to write there"});
     if (fs::space_info space = fs::space(existing, failure); !failure && space.available < (256ULL << 20))
-      symptoms.push_back({Level::warning, "files", fmt::format("{} has only {} MiB left", folder, space.available >> 20),
+      symptoms.push_back({Level::warning, "files",
+                          fmt::format("{} has only {} MiB left", folder, space.available >> 20),
                           "make room: usage that cannot be written is not billed"});
   }
   return symptoms;
@@ -190,12 +204,15 @@ std::vector<Symptom> examine_certificates(const config::LoadedConfig& loaded, Un
   for (const NamedCertificate& certificate : own_certificates(loaded)) {
     auto days = std::chrono::duration_cast<std::chrono::hours>(certificate.expires_at - now).count() / 24;
     if (certificate.expires_at <= now)
-      symptoms.push_back({Level::problem, "certificates", certificate.file + " has expired", "renew it, then reload (SIGHUP)"});
+      symptoms.push_back({Level::problem, "certificates", certificate.file + " has expired",
+                          "renew it, then reload (SIGHUP)"});
     else if (certificate.expires_at - now < kExpiryNotice)
-      symptoms.push_back({Level::warning, "certificates", fmt::format("{} expires in {} days", certificate.file, days),
+      symptoms.push_back({Level::warning, "certificates",
+                          fmt::format("{} expires in {} days", certificate.file, days),
                           "renew it, then reload (SIGHUP)"});
     else
-      symptoms.push_back({Level::ok, "certificates", fmt::format("{} is valid for {} more days", certificate.file, days), ""});
+      symptoms.push_back({Level::ok, "certificates",
+                          fmt::format("{} is valid for {} more days", certificate.file, days), ""});
   }
   if (symptoms.empty()) symptoms.push_back({Level::ok, "certificates", "none configured", ""});
   return symptoms;
@@ -209,7 +226,8 @@ std::vector<Symptom> examine_store(const config::LoadedConfig& loaded) {
   if (url->kind == redis::StoreUrl::Kind::embedded) {
     std::string program = find_program(store.redis_server);
     if (program.empty())
-      return {{Level::problem, "store", fmt::format("there is no program {} for the embedded Redis", store.redis_server),
+      return {{Level::problem, "store",
+               fmt::format("there is no program {} for the embedded Redis", store.redis_server),
                "install redis-server, or name it with store.redis_server"}};
     symptoms.push_back({Level::ok, "store", "embedded Redis: " + program, ""});
     std::string socket = url->directory + "/redis.sock";
@@ -222,7 +240,8 @@ std::vector<Symptom> examine_store(const config::LoadedConfig& loaded) {
     url->path = socket;
   }
   auto connection = store_connection(store, *url, loaded);
-  if (!connection) return {{Level::problem, "store", connection.error().message, "correct the store section"}};
+  if (!connection)
+    return {{Level::problem, "store", connection.error().message, "correct the store section"}};
   for (Symptom& symptom : probe_symptoms(*connection)) symptoms.push_back(std::move(symptom));
   return symptoms;
 }

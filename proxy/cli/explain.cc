@@ -31,19 +31,28 @@ struct Answer {
 std::string_view name(licence::ResolvedUse::Role role) {
   using Role = licence::ResolvedUse::Role;
   switch (role) {
-    case Role::none: return "";
-    case Role::root: return "root";
-    case Role::child: return "child";
-    case Role::view: return "view";
-    case Role::lookup: return "lookup";
-    case Role::feed: return "feed";
-    case Role::custom: return "custom";
+    case Role::none:
+      return "";
+    case Role::root:
+      return "root";
+    case Role::child:
+      return "child";
+    case Role::view:
+      return "view";
+    case Role::lookup:
+      return "lookup";
+    case Role::feed:
+      return "feed";
+    case Role::custom:
+      return "custom";
   }
   return "";
 }
 
 // A licence name that no other product's pattern finds, for users given by --product.
-std::string name_for_product(std::string_view id) { return fmt::format("tollgate-explain<{}>", id); }
+std::string name_for_product(std::string_view id) {
+  return fmt::format("tollgate-explain<{}>", id);
+}
 
 std::vector<catalogue::Dialect> dialects_of(const config::Settings& settings) {
   std::vector<catalogue::Dialect> dialects;
@@ -61,7 +70,8 @@ std::optional<std::string> read_body(const ExplainArguments& arguments, Console&
   std::string file = arguments.body_file;
   if (file.empty() && arguments.body.starts_with('@')) file = arguments.body.substr(1);
   if (file.empty()) return arguments.body;
-  if (file == "-") return std::string{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+  if (file == "-")
+    return std::string{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
   std::ifstream in(file, std::ios::binary);
   std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
   if (!in) {
@@ -71,20 +81,24 @@ std::optional<std::string> read_body(const ExplainArguments& arguments, Console&
   return text;
 }
 
-bool read_headers(const ExplainArguments& arguments, Console& console, std::vector<catalogue::HeaderField>& headers) {
+bool read_headers(const ExplainArguments& arguments, Console& console,
+                  std::vector<catalogue::HeaderField>& headers) {
   for (const std::string& line : arguments.headers) {
     std::size_t colon = line.find(':');
     if (colon == 0 || colon == std::string::npos) {
       print_error(console, fmt::format("--header \"{}\": write 'Name: value'", line));
       return false;
     }
-    headers.push_back({std::string_view(line).substr(0, colon), trim(std::string_view(line).substr(colon + 1))});
+    headers.push_back(
+        {std::string_view(line).substr(0, colon), trim(std::string_view(line).substr(colon + 1))});
   }
   return true;
 }
 
-// Gives every product an extra pattern, so that a user can be said to hold it without knowing its licence names.
-bool read_user(const ExplainArguments& arguments, Console& console, licence::Rulebook& rulebook, identity::Principal& user) {
+// Gives every product an extra pattern, so that a user can be said to hold it without knowing its licence
+// names.
+bool read_user(const ExplainArguments& arguments, Console& console, licence::Rulebook& rulebook,
+               identity::Principal& user) {
   user.user = "explain";
   user.user_type = arguments.user_type == "staff" ? identity::UserType::staff : identity::UserType::portal;
   user.licenses = arguments.licenses;
@@ -97,7 +111,8 @@ bool read_user(const ExplainArguments& arguments, Console& console, licence::Rul
   for (const licence::Product& product : rulebook.products) known.push_back(product.id);
   for (const std::string& product : arguments.products) {
     if (std::find(known.begin(), known.end(), product) == known.end()) {
-      print_error(console, fmt::format("--product: \"{}\" is not known{}", product, config::did_you_mean(product, known)));
+      print_error(console, fmt::format("--product: \"{}\" is not known{}", product,
+                                       config::did_you_mean(product, known)));
       return false;
     }
     user.licenses.push_back(name_for_product(product));
@@ -106,8 +121,9 @@ bool read_user(const ExplainArguments& arguments, Console& console, licence::Rul
 }
 
 // As flow::Gate decides, for a call whose token is in order.
-Answer decide(const catalogue::Classifier& classifier, const licence::Policy& policy, const config::Settings& settings,
-              const identity::Principal& user, const catalogue::Request& request) {
+Answer decide(const catalogue::Classifier& classifier, const licence::Policy& policy,
+              const config::Settings& settings, const identity::Principal& user,
+              const catalogue::Request& request) {
   Answer answer;
   answer.body_needed = classifier.body_need(request) == catalogue::BodyNeed::whole;
   answer.seen = classifier.classify(request);
@@ -128,7 +144,9 @@ Answer decide(const catalogue::Classifier& classifier, const licence::Policy& po
   return answer;
 }
 
-std::string part_name(const catalogue::ObjectUse& use) { return use.in_batch ? fmt::format("batch[{}]", use.part) : ""; }
+std::string part_name(const catalogue::ObjectUse& use) {
+  return use.in_batch ? fmt::format("batch[{}]", use.part) : "";
+}
 
 void print_json(const ExplainArguments& arguments, const Answer& answer, Console& console) {
   std::string out;
@@ -149,7 +167,8 @@ void print_json(const ExplainArguments& arguments, const Answer& answer, Console
           json.field("via", catalogue::name(use.via));
           json.field("section", resolved.section);
           json.field("role", name(resolved.role));
-          if (!resolved.section.empty()) json.field("section_operation", catalogue::name(resolved.section_operation));
+          if (!resolved.section.empty())
+            json.field("section_operation", catalogue::name(resolved.section_operation));
           if (use.in_batch) json.field("part", use.part);
         });
       }
@@ -176,18 +195,21 @@ void print_json(const ExplainArguments& arguments, const Answer& answer, Console
 void print_text(const ExplainArguments& arguments, const Answer& answer, Console& console) {
   auto& out = console.out;
   out << fmt::format("{} {}\n", arguments.method, arguments.target);
-  out << fmt::format("kind      {}{}\n", catalogue::name(answer.seen.kind), answer.body_needed ? " (told from the body)" : "");
+  out << fmt::format("kind      {}{}\n", catalogue::name(answer.seen.kind),
+                     answer.body_needed ? " (told from the body)" : "");
   if (answer.reason == Reason::ok)
     out << fmt::format("decision  allow, {} unit{}\n", answer.units(), answer.units() == 1 ? "" : "s");
   else
-    out << fmt::format("decision  deny: {} ({})\n          {}\n", code(answer.reason), info(answer.reason).status, answer.detail);
+    out << fmt::format("decision  deny: {} ({})\n          {}\n", code(answer.reason),
+                       info(answer.reason).status, answer.detail);
   if (answer.seen.uses.empty()) return;
   out << '\n';
   std::vector<std::vector<std::string>> rows{{"OBJECT", "OPERATION", "VIA", "SECTION", "ROLE", "PART"}};
   for (std::size_t i = 0; i < answer.seen.uses.size(); ++i) {
     const catalogue::ObjectUse& use = answer.seen.uses[i];
-    rows.push_back({use.object, std::string(catalogue::name(use.operation)), std::string(catalogue::name(use.via)),
-                    answer.resolved[i].section, std::string(name(answer.resolved[i].role)), part_name(use)});
+    rows.push_back({use.object, std::string(catalogue::name(use.operation)),
+                    std::string(catalogue::name(use.via)), answer.resolved[i].section,
+                    std::string(name(answer.resolved[i].role)), part_name(use)});
   }
   print_table(out, rows);
 }
@@ -198,7 +220,8 @@ int run_explain(const ExplainArguments& arguments, Console& console) {
   std::vector<catalogue::HeaderField> headers;
   if (!read_headers(arguments, console, headers)) return kExitUsage;
   if (!arguments.target.starts_with('/')) {
-    print_error(console, fmt::format("\"{}\": the path begins with /, host and scheme are left out", arguments.target));
+    print_error(console, fmt::format("\"{}\": the path begins with /, host and scheme are left out",
+                                     arguments.target));
     return kExitUsage;
   }
   auto body = read_body(arguments, console);
@@ -216,10 +239,13 @@ int run_explain(const ExplainArguments& arguments, Console& console) {
   auto schema = config::make_schema(*rulebook, settings.catalogue.uids, settings.catalogue.processes);
   catalogue::Classifier classifier({.dialects = dialects_of(settings)}, std::move(schema));
   licence::Policy policy(std::make_shared<const licence::Rulebook>(std::move(*rulebook)));
-  Answer answer = decide(classifier, policy, settings, user,
-                         {.method = arguments.method, .target = arguments.target, .headers = headers, .body = *body});
-  if (arguments.format == Format::json) print_json(arguments, answer, console);
-  else print_text(arguments, answer, console);
+  Answer answer =
+      decide(classifier, policy, settings, user,
+             {.method = arguments.method, .target = arguments.target, .headers = headers, .body = *body});
+  if (arguments.format == Format::json)
+    print_json(arguments, answer, console);
+  else
+    print_text(arguments, answer, console);
   return kExitOk;
 }
 

@@ -25,8 +25,8 @@ int print_quotas(const std::string& body, Console& console) {
   }
   std::vector<std::vector<std::string>> rows{{"QUOTA", "LIMIT", "USED", "REMAINING", "CONFIGURED"}};
   auto add = [&](const Element& quota) {
-    rows.push_back({member(quota, "name"), member(quota, "limit"), member(quota, "used"), member(quota, "remaining"),
-                    member(quota, "configured_limit")});
+    rows.push_back({member(quota, "name"), member(quota, "limit"), member(quota, "used"),
+                    member(quota, "remaining"), member(quota, "configured_limit")});
   };
   simdjson::dom::array list;
   if (document.get(list) == simdjson::SUCCESS)
@@ -62,7 +62,8 @@ int run_quota(const QuotaArguments& arguments, Console& console) {
   }
   AdminReply reply;
   std::string path = user_path(arguments.tenant, arguments.user, rest, arguments.organization);
-  if (int code = ask_or_explain(arguments.admin, console, method, path, body, reply); code != kExitOk) return code;
+  if (int code = ask_or_explain(arguments.admin, console, method, path, body, reply); code != kExitOk)
+    return code;
   if (arguments.format == Format::json) {
     console.out << reply.body << '\n';
     return kExitOk;

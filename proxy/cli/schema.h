@@ -1,4 +1,5 @@
-// `tollgate schema`: the JSON Schema of the configuration; with `--markdown` its manual, docs/configuration.md.
+// `tollgate schema`: the JSON Schema of the configuration; with `--markdown` its manual,
+// docs/configuration.md.
 #pragma once
 #include "proxy/cli/console.h"
 

@@ -12,7 +12,8 @@ namespace {
 using identity::Claim;
 
 // The issuer to sign for, or nullptr after a message.
-const config::JwtIssuer* find_issuer(const TokenArguments& arguments, const config::Settings& settings, Console& console) {
+const config::JwtIssuer* find_issuer(const TokenArguments& arguments, const config::Settings& settings,
+                                     Console& console) {
   std::vector<std::string> known;
   for (const config::JwtIssuer& jwt : settings.identity.jwt) {
     if (jwt.secret_file.empty()) continue;
@@ -20,15 +21,19 @@ const config::JwtIssuer* find_issuer(const TokenArguments& arguments, const conf
     known.push_back(jwt.issuer);
   }
   if (known.empty())
-    print_error(console, fmt::format("{}: no issuer under identity.jwt has a secret_file; tokens signed with a private key "
-                                     "come from the identity provider", arguments.config_file));
+    print_error(
+        console,
+        fmt::format("{}: no issuer under identity.jwt has a secret_file; tokens signed with a private key "
+                    "come from the identity provider",
+                    arguments.config_file));
   else
-    print_error(console, fmt::format("{}: there is no issuer \"{}\" with a secret_file; known are: {}", arguments.config_file,
-                                     arguments.issuer, fmt::join(known, ", ")));
+    print_error(console, fmt::format("{}: there is no issuer \"{}\" with a secret_file; known are: {}",
+                                     arguments.config_file, arguments.issuer, fmt::join(known, ", ")));
   return nullptr;
 }
 
-std::vector<Claim> claims_of(const TokenArguments& arguments, const config::JwtIssuer& jwt, UnixTime issued, UnixTime expires) {
+std::vector<Claim> claims_of(const TokenArguments& arguments, const config::JwtIssuer& jwt, UnixTime issued,
+                             UnixTime expires) {
   std::vector<Claim> claims;
   auto add = [&](const std::string& name, const std::string& value) {
     if (!name.empty() && !value.empty()) claims.push_back(identity::text_claim(name, value));

@@ -1,5 +1,6 @@
-// `tollgate token`: mints a token for development and tests, signed with the secret that the configuration itself
-// names. It only works for issuers with a secret_file: private keys of real identity providers are never here.
+// `tollgate token`: mints a token for development and tests, signed with the secret that the configuration
+// itself names. It only works for issuers with a secret_file: private keys of real identity providers are
+// never here.
 #pragma once
 #include <vector>
 
@@ -9,12 +10,12 @@ namespace tollgate::cli {
 
 struct TokenArguments {
   std::string config_file = "tollgate.yaml";
-  std::string issuer;                 // "": the first with a secret_file
+  std::string issuer;  // "": the first with a secret_file
   std::string user, tenant, organization;
-  std::string user_type;              // "portal", "staff" or "": the claim is left out
+  std::string user_type;  // "portal", "staff" or "": the claim is left out
   std::vector<std::string> licenses;
-  std::string expires = "1h";         // from now
-  bool expired = false;               // a token that ended an hour ago
+  std::string expires = "1h";  // from now
+  bool expired = false;        // a token that ended an hour ago
   Format format = Format::table;
 };
 

@@ -32,11 +32,13 @@ void print_limits(const Element& document, Console& console) {
       std::string next;
       if (Element free; limit["next_free"].get(free) == simdjson::SUCCESS)
         next = fmt::format("{} in {}s", text_at(free, "calls"), text_at(free, "seconds"));
-      rows.push_back({text_at(limit, "name"), seconds_text(limit, "window"), text_at(limit, "limit"), text_at(limit, "used"),
-                      text_at(limit, "remaining"), next});
+      rows.push_back({text_at(limit, "name"), seconds_text(limit, "window"), text_at(limit, "limit"),
+                      text_at(limit, "used"), text_at(limit, "remaining"), next});
     }
-  if (rows.size() == 1) console.err << "no quota rule counts per user\n";
-  else print_table(console.out, rows);
+  if (rows.size() == 1)
+    console.err << "no quota rule counts per user\n";
+  else
+    print_table(console.out, rows);
 }
 
 void print_objects(const Element& document, Console& console) {
@@ -54,7 +56,8 @@ void print_objects(const Element& document, Console& console) {
 int run_usage(const UsageArguments& arguments, Console& console) {
   AdminReply reply;
   std::string path = user_path(arguments.tenant, arguments.user, "usage", arguments.organization);
-  if (int code = ask_or_explain(arguments.admin, console, "GET", path, "", reply); code != kExitOk) return code;
+  if (int code = ask_or_explain(arguments.admin, console, "GET", path, "", reply); code != kExitOk)
+    return code;
   if (arguments.format == Format::json) {
     console.out << reply.body << '\n';
     return kExitOk;

@@ -11,7 +11,9 @@
 
 namespace tollgate::cli {
 
-std::string version_line() { return "tollgate " TOLLGATE_VERSION " (" TOLLGATE_REVISION ")"; }
+std::string version_line() {
+  return "tollgate " TOLLGATE_VERSION " (" TOLLGATE_REVISION ")";
+}
 
 std::vector<std::pair<std::string, std::string>> library_versions() {
   return {{"OpenSSL", OpenSSL_version(OPENSSL_VERSION_STRING)},

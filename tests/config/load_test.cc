@@ -47,7 +47,8 @@ class Load : public testing::Test {
 };
 
 TEST_F(Load, PathsBecomeAbsoluteAndContentsAreRead) {
-  auto loaded = load_with("journal: {directory: ./j}\naccess_log: {file: logs/a.log}\nstore: {url: \"embedded:r/../r2\"}\n");
+  auto loaded = load_with(
+      "journal: {directory: ./j}\naccess_log: {file: logs/a.log}\nstore: {url: \"embedded:r/../r2\"}\n");
   ASSERT_TRUE(loaded.has_value());
   EXPECT_EQ(loaded->settings.base_directory, folder_.string());
   EXPECT_EQ(loaded->settings.journal.directory, (folder_ / "j").string());
@@ -66,7 +67,8 @@ TEST_F(Load, StandardOutputAndOffStayAsTheyAre) {
 
 TEST_F(Load, MissingFileIsReportedInThePlaceOfItsKey) {
   EXPECT_THAT(complaints("admin: {token_file: nothing}\n"),
-              Contains(HasSubstr("t.yaml:7:21: error: admin.token_file: " + (folder_ / "nothing").string() + " does not exist")));
+              Contains(HasSubstr("t.yaml:7:21: error: admin.token_file: " + (folder_ / "nothing").string() +
+                                 " does not exist")));
 }
 
 TEST_F(Load, FolderAndPipeAreNoFiles) {
@@ -82,7 +84,9 @@ TEST_F(Load, ShortSecretIsAnError) {
 
 TEST_F(Load, BrokenKeySetIsAnError) {
   write("jwks", "{\"keys\": []}");
-  write("t.yaml", "version: 1\nupstreams: {crm: {servers: [\"http://a:1\"]}}\nidentity: {jwt: [{algorithms: [RS256], jwks_file: jwks}]}\n");
+  write("t.yaml",
+        "version: 1\nupstreams: {crm: {servers: [\"http://a:1\"]}}\nidentity: {jwt: [{algorithms: [RS256], "
+        "jwks_file: jwks}]}\n");
   auto loaded = load((folder_ / "t.yaml").string(), {});
   ASSERT_FALSE(loaded.has_value());
   EXPECT_EQ(loaded.error().size(), 2U);
@@ -91,17 +95,20 @@ TEST_F(Load, BrokenKeySetIsAnError) {
 
 TEST_F(Load, BrokenDirectoryFileIsAnErrorWithItsLine) {
   write("users.csv", "user,organization,license,user_type\nann,,,boss\n");
-  EXPECT_THAT(complaints("licensing: {directory_file: users.csv}\n"), Contains(HasSubstr("line 2: user_type")));
+  EXPECT_THAT(complaints("licensing: {directory_file: users.csv}\n"),
+              Contains(HasSubstr("line 2: user_type")));
 }
 
 TEST_F(Load, EveryUnknownProductIsReportedWithTheNearest) {
   auto lines = complaints("licensing: {main_products: [service_entreprise, sales_enterprise, zebra]}\n");
-  EXPECT_THAT(lines, Contains(HasSubstr("7:29: error: licensing.main_products: \"service_entreprise\" is not known; did you mean \"service_enterprise\"?")));
+  EXPECT_THAT(lines, Contains(HasSubstr("7:29: error: licensing.main_products: \"service_entreprise\" is not "
+                                        "known; did you mean \"service_enterprise\"?")));
   EXPECT_THAT(lines, Contains(HasSubstr("\"zebra\" is not known; known are: ")));
 }
 
 TEST_F(Load, StockObjectIsNoCustomSection) {
-  EXPECT_THAT(complaints("catalogue: {custom_sections: [Case]}\n"), Contains(HasSubstr("Case is an object of the CRM itself")));
+  EXPECT_THAT(complaints("catalogue: {custom_sections: [Case]}\n"),
+              Contains(HasSubstr("Case is an object of the CRM itself")));
 }
 
 TEST_F(Load, EmptyAdminTokenIsAnError) {
@@ -160,9 +167,11 @@ TEST_P(BadConfig, IsRefusedWithTheExpectedWords) {
   ASSERT_FALSE(loaded.has_value());
   std::string said;
   for (const Diagnostic& d : loaded.error()) said += to_string(d) + "\n";
-  for (std::size_t at = said.find(folder.string() + "/"); at != std::string::npos; at = said.find(folder.string() + "/"))
+  for (std::size_t at = said.find(folder.string() + "/"); at != std::string::npos;
+       at = said.find(folder.string() + "/"))
     said.erase(at, folder.string().size() + 1);
-  if (std::getenv("TOLLGATE_WRITE_EXPECTED") != nullptr) std::ofstream(folder / (GetParam() + ".expected")) << said;
+  if (std::getenv("TOLLGATE_WRITE_EXPECTED") != nullptr)
+    std::ofstream(folder / (GetParam() + ".expected")) << said;
   EXPECT_EQ(said, read_all(folder / (GetParam() + ".expected")));
 }
 
@@ -173,7 +182,8 @@ std::vector<std::string> bad_files() {
   std::sort(names.begin(), names.end());
   return names;
 }
-INSTANTIATE_TEST_SUITE_P(Load, BadConfig, testing::ValuesIn(bad_files()), [](const auto& each) { return each.param; });
+INSTANTIATE_TEST_SUITE_P(Load, BadConfig, testing::ValuesIn(bad_files()),
+                         [](const auto& each) { return each.param; });
 
 }  // namespace
 }  // namespace tollgate::config

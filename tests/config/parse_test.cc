@@ -18,7 +18,8 @@ using testing::Not;
 // "line:column: message" of every diagnostic.
 std::vector<std::string> complaints(const ParseOutcome& outcome) {
   std::vector<std::string> out;
-  for (const Diagnostic& d : outcome.diagnostics) out.push_back(fmt::format("{}:{}: {}", d.line, d.column, d.message));
+  for (const Diagnostic& d : outcome.diagnostics)
+    out.push_back(fmt::format("{}:{}: {}", d.line, d.column, d.message));
   return out;
 }
 ParseOutcome parse_with(std::string_view addition, const Environment& environment = {}) {
@@ -59,7 +60,8 @@ catalogue:
 licensing: {system: none}
 quotas: [{name: q, limit: 5, window: 90d, per: [organization, object], on: licensed, overrides: {"Big Customer": 9}}]
 limits: {max_body: 1GiB}
-)", "t.yaml", {});
+)",
+                               "t.yaml", {});
   EXPECT_THAT(complaints(outcome), ElementsAre(HasSubstr("certificates of this upstream are not checked")));
   const Settings& s = outcome.settings;
   EXPECT_EQ(s.workers, 3U);
@@ -101,16 +103,18 @@ upstreams:
 routes: [{upstream: crn}]
 quotas:
   - {name: Daily, limit: 010}
-)", "t.yaml", {});
-  EXPECT_THAT(complaints(outcome),
-              ElementsAre(HasSubstr("1:1: identity.jwt is missing"), HasSubstr("1:1: licensing.main_products"),
-                          HasSubstr("1:10: version 2 is not known"),
-                          HasSubstr("2:1: unknown key \"lisen\"; did you mean \"listeners\"?"),
-                          HasSubstr("4:19: upstreams.crm.servers[0]: \"ftp://x\" must begin with"),
-                          HasSubstr("4:44: upstreams.crm.max_retries: \"many\" is no whole number"),
-                          HasSubstr("5:21: routes[0].upstream: there is no upstream \"crn\"; did you mean \"crm\"?"),
-                          HasSubstr("7:12: quotas[0].name: \"Daily\" may hold a-z"),
-                          HasSubstr("7:26: quotas[0].limit: \"010\" has a leading zero")))
+)",
+                               "t.yaml", {});
+  EXPECT_THAT(
+      complaints(outcome),
+      ElementsAre(HasSubstr("1:1: identity.jwt is missing"), HasSubstr("1:1: licensing.main_products"),
+                  HasSubstr("1:10: version 2 is not known"),
+                  HasSubstr("2:1: unknown key \"lisen\"; did you mean \"listeners\"?"),
+                  HasSubstr("4:19: upstreams.crm.servers[0]: \"ftp://x\" must begin with"),
+                  HasSubstr("4:44: upstreams.crm.max_retries: \"many\" is no whole number"),
+                  HasSubstr("5:21: routes[0].upstream: there is no upstream \"crn\"; did you mean \"crm\"?"),
+                  HasSubstr("7:12: quotas[0].name: \"Daily\" may hold a-z"),
+                  HasSubstr("7:26: quotas[0].limit: \"010\" has a leading zero")))
       << testing::PrintToString(complaints(outcome));
 }
 
@@ -120,16 +124,20 @@ TEST(Parse, DuplicateKeyNamesTheFirstLine) {
 }
 
 TEST(Parse, KeyInTheWrongPlaceNamesTheRightOne) {
-  EXPECT_THAT(complaints(parse_with("jwks_url: https://x\n")), Contains(HasSubstr("it belongs into identity.jwt[]")));
+  EXPECT_THAT(complaints(parse_with("jwks_url: https://x\n")),
+              Contains(HasSubstr("it belongs into identity.jwt[]")));
 }
 
 TEST(Parse, SecretWrittenIntoTheFileIsRefusedWithTheCure) {
   ParseOutcome outcome = parse_with("admin: {token: abc}\n");
-  EXPECT_THAT(complaints(outcome), Contains(HasSubstr("unknown key \"token\" in admin; it is not written into the configuration: name a file with \"token_file\"")));
+  EXPECT_THAT(complaints(outcome),
+              Contains(HasSubstr("unknown key \"token\" in admin; it is not written into the configuration: "
+                                 "name a file with \"token_file\"")));
 }
 
 TEST(Parse, PasswordInTheStoreUrlWarnsUnlessItComesFromTheEnvironment) {
-  EXPECT_THAT(complaints(parse_with("store: {url: \"redis://u:secret@h\"}\n")), Contains(HasSubstr("store.url holds a password")));
+  EXPECT_THAT(complaints(parse_with("store: {url: \"redis://u:secret@h\"}\n")),
+              Contains(HasSubstr("store.url holds a password")));
   ParseOutcome from_variable = parse_with("store: {url: \"redis://u:${PW}@h\"}\n", {{"PW", "secret"}});
   EXPECT_THAT(complaints(from_variable), Not(Contains(HasSubstr("password"))));
   EXPECT_EQ(from_variable.settings.store.url, "redis://u:secret@h");
@@ -147,7 +155,8 @@ TEST(Parse, EmptyValueIsAMistakeButEmptyGroupIsNot) {
 }
 
 TEST(Parse, MissingRequiredKeysAreNamed) {
-  ParseOutcome outcome = parse("version: 1\nquotas: [{}]\nlisteners: [{}]\nidentity: {jwt: [{}]}\n", "t.yaml", {});
+  ParseOutcome outcome =
+      parse("version: 1\nquotas: [{}]\nlisteners: [{}]\nidentity: {jwt: [{}]}\n", "t.yaml", {});
   EXPECT_THAT(complaints(outcome), Contains(HasSubstr("\"upstreams\" is missing")));
   EXPECT_THAT(complaints(outcome), Contains(HasSubstr("2:10: \"name\" is missing in quotas[0]")));
   EXPECT_THAT(complaints(outcome), Contains(HasSubstr("2:10: \"limit\" is missing in quotas[0]")));
@@ -172,7 +181,8 @@ class Mistakes : public testing::TestWithParam<Mistake> {};
 TEST_P(Mistakes, IsReported) {
   ParseOutcome outcome = parse_with(GetParam().yaml);
   EXPECT_FALSE(outcome.ok());
-  EXPECT_THAT(complaints(outcome), Contains(HasSubstr(std::string(GetParam().complaint)))) << testing::PrintToString(complaints(outcome));
+  EXPECT_THAT(complaints(outcome), Contains(HasSubstr(std::string(GetParam().complaint))))
+      << testing::PrintToString(complaints(outcome));
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -180,8 +190,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         Mistake{"workers: 5000\n", "workers: 5000 is outside 0 .. 1024"},
         Mistake{"workers: 0x10\n", "is no whole number in decimal digits"},
-        Mistake{"workers: -1\n", "must not be negative"},
-        Mistake{"workers: 1_000\n", "is no whole number"},
+        Mistake{"workers: -1\n", "must not be negative"}, Mistake{"workers: 1_000\n", "is no whole number"},
         Mistake{"workers: 99999999999999999999\n", "is too large"},
         Mistake{"workers: [1]\n", "workers must be a single value, not a list"},
         Mistake{"store: lease\n", "store must be a map of keys and values, not a single value"},
@@ -210,12 +219,18 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"listeners: [{address: 127.0.0.1}]\n", "is no address and port"},
         Mistake{"listeners: [{address: \"127.0.0.1:70000\"}]\n", "port number"},
         Mistake{"listeners: [{address: \"portal.example:80\"}]\n", "does not begin with an IP address"},
-        Mistake{"listeners: [{address: \"127.0.0.1:1\"}, {address: \"127.0.0.1:1\"}]\n", "is there twice; first in line 7"},
-        Mistake{"listeners: [{address: \"127.0.0.1:1\"}]\nadmin: {address: \"127.0.0.1:1\"}\n", "is a listener too"},
+        Mistake{"listeners: [{address: \"127.0.0.1:1\"}, {address: \"127.0.0.1:1\"}]\n",
+                "is there twice; first in line 7"},
+        Mistake{"listeners: [{address: \"127.0.0.1:1\"}]\nadmin: {address: \"127.0.0.1:1\"}\n",
+                "is a listener too"},
         Mistake{"listeners: [{address: \"127.0.0.1:1\", tls: {}}]\n", "needs certificate_file and key_file"},
-        Mistake{"listeners: [{address: \"127.0.0.1:1\", tls: {certificate_file: a}}]\n", "key_file is missing"},
-        Mistake{"listeners: [{address: \"127.0.0.1:1\", tls: {certificate_file: a, key_file: b, min_version: \"1.1\"}}]\n", "\"1.1\" is not known"},
-        Mistake{"routes: [{upstream: crm}, {upstream: crm}]\n", "routes[1] has the host and path_prefix of routes[0]"},
+        Mistake{"listeners: [{address: \"127.0.0.1:1\", tls: {certificate_file: a}}]\n",
+                "key_file is missing"},
+        Mistake{"listeners: [{address: \"127.0.0.1:1\", tls: {certificate_file: a, key_file: b, min_version: "
+                "\"1.1\"}}]\n",
+                "\"1.1\" is not known"},
+        Mistake{"routes: [{upstream: crm}, {upstream: crm}]\n",
+                "routes[1] has the host and path_prefix of routes[0]"},
         Mistake{"routes: [{upstream: crm, path_prefix: api}]\n", "must begin with /"},
         Mistake{"routes: [{upstream: crm, path_prefix: \"/a/../b\"}]\n", "dot segment"},
         Mistake{"routes: [{upstream: crm, host: \"a:80\"}]\n", "has a port: write a"},
@@ -223,9 +238,11 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"catalogue: {dialects: [creatio, creatio]}\n", "is there twice"},
         Mistake{"catalogue: {custom_sections: [A, B, C, D]}\n", "at most 3 are allowed"},
         Mistake{"catalogue: {custom_sections: [\"a b\"]}\n", "is no entity name"},
-        Mistake{"catalogue: {custom_sections: [UsrRealty], custom_children: {UsrRealti: [X]}}\n", "did you mean \"UsrRealty\"?"},
+        Mistake{"catalogue: {custom_sections: [UsrRealty], custom_children: {UsrRealti: [X]}}\n",
+                "did you mean \"UsrRealty\"?"},
         Mistake{"catalogue: {uids: {123: Case}}\n", "is no UId"},
-        Mistake{"catalogue: {processes: {P: [{object: Case, operation: update}]}}\n", "\"update\" is not known"},
+        Mistake{"catalogue: {processes: {P: [{object: Case, operation: update}]}}\n",
+                "\"update\" is not known"},
         Mistake{"catalogue: {processes: {P: [{object: Case}]}}\n", "\"operation\" is missing"},
         Mistake{"catalogue: {processes: {P: Case}}\n", "must be a list of {object: ..., operation: ...}"},
         Mistake{"licensing: {system: bpmonlin}\n", "did you mean \"bpmonline\"?"},
@@ -233,12 +250,15 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"quotas: [{name: q, limit: 1}, {name: q, limit: 2}]\n", "quota \"q\" is there twice"},
         Mistake{"quotas: [{name: q, limit: 1, per: [usr]}]\n", "did you mean \"user\"?"},
         Mistake{"quotas: [{name: q, limit: 1, per: [user, user]}]\n", "is there twice"},
-        Mistake{"quotas: [{name: q, limit: 1, bucket: 2h, window: 1h}]\n", "bucket is longer than its window"},
+        Mistake{"quotas: [{name: q, limit: 1, bucket: 2h, window: 1h}]\n",
+                "bucket is longer than its window"},
         Mistake{"quotas: [{name: q, limit: 1, bucket: 1ms, window: 1h}]\n", "buckets, at most"},
         Mistake{"quotas: [{name: q, limit: 1, window: 24}]\n", "needs a unit"},
         Mistake{"quotas: [{name: q, limit: 1e3}]\n", "is no whole number"},
-        Mistake{"quotas: [{name: q, limit: 1, per: [tenant], overrides: {a: 1}}]\n", "overrides needs user or organization"},
-        Mistake{"quotas: [{name: q, limit: 1, overrides: {a: b}}]\n", "quotas[0].overrides.a: \"b\" is no whole number"},
+        Mistake{"quotas: [{name: q, limit: 1, per: [tenant], overrides: {a: 1}}]\n",
+                "overrides needs user or organization"},
+        Mistake{"quotas: [{name: q, limit: 1, overrides: {a: b}}]\n",
+                "quotas[0].overrides.a: \"b\" is no whole number"},
         Mistake{"proxy: {trusted_proxies: [10.0.0.0/33]}\n", "prefix length between 0 and 32"},
         Mistake{"proxy: {trusted_proxies: [10.0.0.300]}\n", "is no network"},
         Mistake{"proxy: {trusted_proxies: [10.0.0.1/8]}\n", "has bits beyond its prefix: write 10.0.0.0/8"},
@@ -254,24 +274,32 @@ class IdentityMistakes : public testing::TestWithParam<IdentityMistake> {};
 
 TEST_P(IdentityMistakes, IsReported) {
   ParseOutcome outcome = parse(
-      fmt::format("version: 1\nupstreams: {{crm: {{servers: [\"http://a:1\"]}}}}\nidentity: {{jwt: [{{{}}}]}}\n", GetParam().jwt),
+      fmt::format(
+          "version: 1\nupstreams: {{crm: {{servers: [\"http://a:1\"]}}}}\nidentity: {{jwt: [{{{}}}]}}\n",
+          GetParam().jwt),
       "t.yaml", {});
   EXPECT_FALSE(outcome.ok());
-  EXPECT_THAT(complaints(outcome), Contains(HasSubstr(std::string(GetParam().complaint)))) << testing::PrintToString(complaints(outcome));
+  EXPECT_THAT(complaints(outcome), Contains(HasSubstr(std::string(GetParam().complaint))))
+      << testing::PrintToString(complaints(outcome));
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Parse, IdentityMistakes,
-    testing::Values(IdentityMistake{"algorithms: [HS265], secret_file: k", "\"HS265\" is not known; did you mean \"HS256\"?"},
-                    IdentityMistake{"algorithms: [none], secret_file: k", "\"none\" is not known"},
-                    IdentityMistake{"algorithms: [], secret_file: k", "algorithms needs at least 1 entry"},
-                    IdentityMistake{"algorithms: [HS256]", "needs one of secret_file, jwks_file, jwks_url"},
-                    IdentityMistake{"algorithms: [HS256], secret_file: k, jwks_url: \"https://x\"", "secret_file and jwks_url contradict each other"},
-                    IdentityMistake{"algorithms: [RS256], secret_file: k", "RS256 needs a public key"},
-                    IdentityMistake{"algorithms: [RS256], jwks_url: \"file:///etc/passwd\"", "must begin with https://"},
-                    IdentityMistake{"algorithms: [RS256], jwks_url: \"https://u:p@h/\"", "must not hold a user or password"},
-                    IdentityMistake{"algorithms: [HS256], secret_file: k, claims: {user: \"\"}", "claims.user must not be empty"},
-                    IdentityMistake{"algorithms: [HS256], secret_file: k, leeway: 2h", "is outside 0 .. 1h"}));
+    testing::Values(
+        IdentityMistake{"algorithms: [HS265], secret_file: k",
+                        "\"HS265\" is not known; did you mean \"HS256\"?"},
+        IdentityMistake{"algorithms: [none], secret_file: k", "\"none\" is not known"},
+        IdentityMistake{"algorithms: [], secret_file: k", "algorithms needs at least 1 entry"},
+        IdentityMistake{"algorithms: [HS256]", "needs one of secret_file, jwks_file, jwks_url"},
+        IdentityMistake{"algorithms: [HS256], secret_file: k, jwks_url: \"https://x\"",
+                        "secret_file and jwks_url contradict each other"},
+        IdentityMistake{"algorithms: [RS256], secret_file: k", "RS256 needs a public key"},
+        IdentityMistake{"algorithms: [RS256], jwks_url: \"file:///etc/passwd\"", "must begin with https://"},
+        IdentityMistake{"algorithms: [RS256], jwks_url: \"https://u:p@h/\"",
+                        "must not hold a user or password"},
+        IdentityMistake{"algorithms: [HS256], secret_file: k, claims: {user: \"\"}",
+                        "claims.user must not be empty"},
+        IdentityMistake{"algorithms: [HS256], secret_file: k, leeway: 2h", "is outside 0 .. 1h"}));
 
 TEST(ParseEnvironment, ReferenceIsReplacedAndMissingVariableIsNamed) {
   ParseOutcome set = parse_with("access_log: {file: \"${DIR}/a-${N:-1}.log\"}\n", {{"DIR", "/var"}});
@@ -283,7 +311,8 @@ TEST(ParseEnvironment, ReferenceIsReplacedAndMissingVariableIsNamed) {
 TEST(ParseEnvironment, ReferenceRulesOfTheShell) {
   Environment environment{{"EMPTY", ""}, {"NESTED", "${EMPTY}"}};
   auto value = [&](std::string_view text) {
-    return parse_with(fmt::format("access_log: {{file: '{}'}}\n", text), environment).settings.access_log.file;
+    return parse_with(fmt::format("access_log: {{file: '{}'}}\n", text), environment)
+        .settings.access_log.file;
   };
   EXPECT_EQ(value("a${EMPTY}b"), "ab");
   EXPECT_EQ(value("${EMPTY:-x}"), "x");
@@ -292,13 +321,15 @@ TEST(ParseEnvironment, ReferenceRulesOfTheShell) {
   EXPECT_EQ(value("$NONE $"), "$NONE $");
   EXPECT_EQ(value("${NESTED}"), "${EMPTY}") << "what a variable holds is not looked at again";
   EXPECT_THAT(complaints(parse_with("access_log: {file: '${OPEN'}\n")), Contains(HasSubstr("without \"}\"")));
-  EXPECT_THAT(complaints(parse_with("access_log: {file: '${a-b}'}\n")), Contains(HasSubstr("names no environment variable")));
+  EXPECT_THAT(complaints(parse_with("access_log: {file: '${a-b}'}\n")),
+              Contains(HasSubstr("names no environment variable")));
 }
 
 TEST(ParseEnvironment, MissingVariableIsTheOnlyComplaintAboutItsValue) {
   ParseOutcome outcome = parse_with("workers: ${N}\n");
   EXPECT_EQ(std::count_if(outcome.diagnostics.begin(), outcome.diagnostics.end(),
-                          [](const Diagnostic& d) { return d.severity == Severity::error; }), 1);
+                          [](const Diagnostic& d) { return d.severity == Severity::error; }),
+            1);
 }
 
 TEST(ParseEnvironment, VariableWinsOverFileAndFileOverDefault) {
@@ -325,17 +356,27 @@ TEST(ParseEnvironment, ListsMapsAndNewEntriesCanBeSet) {
 }
 
 TEST(ParseEnvironment, MistakesNameTheVariable) {
-  ParseOutcome outcome = parse_with("", {{"TOLLGATE_STORE__URI", "x"}, {"TOLLGATE_STORE__TIMEOUT", "5"}, {"TOLLGATE_QUOTAS__7__NAME", "x"}});
+  ParseOutcome outcome = parse_with(
+      "",
+      {{"TOLLGATE_STORE__URI", "x"}, {"TOLLGATE_STORE__TIMEOUT", "5"}, {"TOLLGATE_QUOTAS__7__NAME", "x"}});
   std::vector<std::string> texts;
   for (const Diagnostic& d : outcome.diagnostics) texts.push_back(to_string(d));
-  EXPECT_THAT(texts, Contains(HasSubstr("environment TOLLGATE_STORE__URI: error: unknown key \"uri\" in store; did you mean \"url\"?")));
-  EXPECT_THAT(texts, Contains(HasSubstr("environment TOLLGATE_STORE__TIMEOUT: error: store.timeout: \"5\" needs a unit")));
+  EXPECT_THAT(
+      texts,
+      Contains(HasSubstr(
+          "environment TOLLGATE_STORE__URI: error: unknown key \"uri\" in store; did you mean \"url\"?")));
+  EXPECT_THAT(
+      texts,
+      Contains(HasSubstr("environment TOLLGATE_STORE__TIMEOUT: error: store.timeout: \"5\" needs a unit")));
   EXPECT_THAT(texts, Contains(HasSubstr("environment TOLLGATE_QUOTAS__7__NAME: error: leads to no key")));
 }
 
 TEST(ParseEnvironment, VariablesThatOthersSetAreIgnored) {
-  Environment kubernetes{{"TOLLGATE_PORT", "tcp://10.0.0.1:80"}, {"TOLLGATE_SERVICE_HOST", "10.0.0.1"},
-                         {"TOLLGATE_PORT_8080_TCP_ADDR", "10.0.0.1"}, {"TOLLGATE_VERSION", "0.1.0"}, {"HOME", "/"}};
+  Environment kubernetes{{"TOLLGATE_PORT", "tcp://10.0.0.1:80"},
+                         {"TOLLGATE_SERVICE_HOST", "10.0.0.1"},
+                         {"TOLLGATE_PORT_8080_TCP_ADDR", "10.0.0.1"},
+                         {"TOLLGATE_VERSION", "0.1.0"},
+                         {"HOME", "/"}};
   EXPECT_TRUE(parse_with("", kubernetes).ok());
 }
 

@@ -44,9 +44,12 @@ void expect_in_schema(const Fields& fields, const Node& schema, const std::strin
     const Node* about = child(*property, "description");
     ASSERT_NE(about, nullptr) << field_path;
     EXPECT_GE(about->text.size(), 10U) << field_path;
-    EXPECT_TRUE(about->text.ends_with('.') || about->text.ends_with(':')) << field_path << ": " << about->text;
-    if (const auto* group = std::get_if<Group>(&field.value)) expect_in_schema(group->fields, *property, field_path);
-    if (const auto* group = std::get_if<OptionalGroup>(&field.value)) expect_in_schema(group->get(), *property, field_path);
+    EXPECT_TRUE(about->text.ends_with('.') || about->text.ends_with(':'))
+        << field_path << ": " << about->text;
+    if (const auto* group = std::get_if<Group>(&field.value))
+      expect_in_schema(group->fields, *property, field_path);
+    if (const auto* group = std::get_if<OptionalGroup>(&field.value))
+      expect_in_schema(group->get(), *property, field_path);
     if (const auto* items = std::get_if<Items>(&field.value)) {
       const Node* item = child(*property, items->named ? "additionalProperties" : "items");
       ASSERT_NE(item, nullptr) << field_path;
@@ -66,12 +69,14 @@ TEST(Schema, IsJsonAndListsEveryKeyOfTheTable) {
 
 TEST(Schema, ManualIsWhatTheTableSays) {
   EXPECT_EQ(read("docs/configuration.md"), reference_markdown())
-      << "config/keys.cc changed: write the manual anew with `tollgate schema --markdown > docs/configuration.md`";
+      << "config/keys.cc changed: write the manual anew with `tollgate schema --markdown > "
+         "docs/configuration.md`";
 }
 
 TEST(Schema, ManualMentionsEveryKey) {
   std::string manual = read("docs/configuration.md");
-  for (const std::string& path : key_paths()) EXPECT_NE(manual.find("`" + path + "`"), std::string::npos) << path;
+  for (const std::string& path : key_paths())
+    EXPECT_NE(manual.find("`" + path + "`"), std::string::npos) << path;
 }
 
 // Every value of a key at its default, written by the dump, is read back as the same.
@@ -80,7 +85,8 @@ TEST(Dump, EveryDefaultReadsBackAsItself) {
   ASSERT_TRUE(first.ok());
   std::string text = effective_yaml(first.settings, {});
   ParseOutcome second = parse(text, "dump.yaml", {});
-  for (const Diagnostic& d : second.diagnostics) EXPECT_EQ(d.severity, Severity::warning) << to_string(d) << "\n" << text;
+  for (const Diagnostic& d : second.diagnostics)
+    EXPECT_EQ(d.severity, Severity::warning) << to_string(d) << "\n" << text;
   EXPECT_EQ(effective_json(first.settings), effective_json(second.settings));
   EXPECT_EQ(effective_yaml(second.settings, {}), text);
 }
@@ -96,7 +102,10 @@ TEST(Dump, EveryExampleReadsBackAsItself) {
 }
 
 TEST(Dump, TextsThatLookLikeReferencesOrNeedQuotesSurvive) {
-  ParseOutcome first = parse(std::string(kSmallest) + "access_log: {file: 'a $${X} \"q\" # \\ ü: - [x]'}\nquotas: [{name: q, limit: 1, overrides: {'on: off': 2, 'a\"b': 3}}]\n", "t", {});
+  ParseOutcome first = parse(std::string(kSmallest) +
+                                 "access_log: {file: 'a $${X} \"q\" # \\ ü: - [x]'}\nquotas: [{name: q, "
+                                 "limit: 1, overrides: {'on: off': 2, 'a\"b': 3}}]\n",
+                             "t", {});
   ASSERT_TRUE(first.ok()) << to_string(first.diagnostics.front());
   ParseOutcome second = parse(effective_yaml(first.settings, {}), "dump.yaml", {});
   ASSERT_TRUE(second.ok()) << to_string(second.diagnostics.front());

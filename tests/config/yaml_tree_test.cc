@@ -53,7 +53,8 @@ TEST(YamlTree, DocumentsWithoutEndAreCutShort) {
 }
 
 TEST(YamlTree, ByteFourIsNotTakenForTheEndOfTheFile) {
-  EXPECT_THAT(complaint(std::string_view("a: 1\nb: x\x04y\nc: 2\n")), HasSubstr("t.yaml:2:5: error: control character 0x04"));
+  EXPECT_THAT(complaint(std::string_view("a: 1\nb: x\x04y\nc: 2\n")),
+              HasSubstr("t.yaml:2:5: error: control character 0x04"));
   EXPECT_THAT(complaint(std::string_view("a\0b", 3)), HasSubstr("control character 0x00"));
 }
 

@@ -50,7 +50,9 @@ class CommandLine : public testing::Test {
   }
   ~CommandLine() override { fs::remove_all(folder_); }
 
-  void write(const std::string& name, std::string_view text) { std::ofstream(folder_ / name, std::ios::binary) << text; }
+  void write(const std::string& name, std::string_view text) {
+    std::ofstream(folder_ / name, std::ios::binary) << text;
+  }
   std::string config() const { return (folder_ / "tollgate.yaml").string(); }
 
   int run(std::vector<std::string> arguments) {
@@ -84,7 +86,8 @@ TEST_F(CommandLine, NothingIsAUsageMistakeAndShowsTheHelp) {
 }
 
 TEST_F(CommandLine, HelpBeginsWithAnExampleOnEveryLevel) {
-  for (const char* command : {"serve", "check", "schema", "doctor", "token", "usage", "quota", "explain", "version"}) {
+  for (const char* command :
+       {"serve", "check", "schema", "doctor", "token", "usage", "quota", "explain", "version"}) {
     EXPECT_EQ(run({command, "-h"}), kExitOk) << command;
     EXPECT_THAT(out_, HasSubstr(fmt::format("Examples:\n  tollgate {}", command)));
     EXPECT_LT(out_.find("Examples:"), out_.find("Usage:")) << command;
@@ -110,7 +113,8 @@ TEST_F(CommandLine, CheckAcceptsAGoodFile) {
 TEST_F(CommandLine, CheckReportsEveryMistakeAndExits78) {
   write("tollgate.yaml", std::string(kConfig) + "lisen: 1\nworkers: many\n");
   EXPECT_EQ(run({"check", "-c", config()}), kExitConfig);
-  EXPECT_THAT(err_, HasSubstr("tollgate.yaml:14:1: error: unknown key \"lisen\"; did you mean \"listeners\"?"));
+  EXPECT_THAT(err_,
+              HasSubstr("tollgate.yaml:14:1: error: unknown key \"lisen\"; did you mean \"listeners\"?"));
   EXPECT_THAT(err_, HasSubstr("tollgate.yaml:15:10: error: workers: \"many\""));
   EXPECT_THAT(err_, HasSubstr("2 errors"));
   EXPECT_EQ(run({"check", "-c", config(), "-o", "json"}), kExitConfig);
@@ -135,7 +139,10 @@ TEST_F(CommandLine, CheckDumpShowsTheSettingsInForceWithoutSecrets) {
 TEST_F(CommandLine, CheckFindsKeysThatDoNotFitTheirCertificate) {
   write("a.crt", "no certificate");
   write("a.key", "no key");
-  write("tollgate.yaml", std::string(kConfig).replace(11, 37, "listeners: [{address: \"127.0.0.1:0\", tls: {certificate_file: a.crt, key_file: a.key}}]"));
+  write("tollgate.yaml",
+        std::string(kConfig).replace(
+            11, 37,
+            "listeners: [{address: \"127.0.0.1:0\", tls: {certificate_file: a.crt, key_file: a.key}}]"));
   EXPECT_EQ(run({"check", "-c", config()}), kExitConfig) << err_;
   EXPECT_THAT(err_, HasSubstr("holds no certificate in PEM"));
   EXPECT_THAT(err_, HasSubstr("holds no private key in PEM"));
@@ -157,12 +164,16 @@ TEST_F(CommandLine, VersionNamesTheLibraries) {
 }
 
 TEST_F(CommandLine, TokenCarriesTheClaimsThatTheConfigurationNames) {
-  EXPECT_EQ(run({"token", "-c", config(), "--user", "ann", "--org", "Acme", "--type", "portal", "--license", "A", "--license", "B",
-                 "--expires", "30m"}), kExitOk) << err_;
+  EXPECT_EQ(run({"token", "-c", config(), "--user", "ann", "--org", "Acme", "--type", "portal", "--license",
+                 "A", "--license", "B", "--expires", "30m"}),
+            kExitOk)
+      << err_;
   std::size_t dot = out_.find('.');
   auto claims = base64url_decode(std::string_view(out_).substr(dot + 1, out_.find('.', dot + 1) - dot - 1));
   ASSERT_TRUE(claims.has_value()) << out_;
-  EXPECT_EQ(*claims, R"({"iss":"https://idp.example","aud":"portal","sub":"ann","org":"Acme","user_type":"portal","licenses":["A","B"],"iat":1800000000,"exp":1800001800})");
+  EXPECT_EQ(
+      *claims,
+      R"({"iss":"https://idp.example","aud":"portal","sub":"ann","org":"Acme","user_type":"portal","licenses":["A","B"],"iat":1800000000,"exp":1800001800})");
   EXPECT_EQ(std::count(out_.begin(), out_.end(), '\n'), 1);
 }
 
@@ -178,9 +189,13 @@ TEST_F(CommandLine, TokenNeedsASecretAndAKnownIssuer) {
 }
 
 TEST_F(CommandLine, ExplainTellsObjectDecisionAndUnits) {
-  EXPECT_EQ(run({"explain", "GET", "/0/odata/Case", "-c", config(), "--license", "Customer portal cloud", "-o", "json"}), kExitOk) << err_;
+  EXPECT_EQ(run({"explain", "GET", "/0/odata/Case", "-c", config(), "--license", "Customer portal cloud",
+                 "-o", "json"}),
+            kExitOk)
+      << err_;
   EXPECT_THAT(out_, HasSubstr("\"kind\":\"objects\""));
-  EXPECT_THAT(out_, HasSubstr("{\"object\":\"Case\",\"operation\":\"read\",\"via\":\"\",\"section\":\"cases\""));
+  EXPECT_THAT(out_,
+              HasSubstr("{\"object\":\"Case\",\"operation\":\"read\",\"via\":\"\",\"section\":\"cases\""));
   EXPECT_THAT(out_, HasSubstr("\"decision\":\"allow\",\"reason\":\"ok\",\"status\":200"));
   EXPECT_THAT(out_, HasSubstr("\"units\":1"));
   EXPECT_THAT(out_, HasSubstr("\"product\":\"customer\""));
@@ -192,21 +207,26 @@ TEST_F(CommandLine, ExplainDeniesAsTheProxyWould) {
   EXPECT_THAT(out_, HasSubstr("\"units\":0"));
   EXPECT_EQ(run({"explain", "GET", "/0/odata/Case", "-c", config(), "--no-license", "-o", "json"}), kExitOk);
   EXPECT_THAT(out_, HasSubstr("\"reason\":\"license_missing\""));
-  EXPECT_EQ(run({"explain", "GET", "/0/odata/Lead", "-c", config(), "--product", "customer", "-o", "json"}), kExitOk);
+  EXPECT_EQ(run({"explain", "GET", "/0/odata/Lead", "-c", config(), "--product", "customer", "-o", "json"}),
+            kExitOk);
   EXPECT_THAT(out_, HasSubstr("\"reason\":\"section_not_licensed\""));
 }
 
 TEST_F(CommandLine, ExplainOfStaffIsAllowedAndFree) {
-  EXPECT_EQ(run({"explain", "DELETE", "/0/odata/Lead(1)", "-c", config(), "--type", "staff", "-o", "json"}), kExitOk);
+  EXPECT_EQ(run({"explain", "DELETE", "/0/odata/Lead(1)", "-c", config(), "--type", "staff", "-o", "json"}),
+            kExitOk);
   EXPECT_THAT(out_, HasSubstr("\"decision\":\"allow\""));
 }
 
 TEST_F(CommandLine, ExplainReadsTheBodyFromTextAndFile) {
   std::string query = R"({"rootSchemaName":"Case","operationType":0,"columns":{"items":{}}})";
   write("q.json", query);
-  for (auto body : {std::vector<std::string>{"--body", query}, {"--body", "@" + (folder_ / "q.json").string()}, {"--body-file", (folder_ / "q.json").string()}}) {
-    std::vector<std::string> words{"explain", "POST", "/0/DataService/json/SyncReply/SelectQuery", "-c", config(), "-o", "json",
-                                   "--header", "Content-Type: application/json"};
+  for (auto body : {std::vector<std::string>{"--body", query},
+                    {"--body", "@" + (folder_ / "q.json").string()},
+                    {"--body-file", (folder_ / "q.json").string()}}) {
+    std::vector<std::string> words{"explain", "POST",     "/0/DataService/json/SyncReply/SelectQuery",
+                                   "-c",      config(),   "-o",
+                                   "json",    "--header", "Content-Type: application/json"};
     words.insert(words.end(), body.begin(), body.end());
     EXPECT_EQ(run(words), kExitOk) << err_;
     EXPECT_THAT(out_, HasSubstr("\"object\":\"Case\",\"operation\":\"read\"")) << body[0];
@@ -255,7 +275,8 @@ TEST_F(CommandLine, TokenOfTheConfigurationIsOnlySentToItsOwnAdminPort) {
   auto own = find_endpoint({.config_file = config(), .url = "", .token_file = ""}, console);
   ASSERT_TRUE(own.has_value());
   EXPECT_EQ(own->token, "secret");
-  auto stranger = find_endpoint({.config_file = config(), .url = "http://elsewhere:1/", .token_file = ""}, console);
+  auto stranger =
+      find_endpoint({.config_file = config(), .url = "http://elsewhere:1/", .token_file = ""}, console);
   ASSERT_TRUE(stranger.has_value());
   EXPECT_EQ(stranger->url, "http://elsewhere:1");
   EXPECT_EQ(stranger->token, "");
