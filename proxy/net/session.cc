@@ -24,7 +24,14 @@ Session::~Session() = default;
 
 void Session::lend(ClientConnection& connection) {
   connection_ = &connection;
-  parser_.emplace(worker_.head_limits());
+  const http::HeadLimits limits = worker_.head_limits();
+  const bool same = limits.head_bytes == limits_.head_bytes && limits.request_line == limits_.request_line &&
+                    limits.field_count == limits_.field_count;
+  limits_ = limits;
+  if (parser_ && same)  // its memory is kept
+    parser_->reset();
+  else
+    parser_.emplace(limits);
 }
 
 void Session::give_back_to_worker() {

@@ -101,6 +101,7 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   ClientConnection* connection_ = nullptr;
   flow::Exchange exchange_;
   std::optional<http::RequestParser> parser_;
+  http::HeadLimits limits_;  // of the parser
   std::optional<http::BodyDecoder> decoder_;
   std::shared_ptr<Generation> generation_;  // the configuration this request began with
   std::string request_id_;

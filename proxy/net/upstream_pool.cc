@@ -118,18 +118,22 @@ UpstreamConnection* UpstreamPool::take_idle(std::size_t index, bool replayable) 
 
 UpstreamConnection* UpstreamPool::acquire(UpstreamUser& user, bool fresh, bool replayable) {
   user.waiting.pool = this;
+  if (!fresh && !queue_.empty()) {  // those who wait come first
+    enqueue(user);
+    return nullptr;
+  }
   const std::size_t server = choose_server();
-  UpstreamConnection* connection = fresh || !queue_.empty() ? nullptr : take_idle(server, replayable);
   const bool full = connections_.size() >= settings_.max_connections;
-  if (connection == nullptr && full && !fresh && queue_.empty())
+  UpstreamConnection* connection = fresh ? nullptr : take_idle(server, replayable);
+  if (connection == nullptr && full && !fresh)
     for (std::size_t i = 0; i < servers_.size() && connection == nullptr; ++i) connection = take_idle(i, replayable);
   if (connection != nullptr) {
     connection->use(user);
     around_.counters.active.fetch_add(1, std::memory_order_relaxed);
     return connection;
   }
-  if (connections_.size() >= settings_.max_connections && idle_count_ > 0) {
-    for (Server& other : servers_) {  // fresh was asked for: an idle one makes room
+  if (fresh && full && idle_count_ > 0) {
+    for (Server& other : servers_) {  // an idle one makes room
       if (other.idle.empty()) continue;
       discard(*other.idle.front());
       break;
