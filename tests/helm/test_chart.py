@@ -133,6 +133,13 @@ def test_the_configuration_passes_the_program_s_own_check(render, tmp_path, valu
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_a_rule_s_bare_on_survives_yaml_1_1(helm):
+    result = helm("template", "gate", CHART, "-f", "-", "-s", "templates/configmap.yaml",
+                  stdin="config: {quotas: [{name: a, limit: 1, window: 1h, per: [user], on: all}]}")
+    text = yaml.load(result.stdout, yaml.BaseLoader)["data"]["tollgate.yaml"]
+    assert yaml.load(text, yaml.BaseLoader)["quotas"] == [{"name": "a", "limit": "1", "window": "1h", "per": ["user"], "on": "all"}]
+
+
 @pytest.mark.parametrize("values, complaint", [
     ({"replicaCount": "two"}, "replicaCount"),
     ({"replicaCont": 2}, "replicaCont"),

@@ -66,3 +66,21 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* The configuration as text. Helm reads values as YAML 1.1, where a bare `on` is the truth value: a rule's key comes back as "true". */}}
+{{- define "tollgate.config" -}}
+{{- $config := deepCopy .Values.config }}
+{{- $rules := list }}
+{{- range $rule := $config.quotas }}
+{{- $rule = deepCopy $rule }}
+{{- if hasKey $rule "true" }}
+{{- $_ := set $rule "on" (index $rule "true") }}
+{{- $_ := unset $rule "true" }}
+{{- end }}
+{{- $rules = append $rules $rule }}
+{{- end }}
+{{- if $rules }}
+{{- $_ := set $config "quotas" $rules }}
+{{- end }}
+{{- toYaml $config }}
+{{- end }}
