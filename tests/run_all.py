@@ -232,7 +232,9 @@ def part_helm(tally):
 
 
 def part_image(tally):
-    pytest_folder(tally, "container image", "tests/image", {})
+    if not compile_preset(tally, "release", ["tollgate"]):
+        return
+    pytest_folder(tally, "container image", "tests/image", {"TOLLGATE_BINARY": os.path.join(BUILD, "release", "tollgate")})
 
 
 def part_bench(tally):
