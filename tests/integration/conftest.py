@@ -43,8 +43,10 @@ def shared(request, tmp_path_factory):
         return process.start()
 
     yield start
+    codes = {process.command[0]: process.stop() for process in reversed(processes) if isinstance(process, Proxy)}
     for process in reversed(processes):
         process.stop()
+    assert set(codes.values()) <= {0}, f"{codes}: see the log of the shared proxy"
 
 
 @pytest.fixture(scope="session")
