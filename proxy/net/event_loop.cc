@@ -24,7 +24,6 @@ EventLoop::EventLoop() : scratch_(std::make_unique_for_overwrite<char[]>(kScratc
   CHECK(config != nullptr, "out of memory");
   event_config_require_features(config, EV_FEATURE_ET);
   event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK);
-  event_config_set_flag(config, EVENT_BASE_FLAG_PRECISE_TIMER);
   base_ = event_base_new_with_config(config);
   event_config_free(config);
   CHECK(base_ != nullptr, "an event base with edge-triggered events is needed (epoll)");

@@ -275,6 +275,7 @@ void UpstreamPool::remove_idle(UpstreamConnection& connection) {
 void UpstreamPool::discard(UpstreamConnection& connection) {
   remove_idle(connection);
   destroy(connection);
+  serve_queue();
 }
 
 // The object goes in the next turn: its own functions may be below us on the stack.
