@@ -21,7 +21,8 @@ struct Room {
   std::set<std::string> libraries;  // third-party headers it may include, by family
 };
 
-// Layer 0: base. 1: pure rules. 2: one request. 3: edges. 4: composition. 9: tests and benches, which see everything.
+// Layer 0: base. 1: pure rules. 2: one request. 3: edges. 4: composition. 9: tests and benches, which see
+// everything.
 const std::vector<Room>& rooms() {
   static const std::vector<Room> kRooms = {
       {"metering/base", 0, {}},
@@ -50,18 +51,20 @@ const std::vector<Room>& rooms() {
 const Room* room_of(const std::string& path) {
   const Room* best = nullptr;
   for (const Room& room : rooms())
-    if (path.starts_with(room.folder + "/") && (best == nullptr || room.folder.size() > best->folder.size())) best = &room;
+    if (path.starts_with(room.folder + "/") && (best == nullptr || room.folder.size() > best->folder.size()))
+      best = &room;
   return best;
 }
 
 // Family of a third-party header, or "" for the standard library and the system.
 std::string family_of(const std::string& header) {
   static const std::vector<std::pair<std::string, std::string>> kFamilies = {
-      {"openssl/", "openssl"}, {"event2/", "libevent"},      {"event.h", "libevent"},   {"curl/", "curl"},
-      {"hiredis/", "hiredis"}, {"prometheus/", "prometheus"}, {"yaml-cpp/", "yaml-cpp"}, {"simdjson", "simdjson"},
-      {"xxhash", "xxhash"},    {"boost/", "boost"},           {"CLI/", "CLI11"},         {"spdlog/", "spdlog"},
-      {"sqlite3", "sqlite"},   {"zstd", "zstd"},              {"nghttp2/", "nghttp2"},   {"nlohmann/", "nlohmann"},
-      {"rapidjson/", "rapidjson"}};
+      {"openssl/", "openssl"},   {"event2/", "libevent"},    {"event.h", "libevent"},
+      {"curl/", "curl"},         {"hiredis/", "hiredis"},    {"prometheus/", "prometheus"},
+      {"yaml-cpp/", "yaml-cpp"}, {"simdjson", "simdjson"},   {"xxhash", "xxhash"},
+      {"boost/", "boost"},       {"CLI/", "CLI11"},          {"spdlog/", "spdlog"},
+      {"sqlite3", "sqlite"},     {"zstd", "zstd"},           {"nghttp2/", "nghttp2"},
+      {"nlohmann/", "nlohmann"}, {"rapidjson/", "rapidjson"}};
   for (const auto& [prefix, family] : kFamilies)
     if (header.starts_with(prefix)) return family;
   return "";
@@ -112,13 +115,17 @@ std::string wrong_arrow(const std::string& file, const std::string& header) {
   const Room* to = room_of(header);
   if (from == nullptr || to == nullptr || from == to) return "";
   if (from->layer == 9) return "";
-  if (to->layer == 9) return "a test or bench is included by the product: move what is shared down into a room";
+  if (to->layer == 9)
+    return "a test or bench is included by the product: move what is shared down into a room";
   if (to->layer > from->layer)
     return from->folder + " (layer " + std::to_string(from->layer) + ") includes " + to->folder + " (layer " +
-           std::to_string(to->layer) + "): arrows point down only. Pass the value in as an argument, or declare an "
-           "interface in " + from->folder + " that " + to->folder + " implements";
+           std::to_string(to->layer) +
+           "): arrows point down only. Pass the value in as an argument, or declare an "
+           "interface in " +
+           from->folder + " that " + to->folder + " implements";
   if (to->layer == 3 && from->layer == 3 && !(from->folder == "config/load" && to->folder == "config"))
-    return "edges do not include each other: let proxy/cli wire " + from->folder + " and " + to->folder + " together";
+    return "edges do not include each other: let proxy/cli wire " + from->folder + " and " + to->folder +
+           " together";
   return "";
 }
 
@@ -128,8 +135,10 @@ std::string without_comment_and_text(const std::string& line) {
   for (std::size_t i = 0; i < line.size(); ++i) {
     const char c = line[i];
     if (in_text) {
-      if (c == '\\') ++i;
-      else if (c == '"') in_text = false;
+      if (c == '\\')
+        ++i;
+      else if (c == '"')
+        in_text = false;
       continue;
     }
     if (c == '"') {
@@ -174,8 +183,10 @@ TEST(House, ThirdPartyHeadersStayInTheirRooms) {
     if (room == nullptr || room->layer == 9) continue;
     const std::string family = family_of(include->header);
     EXPECT_TRUE(family.empty() || room->libraries.contains(family))
-        << line.file << ":" << line.number << ": " << include->header << " belongs to other rooms. Wrap it behind a class of the "
-        << "room that owns " << family << ", or add the library to " << room->folder << " here and in CMakeLists.txt with a reason";
+        << line.file << ":" << line.number << ": " << include->header
+        << " belongs to other rooms. Wrap it behind a class of the "
+        << "room that owns " << family << ", or add the library to " << room->folder
+        << " here and in CMakeLists.txt with a reason";
   }
 }
 
@@ -184,33 +195,39 @@ TEST(House, OurHeadersAreIncludedFromTheRoot) {
   for (const SourceLine& line : lines()) {
     const auto include = include_of(line.text);
     if (!include || !include->quoted) continue;
-    const bool generated = include->header.starts_with("embedded_") || include->header == "tollgate_version.h";
+    const bool generated =
+        include->header.starts_with("embedded_") || include->header == "tollgate_version.h";
     EXPECT_TRUE(generated || fs::exists(root / include->header))
-        << line.file << ":" << line.number << ": write the path from the root, such as \"metering/base/error.h\"";
+        << line.file << ":" << line.number
+        << ": write the path from the root, such as \"metering/base/error.h\"";
   }
 }
 
 TEST(House, OnlyEdgesReadClocksAndDrawRandomness) {
-  static const std::regex kWorld(R"re(_clock::now|\bgettimeofday\s*\(|\bclock_gettime\s*\(|\bstd::time\s*\(|[^_\w.>:]time\s*\(\s*(nullptr|NULL|0|&)|\bsrand\s*\(|\brand\s*\(\)|\brandom_device\b|\bgetrandom\s*\(|\bRAND_bytes\s*\()re");
+  static const std::regex kWorld(
+      R"re(_clock::now|\bgettimeofday\s*\(|\bclock_gettime\s*\(|\bstd::time\s*\(|[^_\w.>:]time\s*\(\s*(nullptr|NULL|0|&)|\bsrand\s*\(|\brand\s*\(\)|\brandom_device\b|\bgetrandom\s*\(|\bRAND_bytes\s*\()re");
   for (const SourceLine& line : lines()) {
     const Room* room = room_of(line.file);
     if (room == nullptr || room->layer >= 3) continue;
     EXPECT_FALSE(std::regex_search(without_comment_and_text(line.text), kWorld))
         << line.file << ":" << line.number << ": " << line.text
-        << "\n  time and randomness are arguments below the edges: take a MonotonicTime, UnixTime or seed as a parameter";
+        << "\n  time and randomness are arguments below the edges: take a MonotonicTime, UnixTime or seed as "
+           "a parameter";
   }
 }
 
 TEST(House, OnlyEdgesTouchSocketsFilesAndThreads) {
   // <arpa/inet.h> is not among them: inet_pton is arithmetic on text.
-  static const std::set<std::string> kWorldly = {"sys/socket.h", "netdb.h",     "unistd.h", "fcntl.h", "poll.h",
-                                                 "sys/epoll.h",  "event2/event.h", "thread",   "fstream", "filesystem"};
+  static const std::set<std::string> kWorldly = {"sys/socket.h", "netdb.h",     "unistd.h",       "fcntl.h",
+                                                 "poll.h",       "sys/epoll.h", "event2/event.h", "thread",
+                                                 "fstream",      "filesystem"};
   for (const SourceLine& line : lines()) {
     const auto include = include_of(line.text);
     const Room* room = room_of(line.file);
     if (!include || include->quoted || room == nullptr || room->layer >= 3) continue;
     EXPECT_FALSE(kWorldly.contains(include->header))
-        << line.file << ":" << line.number << ": <" << include->header << "> belongs to the edges. Let an edge do it and pass the result in";
+        << line.file << ":" << line.number << ": <" << include->header
+        << "> belongs to the edges. Let an edge do it and pass the result in";
   }
 }
 
@@ -218,14 +235,20 @@ TEST(House, EveryTopLevelFolderExplainsItself) {
   const fs::path root = TOLLGATE_SOURCE_DIR;
   for (const char* top : {".", "proxy", "metering", "config", "bench", "tests", "helm"}) {
     const fs::path readme = root / top / "README.md";
-    ASSERT_TRUE(fs::exists(readme)) << readme << " is missing: one page on what lives here, what may not, what to read first";
+    ASSERT_TRUE(fs::exists(readme))
+        << readme << " is missing: one page on what lives here, what may not, what to read first";
     EXPECT_GT(fs::file_size(readme), 200u) << readme;
   }
 }
 
 TEST(House, OnlyKnownNamesStandAtTheRoot) {
-  static const std::set<std::string> kNames = {"CMakeLists.txt", "CMakePresets.json", "Dockerfile", "LICENSE", "README.md",
-                                               "bench", "config", "dev", "docs", "helm", "metering", "proxy", "tests", "build"};
+  static const std::set<std::string> kNames = {"CMakeLists.txt", "CMakePresets.json",
+                                               "Dockerfile",     "LICENSE",
+                                               "README.md",      "bench",
+                                               "config",         "dev",
+                                               "docs",           "helm",
+                                               "metering",       "proxy",
+                                               "tests",          "build"};
   for (const auto& entry : fs::directory_iterator(TOLLGATE_SOURCE_DIR)) {
     const std::string name = entry.path().filename().string();
     EXPECT_TRUE(name.starts_with('.') || kNames.contains(name))
@@ -247,7 +270,8 @@ TEST(House, EveryReasonHasItsPage) {
     if (code == "ok" || code == "client_closed") continue;
     std::replace(code.begin(), code.end(), '_', '-');
     const fs::path page = problems / (code + ".md");
-    EXPECT_TRUE(fs::exists(page)) << page << " is missing: replies link to it; say what it means and what caller and operator do";
+    EXPECT_TRUE(fs::exists(page))
+        << page << " is missing: replies link to it; say what it means and what caller and operator do";
   }
   EXPECT_GE(rows, 20);
 }

@@ -39,7 +39,8 @@ class Sha256 {
 
 class Connection {
  public:
-  Connection(Stream stream, Crm& crm, Control& control) : stream_(std::move(stream)), crm_(crm), control_(control) {}
+  Connection(Stream stream, Crm& crm, Control& control)
+      : stream_(std::move(stream)), crm_(crm), control_(control) {}
 
   void run() {
     while (serve_one()) {
@@ -131,7 +132,8 @@ bool Connection::read_request(Request& request, bool& keep_alive) {
   Error error;
   http::read_header(stream_, buffer_, parser, error);
   if (error) {
-    write("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\nX-Standin-Error: " + error.message() + "\r\n\r\n");
+    write("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\nX-Standin-Error: " +
+          error.message() + "\r\n\r\n");
     return false;
   }
   const auto& message = parser.get();
@@ -143,8 +145,10 @@ bool Connection::read_request(Request& request, bool& keep_alive) {
   request.path = percent_decode(target.substr(0, question));
   request.query = question < target.size() ? std::string(target.substr(question + 1)) : std::string();
   keep_alive = message.keep_alive();
-  if (const std::string* expect = request.find("Expect"); expect != nullptr && equals_ignore_case(*expect, "100-continue")) {
-    if (request.find("X-Standin-Refuse-Continue") != nullptr) return send(request, text_reply(417, "no\n"), false) && false;
+  if (const std::string* expect = request.find("Expect");
+      expect != nullptr && equals_ignore_case(*expect, "100-continue")) {
+    if (request.find("X-Standin-Refuse-Continue") != nullptr)
+      return send(request, text_reply(417, "no\n"), false) && false;
     write("HTTP/1.1 100 Continue\r\n\r\n");
   }
   if (!read_body(parser, request)) return false;
@@ -153,8 +157,10 @@ bool Connection::read_request(Request& request, bool& keep_alive) {
   for (const auto& field : parser.get()) {
     const std::pair<std::string, std::string> entry(field.name_string(), field.value());
     const auto same = std::find(remaining.begin(), remaining.end(), entry);
-    if (same == remaining.end()) request.trailers.push_back(entry);
-    else remaining.erase(same);
+    if (same == remaining.end())
+      request.trailers.push_back(entry);
+    else
+      remaining.erase(same);
   }
   return true;
 }
@@ -220,7 +226,8 @@ bool Connection::misbehave(const std::string& fault) {
   } else if (fault == "two_lengths") {
     write("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!");
   } else if (fault == "length_and_chunked") {
-    write("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
+    write(
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
   } else if (fault == "bare_lf") {
     write("HTTP/1.1 200 OK\nContent-Length: 5\n\nhello");
   } else if (fault == "stall" || fault == "stall_mid_body") {
@@ -249,7 +256,8 @@ bool Connection::send_filler(std::uint64_t size, bool chunked) {
 bool Connection::send(const Request& request, const Reply& reply, bool keep_alive) {
   for (const auto& [status, fields] : reply.interim) {
     if (request.version < 11) break;
-    std::string head = fmt::format("HTTP/1.1 {} {}\r\n", status, status == 103 ? "Early Hints" : "Processing");
+    std::string head =
+        fmt::format("HTTP/1.1 {} {}\r\n", status, status == 103 ? "Early Hints" : "Processing");
     for (const auto& [name, value] : fields) head += name + ": " + value + "\r\n";
     if (!write(head + "\r\n")) return false;
   }
@@ -258,14 +266,20 @@ bool Connection::send(const Request& request, const Reply& reply, bool keep_aliv
   std::string head = fmt::format("HTTP/1.1 {} {}\r\n", reply.status,
                                  std::string(http::obsolete_reason(static_cast<http::status>(reply.status))));
   for (const auto& [name, value] : reply.headers) head += name + ": " + value + "\r\n";
-  if (chunked) head += "Transfer-Encoding: chunked\r\n";
-  else if (reply.status != 204) head += fmt::format("Content-Length: {}\r\n", reply.body.size() + reply.filler);
-  if (!keep_alive) head += "Connection: close\r\n";
-  else if (request.version < 11) head += "Connection: keep-alive\r\n";
+  if (chunked)
+    head += "Transfer-Encoding: chunked\r\n";
+  else if (reply.status != 204)
+    head += fmt::format("Content-Length: {}\r\n", reply.body.size() + reply.filler);
+  if (!keep_alive)
+    head += "Connection: close\r\n";
+  else if (request.version < 11)
+    head += "Connection: keep-alive\r\n";
   head += "\r\n";
   if (no_body) return write(head);
-  if (chunked && !reply.body.empty()) head += fmt::format("{:x}\r\n{}\r\n", reply.body.size(), reply.body);
-  else head += reply.body;
+  if (chunked && !reply.body.empty())
+    head += fmt::format("{:x}\r\n{}\r\n", reply.body.size(), reply.body);
+  else
+    head += reply.body;
   if (!write(head) || !send_filler(reply.filler, chunked)) return false;
   if (!chunked) return true;
   std::string end = "0\r\n";

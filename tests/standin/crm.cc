@@ -32,7 +32,8 @@ std::optional<std::uint64_t> number_after(std::string_view path, std::string_vie
 Reply demonstration(const Request& request) {
   const std::string_view path = request.path;
   if (path == "/health") return text_reply(200, "ok\n");
-  if (path == "/echo" || path.starts_with("/echo/") || path == "/upload") return json_reply(200, echo_body(request));
+  if (path == "/echo" || path.starts_with("/echo/") || path == "/upload")
+    return json_reply(200, echo_body(request));
   if (const auto size = number_after(path, "/bytes/")) {
     Reply reply;
     reply.headers.emplace_back("Content-Type", "application/octet-stream");
@@ -72,12 +73,15 @@ Reply login(const Request& request) {
   if (error || user.empty() || text("UserPassword") != "secret")
     return json_reply(200, R"({"Code":1,"Message":"Invalid username or password specified","Exception":null,)"
                            R"("PasswordChangeUrl":null,"RedirectUrl":null})");
-  Reply reply = json_reply(200, fmt::format(R"({{"Code":0,"Message":"","Exception":null,"PasswordChangeUrl":null,)"
-                                            R"("RedirectUrl":null,"UserType":"{}"}})",
-                                            user.starts_with("Portal/") ? "SSP" : "General"));
+  Reply reply =
+      json_reply(200, fmt::format(R"({{"Code":0,"Message":"","Exception":null,"PasswordChangeUrl":null,)"
+                                  R"("RedirectUrl":null,"UserType":"{}"}})",
+                                  user.starts_with("Portal/") ? "SSP" : "General"));
   std::string codes;
-  for (const char c : user) codes += fmt::format("{}{}", codes.empty() ? "" : "|", static_cast<int>(static_cast<unsigned char>(c)));
-  reply.headers.emplace_back("Set-Cookie", fmt::format(".ASPXAUTH={:016X}; path=/; HttpOnly", std::hash<std::string>()(user)));
+  for (const char c : user)
+    codes += fmt::format("{}{}", codes.empty() ? "" : "|", static_cast<int>(static_cast<unsigned char>(c)));
+  reply.headers.emplace_back(
+      "Set-Cookie", fmt::format(".ASPXAUTH={:016X}; path=/; HttpOnly", std::hash<std::string>()(user)));
   reply.headers.emplace_back("Set-Cookie", "BPMLOADER=loader0123456789; path=/; HttpOnly");
   reply.headers.emplace_back("Set-Cookie", "BPMCSRF=csrf0123456789; path=/");
   reply.headers.emplace_back("Set-Cookie", fmt::format("UserName={}; path=/; HttpOnly", codes));
@@ -105,8 +109,8 @@ Reply Crm::answer(const Request& request) {
   if (const auto rest = after("odata/")) return odata(request, *rest);
   if (const auto rest = after("ServiceModel/EntityDataService.svc")) return odata3(request, *rest);
   if (after("ServiceModel/AuthService.svc/Login")) return login(request);
-  for (const char* root : {"DataService/json/SyncReply/", "DataService/json/reply/", "DataService/ssp/json/SyncReply/",
-                           "DataService/ssp/json/reply/"})
+  for (const char* root : {"DataService/json/SyncReply/", "DataService/json/reply/",
+                           "DataService/ssp/json/SyncReply/", "DataService/ssp/json/reply/"})
     if (const auto method = after(root)) return data_service(request, *method);
   if (const auto rest = after("rest/")) return service(request, *rest);
   if (const auto rest = after("ServiceModel/")) return service(request, *rest);
@@ -118,7 +122,8 @@ Reply Crm::answer(const Request& request) {
 Reply Crm::service(const Request& request, std::string_view name) {
   const std::size_t slash = name.rfind('/');
   const std::string method(slash == std::string_view::npos ? name : name.substr(slash + 1));
-  Reply reply = json_reply(200, json::serialize(json::object{{method + "Result", json::object{{"success", true}}}}));
+  Reply reply =
+      json_reply(200, json::serialize(json::object{{method + "Result", json::object{{"success", true}}}}));
   reply.touched.push_back(request.method + " " + std::string(name));
   return reply;
 }

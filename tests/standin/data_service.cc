@@ -1,4 +1,5 @@
-// DataService of the stand-in CRM: the operation is the URL's last segment, the object is rootSchemaName of the body.
+// DataService of the stand-in CRM: the operation is the URL's last segment, the object is rootSchemaName of
+// the body.
 #include "metering/base/ascii.h"
 #include "tests/standin/crm.h"
 
@@ -9,7 +10,8 @@ namespace {
 // Browsers send camelCase, the C# serializer PascalCase.
 const json::value* member(const json::object& object, std::string_view name) {
   for (const auto& field : object)
-    if (equals_ignore_case(std::string_view(field.key().data(), field.key().size()), name)) return &field.value();
+    if (equals_ignore_case(std::string_view(field.key().data(), field.key().size()), name))
+      return &field.value();
   return nullptr;
 }
 
@@ -22,22 +24,26 @@ std::string text_member(const json::object& object, std::string_view name) {
 json::object column_values(const json::object& query) {
   json::object out;
   const json::value* values = member(query, "columnValues");
-  const json::value* items = values != nullptr && values->is_object() ? member(values->get_object(), "items") : nullptr;
+  const json::value* items =
+      values != nullptr && values->is_object() ? member(values->get_object(), "items") : nullptr;
   if (items == nullptr || !items->is_object()) return out;
   for (const auto& item : items->get_object()) {
     if (!item.value().is_object()) continue;
     const json::value* parameter = member(item.value().get_object(), "parameter");
-    const json::value* value = parameter != nullptr && parameter->is_object() ? member(parameter->get_object(), "value") : nullptr;
+    const json::value* value =
+        parameter != nullptr && parameter->is_object() ? member(parameter->get_object(), "value") : nullptr;
     if (value != nullptr) out[item.key()] = *value;
   }
   return out;
 }
 
-// The first string found under a key "value" inside the filters: the id in the common "primary column equals" filter.
+// The first string found under a key "value" inside the filters: the id in the common "primary column equals"
+// filter.
 std::string filtered_id(const json::value& node) {
   if (node.is_object()) {
     for (const auto& field : node.get_object()) {
-      if (equals_ignore_case(std::string_view(field.key().data(), field.key().size()), "value") && field.value().is_string())
+      if (equals_ignore_case(std::string_view(field.key().data(), field.key().size()), "value") &&
+          field.value().is_string())
         return std::string(field.value().get_string());
       if (std::string found = filtered_id(field.value()); !found.empty()) return found;
     }
@@ -50,7 +56,8 @@ std::string filtered_id(const json::value& node) {
 
 }  // namespace
 
-std::string Crm::data_query(std::string_view type, const json::object& query, std::vector<std::string>& touched) {
+std::string Crm::data_query(std::string_view type, const json::object& query,
+                            std::vector<std::string>& touched) {
   const std::string entity = text_member(query, "rootSchemaName");
   touched.push_back(std::string(type) + " " + entity);
   const json::value* filters = member(query, "filters");
@@ -77,7 +84,9 @@ Reply Crm::data_service(const Request& request, std::string_view method) {
   boost::system::error_code error;
   const json::value body = json::parse(request.body, error);
   if (error || !body.is_object())
-    return json_reply(500, R"({"ResponseStatus":{"ErrorCode":"SerializationException","Message":"not JSON"},"success":false})");
+    return json_reply(
+        500,
+        R"({"ResponseStatus":{"ErrorCode":"SerializationException","Message":"not JSON"},"success":false})");
   std::vector<std::string> touched;
   Reply reply;
   if (method != "BatchQuery") {

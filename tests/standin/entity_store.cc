@@ -15,11 +15,14 @@ std::string_view id_of(const EntityStore::Record& record) {
 }  // namespace
 
 EntityStore::EntityStore() {
-  for (const char* entity : {"Account", "Contact", "KnowledgeBase", "Order", "Opportunity", "Lead", "Document", "Contract"})
+  for (const char* entity :
+       {"Account", "Contact", "KnowledgeBase", "Order", "Opportunity", "Lead", "Document", "Contract"})
     for (int i = 1; i <= 5; ++i) create(entity, {{"Name", fmt::format("{} {}", entity, i)}});
   for (int i = 1; i <= 40; ++i)
-    create("Case", {{"Number", fmt::format("SR{:08}", i)}, {"Subject", fmt::format("Printer {} is on fire", i)},
-                    {"Priority", i % 3}, {"AccountId", all("Account").front().at("Id")}});
+    create("Case", {{"Number", fmt::format("SR{:08}", i)},
+                    {"Subject", fmt::format("Printer {} is on fire", i)},
+                    {"Priority", i % 3},
+                    {"AccountId", all("Account").front().at("Id")}});
 }
 
 std::vector<EntityStore::Record> EntityStore::all(std::string_view entity) const {
@@ -57,7 +60,8 @@ bool EntityStore::update(std::string_view entity, std::string_view id, const Rec
 
 bool EntityStore::remove(std::string_view entity, std::string_view id) {
   const std::lock_guard lock(mutex_);
-  return std::erase_if(set_of(entity).rows, [&](const Record& row) { return equals_ignore_case(id_of(row), id); }) > 0;
+  return std::erase_if(set_of(entity).rows,
+                       [&](const Record& row) { return equals_ignore_case(id_of(row), id); }) > 0;
 }
 
 std::vector<std::string> EntityStore::entity_names() const {

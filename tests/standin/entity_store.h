@@ -1,6 +1,6 @@
-// The records of the stand-in CRM, in memory: entity set -> record id -> fields. Any name is an entity set; the
-// portal's own (Case, Account, Contact, KnowledgeBase, Order, ...) start with a few rows, so a demo shows something.
-// Ids are made by counting, so two runs answer alike. Thread-safe.
+// The records of the stand-in CRM, in memory: entity set -> record id -> fields. Any name is an entity set;
+// the portal's own (Case, Account, Contact, KnowledgeBase, Order, ...) start with a few rows, so a demo shows
+// something. Ids are made by counting, so two runs answer alike. Thread-safe.
 #pragma once
 #include <boost/json.hpp>
 #include <cstdint>

@@ -26,16 +26,24 @@ Flags parse_flags(int argc, char** argv) {
   for (int i = 1; i < argc; i += 2) {
     const std::string_view name = argv[i];
     const std::string value = i + 1 < argc ? argv[i + 1] : "";
-    if (value.empty()) flags.good = false;
+    if (value.empty())
+      flags.good = false;
     else if (name == "--listen") {
       const std::size_t colon = value.rfind(':');
-      const auto port = colon == std::string::npos ? std::nullopt : tollgate::parse_decimal(std::string_view(value).substr(colon + 1));
-      if (!port || *port > 65'535) flags.good = false;
-      else flags.port = static_cast<std::uint16_t>(*port);
+      const auto port = colon == std::string::npos
+                            ? std::nullopt
+                            : tollgate::parse_decimal(std::string_view(value).substr(colon + 1));
+      if (!port || *port > 65'535)
+        flags.good = false;
+      else
+        flags.port = static_cast<std::uint16_t>(*port);
       flags.address = value.substr(0, colon);
-    } else if (name == "--tls-certificate") flags.certificate = value;
-    else if (name == "--tls-key") flags.key = value;
-    else flags.good = false;
+    } else if (name == "--tls-certificate")
+      flags.certificate = value;
+    else if (name == "--tls-key")
+      flags.key = value;
+    else
+      flags.good = false;
   }
   return flags;
 }
@@ -53,7 +61,8 @@ Flags parse_flags(int argc, char** argv) {
     socket.set_option(tcp::no_delay(true), error);
     std::thread([socket = std::move(socket), tls]() mutable {
       tollgate::standin::Stream stream(std::move(socket));
-      if (tls == nullptr || stream.start_tls(*tls)) tollgate::standin::serve_connection(std::move(stream), crm, control);
+      if (tls == nullptr || stream.start_tls(*tls))
+        tollgate::standin::serve_connection(std::move(stream), crm, control);
     }).detach();
   }
 }

@@ -13,13 +13,13 @@ using HeaderList = std::vector<std::pair<std::string, std::string>>;
 
 struct Request {
   std::string method;
-  std::string target;      // as received
-  std::string path;        // percent-decoded, without the query
-  std::string query;       // as received, without '?'
-  unsigned version = 11;   // 10 or 11
-  HeaderList headers;      // as received, in order
+  std::string target;     // as received
+  std::string path;       // percent-decoded, without the query
+  std::string query;      // as received, without '?'
+  unsigned version = 11;  // 10 or 11
+  HeaderList headers;     // as received, in order
   HeaderList trailers;
-  std::string body;        // the first kBodyKept bytes of it
+  std::string body;  // the first kBodyKept bytes of it
   std::uint64_t body_length = 0;
   std::uint64_t chunks = 0;
   std::string body_sha256;  // hexadecimal
@@ -34,9 +34,9 @@ struct Reply {
   int status = 200;
   HeaderList headers;
   std::string body;
-  std::uint64_t filler = 0;  // bytes of a repeating pattern streamed after `body`
-  bool chunked = false;      // else Content-Length
-  HeaderList trailers;       // sent when chunked
+  std::uint64_t filler = 0;                         // bytes of a repeating pattern streamed after `body`
+  bool chunked = false;                             // else Content-Length
+  HeaderList trailers;                              // sent when chunked
   std::vector<std::pair<int, HeaderList>> interim;  // 1xx replies sent first
   std::vector<std::string> touched;  // "Case", "Account": what the request was about, for the counts
 };

@@ -9,8 +9,10 @@ namespace json = boost::json;
 namespace {
 
 Reply odata_error(int status, std::string_view message) {
-  return json_reply(status, json::serialize(json::object{
-                                {"error", json::object{{"code", ""}, {"message", json::string_view(message.data(), message.size())}}}}));
+  return json_reply(
+      status, json::serialize(json::object{
+                  {"error", json::object{{"code", ""},
+                                         {"message", json::string_view(message.data(), message.size())}}}}));
 }
 
 bool is_guid(std::string_view text) {
@@ -103,7 +105,8 @@ Page select_rows(std::vector<EntityStore::Record> rows, const Request& request) 
   const std::string filter = request.parameter("$filter").value_or("");
   std::erase_if(rows, [&](const auto& row) { return !matches(row, filter, page.understood); });
   page.count = rows.size();
-  const std::size_t skip = std::min<std::size_t>(parse_decimal(request.parameter("$skip").value_or("0")).value_or(0), rows.size());
+  const std::size_t skip =
+      std::min<std::size_t>(parse_decimal(request.parameter("$skip").value_or("0")).value_or(0), rows.size());
   const std::size_t top = parse_decimal(request.parameter("$top").value_or("20000")).value_or(20'000);
   const std::string columns = request.parameter("$select").value_or("");
   for (std::size_t i = skip; i < rows.size() && page.rows.size() < top; ++i) {
@@ -113,7 +116,8 @@ Page select_rows(std::vector<EntityStore::Record> rows, const Request& request) 
     }
     EntityStore::Record narrow;
     for (const auto& field : rows[i])
-      if (("," + columns + ",").find("," + std::string(field.key()) + ",") != std::string::npos) narrow[field.key()] = field.value();
+      if (("," + columns + ",").find("," + std::string(field.key()) + ",") != std::string::npos)
+        narrow[field.key()] = field.value();
     page.rows.push_back(std::move(narrow));
   }
   return page;
@@ -126,12 +130,14 @@ json::array array_of(const std::vector<EntityStore::Record>& rows) {
 }
 
 std::string metadata(const std::vector<std::string>& names) {
-  std::string out = R"(<?xml version="1.0" encoding="utf-8"?><edmx:Edmx Version="4.0" )"
-                    R"(xmlns:edmx="http://docs.oasis-open.org/odata/ns/edmx"><edmx:DataServices>)"
-                    R"(<Schema Namespace="Terrasoft.Configuration.OData" xmlns="http://docs.oasis-open.org/odata/ns/edm">)";
+  std::string out =
+      R"(<?xml version="1.0" encoding="utf-8"?><edmx:Edmx Version="4.0" )"
+      R"(xmlns:edmx="http://docs.oasis-open.org/odata/ns/edmx"><edmx:DataServices>)"
+      R"(<Schema Namespace="Terrasoft.Configuration.OData" xmlns="http://docs.oasis-open.org/odata/ns/edm">)";
   for (const std::string& name : names)
     out += fmt::format(R"(<EntityType Name="{}"><Key><PropertyRef Name="Id"/></Key>)"
-                       R"(<Property Name="Id" Type="Edm.Guid" Nullable="false"/></EntityType>)", name);
+                       R"(<Property Name="Id" Type="Edm.Guid" Nullable="false"/></EntityType>)",
+                       name);
   out += R"(<EntityContainer Name="Container">)";
   for (const std::string& name : names)
     out += fmt::format(R"(<EntitySet Name="{0}" EntityType="Terrasoft.Configuration.OData.{0}"/>)", name);
@@ -144,8 +150,10 @@ Reply Crm::odata(const Request& request, std::string_view rest) {
   while (rest.starts_with('/')) rest.remove_prefix(1);
   if (rest.empty()) {
     json::array sets;
-    for (const std::string& name : store_.entity_names()) sets.push_back(json::object{{"name", name}, {"kind", "EntitySet"}, {"url", name}});
-    Reply reply = json_reply(200, json::serialize(json::object{{"@odata.context", "$metadata"}, {"value", sets}}));
+    for (const std::string& name : store_.entity_names())
+      sets.push_back(json::object{{"name", name}, {"kind", "EntitySet"}, {"url", name}});
+    Reply reply =
+        json_reply(200, json::serialize(json::object{{"@odata.context", "$metadata"}, {"value", sets}}));
     reply.touched.push_back(request.method + " odata");
     return reply;
   }
@@ -187,13 +195,15 @@ Reply Crm::odata_collection(const Request& request, const std::string& entity, s
     if (!fields) return odata_error(400, "The body is not a JSON object");
     const EntityStore::Record made = store_.create(entity, *fields);
     Reply reply = json_reply(201, json::serialize(made));
-    reply.headers.emplace_back("Location", fmt::format("{}({})", entity, std::string(made.at("Id").as_string())));
+    reply.headers.emplace_back("Location",
+                               fmt::format("{}({})", entity, std::string(made.at("Id").as_string())));
     return reply;
   }
   return odata_error(405, "The method is not allowed on an entity set");
 }
 
-Reply Crm::odata_record(const Request& request, const std::string& entity, const std::string& id, std::string_view tail) {
+Reply Crm::odata_record(const Request& request, const std::string& entity, const std::string& id,
+                        std::string_view tail) {
   const auto record = store_.get(entity, id);
   if (!record) return odata_error(404, "Resource not found for the segment '" + entity + "'");
   if (request.method == "GET" || request.method == "HEAD") {
@@ -204,7 +214,8 @@ Reply Crm::odata_record(const Request& request, const std::string& entity, const
       return text_reply(200, value->is_string() ? std::string(value->get_string()) : json::serialize(*value));
     }
     const auto* link = record->if_contains(property + "Id");
-    if (link == nullptr || !link->is_string()) return json_reply(200, json::serialize(json::object{{"value", json::array()}}));
+    if (link == nullptr || !link->is_string())
+      return json_reply(200, json::serialize(json::object{{"value", json::array()}}));
     const auto linked = store_.get(property, std::string(link->get_string()));
     if (!linked) return text_reply(204, "");
     return json_reply(200, json::serialize(*linked));
@@ -251,8 +262,9 @@ Reply Crm::odata3(const Request& request, std::string_view rest) {
     reply.body = json::serialize(json::object{{"d", body}});
     reply.headers = {{"Content-Type", "application/json;odata=verbose;charset=utf-8"}};
   } else {
-    reply.body = fmt::format(R"(<?xml version="1.0" encoding="utf-8"?><feed xmlns="http://www.w3.org/2005/Atom"><title>{}</title></feed>)",
-                             address->entity);
+    reply.body = fmt::format(
+        R"(<?xml version="1.0" encoding="utf-8"?><feed xmlns="http://www.w3.org/2005/Atom"><title>{}</title></feed>)",
+        address->entity);
     reply.headers = {{"Content-Type", "application/atom+xml;charset=utf-8"}};
   }
   reply.headers.emplace_back("DataServiceVersion", "3.0");

@@ -1,5 +1,5 @@
-// OData $batch of the stand-in CRM: JSON (OData JSON Format 4.01 section 19) and multipart/mixed with change sets
-// (OData 4 Part 1 section 11.7). Each part is answered as if it had come alone.
+// OData $batch of the stand-in CRM: JSON (OData JSON Format 4.01 section 19) and multipart/mixed with change
+// sets (OData 4 Part 1 section 11.7). Each part is answered as if it had come alone.
 #include <fmt/format.h>
 
 #include "metering/base/ascii.h"
@@ -21,7 +21,8 @@ void set_target(Request& request, std::string_view root, std::string_view url) {
   request.query = question < target.size() ? std::string(target.substr(question + 1)) : std::string();
 }
 
-// The text between two lines "--boundary"; the last delimiter may be missing (the vendor's own sample lacks it).
+// The text between two lines "--boundary"; the last delimiter may be missing (the vendor's own sample lacks
+// it).
 std::vector<std::string_view> split_parts(std::string_view body, std::string_view boundary) {
   const std::string delimiter = fmt::format("--{}", boundary);
   std::vector<std::string_view> parts;
@@ -69,7 +70,8 @@ std::string boundary_of(const std::string& content_type) {
   if (at == std::string::npos) return {};
   std::string value = content_type.substr(at + 9);
   value = value.substr(0, value.find(';'));
-  if (value.size() >= 2 && value.front() == '"' && value.back() == '"') value = value.substr(1, value.size() - 2);
+  if (value.size() >= 2 && value.front() == '"' && value.back() == '"')
+    value = value.substr(1, value.size() - 2);
   return value;
 }
 
@@ -79,7 +81,8 @@ Reply Crm::odata_batch(const Request& request, std::string_view service_root) {
   const std::string* content_type = request.find("Content-Type");
   const std::string type = content_type == nullptr ? std::string() : *content_type;
   const std::string_view root = service_root.empty() ? std::string_view("odata") : service_root;
-  Reply reply = starts_with_ignore_case(type, "multipart/mixed") ? multipart_batch(request, root, type) : json_batch(request, root);
+  Reply reply = starts_with_ignore_case(type, "multipart/mixed") ? multipart_batch(request, root, type)
+                                                                 : json_batch(request, root);
   reply.touched.insert(reply.touched.begin(), request.method + " $batch");
   return reply;
 }
@@ -89,14 +92,16 @@ Reply Crm::json_batch(const Request& request, std::string_view root) {
   const json::value body = json::parse(request.body, error);
   const auto* object = error ? nullptr : body.if_object();
   const auto* list = object == nullptr ? nullptr : object->if_contains("requests");
-  if (list == nullptr || !list->is_array()) return json_reply(400, R"({"error":{"code":"","message":"not a batch"}})");
+  if (list == nullptr || !list->is_array())
+    return json_reply(400, R"({"error":{"code":"","message":"not a batch"}})");
   const std::string* prefer = request.find("Prefer");
   const bool go_on = prefer != nullptr && prefer->find("continue-on-error") != std::string::npos;
   json::array responses;
   std::vector<std::string> touched;
   for (const json::value& item : list->get_array()) {
     const auto* fields = item.if_object();
-    if (fields == nullptr) return json_reply(400, R"({"error":{"code":"","message":"a part is not an object"}})");
+    if (fields == nullptr)
+      return json_reply(400, R"({"error":{"code":"","message":"a part is not an object"}})");
     const auto text = [&](const char* name) {
       const auto* found = fields->if_contains(name);
       return found != nullptr && found->is_string() ? std::string(found->get_string()) : std::string();
@@ -136,9 +141,12 @@ Reply Crm::multipart_batch(const Request& request, std::string_view root, const 
     part.body = std::string(text);
     const Reply answer = this->answer(part);
     touched.insert(touched.end(), answer.touched.begin(), answer.touched.end());
-    out += fmt::format("--{}\r\nContent-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n{}\r\nHTTP/1.1 {} X\r\n",
-                       delimiter, content_id.empty() ? "" : "Content-ID: " + content_id + "\r\n", answer.status);
-    if (!answer.body.empty()) out += fmt::format("Content-Type: application/json\r\nContent-Length: {}\r\n", answer.body.size());
+    out += fmt::format(
+        "--{}\r\nContent-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n{}\r\nHTTP/1.1 {} "
+        "X\r\n",
+        delimiter, content_id.empty() ? "" : "Content-ID: " + content_id + "\r\n", answer.status);
+    if (!answer.body.empty())
+      out += fmt::format("Content-Type: application/json\r\nContent-Length: {}\r\n", answer.body.size());
     out += "\r\n" + answer.body + "\r\n";
   };
   for (std::string_view text : split_parts(request.body, boundary)) {

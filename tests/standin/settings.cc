@@ -25,11 +25,16 @@ bool Control::set(std::string_view text) {
     }
     if (!member.value().is_int64() || member.value().get_int64() < 0) return false;
     const auto number = static_cast<std::uint32_t>(member.value().get_int64());
-    if (member.key() == "latency_ms") next.latency_ms = number;
-    else if (member.key() == "capacity") next.capacity = number;
-    else if (member.key() == "queue") next.queue = number;
-    else if (member.key() == "fault_every") next.fault_every = number == 0 ? 1 : number;
-    else return false;
+    if (member.key() == "latency_ms")
+      next.latency_ms = number;
+    else if (member.key() == "capacity")
+      next.capacity = number;
+    else if (member.key() == "queue")
+      next.queue = number;
+    else if (member.key() == "fault_every")
+      next.fault_every = number == 0 ? 1 : number;
+    else
+      return false;
   }
   behaviour_ = next;
   freed_.notify_all();
@@ -61,7 +66,8 @@ void Control::leave() {
   freed_.notify_one();
 }
 
-void Control::count(std::string_view method, const std::vector<std::string>& touched, std::string_view target) {
+void Control::count(std::string_view method, const std::vector<std::string>& touched,
+                    std::string_view target) {
   const std::lock_guard lock(mutex_);
   ++requests_;
   for (const std::string& object : touched) ++operations_[object];
@@ -79,8 +85,12 @@ std::string Control::counts_json() const {
   for (const auto& [name, times] : operations_) operations[name] = times;
   json::array targets;
   for (const std::string& target : targets_) targets.push_back(json::value(target));
-  return json::serialize(json::object{{"requests", requests_}, {"connections", connections_}, {"running", running_},
-                                      {"running_max", running_max_}, {"operations", operations}, {"targets", targets}});
+  return json::serialize(json::object{{"requests", requests_},
+                                      {"connections", connections_},
+                                      {"running", running_},
+                                      {"running_max", running_max_},
+                                      {"operations", operations},
+                                      {"targets", targets}});
 }
 
 void Control::reset_counts() {

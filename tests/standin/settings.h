@@ -1,5 +1,5 @@
-// How the stand-in misbehaves: set at run time by POST /_standin/settings (a JSON object with these names), or for
-// one request by headers X-Standin-Latency-Ms and X-Standin-Fault.
+// How the stand-in misbehaves: set at run time by POST /_standin/settings (a JSON object with these names),
+// or for one request by headers X-Standin-Latency-Ms and X-Standin-Fault.
 #pragma once
 #include <condition_variable>
 #include <cstdint>

@@ -1,5 +1,5 @@
-// A connection's bytes, plain or TLS, with room to put back what was read too far. Satisfies Boost's SyncStream, so
-// that HTTP and WebSocket of Beast run over it.
+// A connection's bytes, plain or TLS, with room to put back what was read too far. Satisfies Boost's
+// SyncStream, so that HTTP and WebSocket of Beast run over it.
 #pragma once
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ssl.hpp>
