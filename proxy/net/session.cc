@@ -344,9 +344,9 @@ void Session::clear_timer(flow::Timer timer) {
 }
 
 void Session::record(const usage::Fact& fact) {
-  worker_.record(fact);
   if (counted_tunnel_) worker_.counters().tunnels.fetch_sub(1, std::memory_order_relaxed);
   counted_tunnel_ = false;
+  worker_.record(fact);
 }
 
 void Session::on_client_timer(void* self) {
