@@ -17,8 +17,8 @@ constexpr std::uint32_t kInformationalMax = 32;    // 1xx heads before the final
 constexpr std::size_t kKeptMemoryMax = 64 * 1024;  // of strings kept for the next exchange
 
 bool is_idempotent(std::string_view method) {  // RFC 9110 section 9.2.2
-  return method == "GET" || method == "HEAD" || method == "OPTIONS" || method == "PUT" || method == "DELETE" ||
-         method == "TRACE";
+  return method == "GET" || method == "HEAD" || method == "OPTIONS" || method == "PUT" ||
+         method == "DELETE" || method == "TRACE";
 }
 
 const config::Upstream* find_upstream(const config::Settings& settings, std::string_view name) {
@@ -43,9 +43,10 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   reply_ = Reply::deciding;
   client_end_ = ClientEnd::keep;
   keep_alive_ = head != nullptr && head->keep_alive;
-  buffered_ = store_pending_ = client_lost_ = upstream_held_ = upstream_reused_ = upstream_written_ = body_written_ =
-      upgrade_ = stale_retry_used_ = head_sent_ = continue_sent_ = reply_chunked_ = reply_until_close_ = client_paused_ = upstream_paused_ =
-          client_finished_ = upstream_finished_ = false;
+  buffered_ = store_pending_ = client_lost_ = upstream_held_ = upstream_reused_ = upstream_written_ =
+      body_written_ = upgrade_ = stale_retry_used_ = head_sent_ = continue_sent_ = reply_chunked_ =
+          reply_until_close_ = client_paused_ = upstream_paused_ = client_finished_ = upstream_finished_ =
+              false;
   retries_ = attempts_ = informational_ = 0;
   status_ = 0;
   bytes_in_ = bytes_out_ = discarded_ = 0;
@@ -79,7 +80,8 @@ void Exchange::choose_request_id(const Arrival& arrival) {
 
 void Exchange::on_request_head(const Arrival& arrival, const http::RequestHead& head) {
   begin(arrival, &head);
-  if (head.framing == http::Framing::none || (head.framing == http::Framing::length && head.content_length == 0))
+  if (head.framing == http::Framing::none ||
+      (head.framing == http::Framing::length && head.content_length == 0))
     request_ = Request::complete;
   if (arrival.overloaded) {
     keep_alive_ = false;
@@ -99,8 +101,10 @@ void Exchange::on_request_refused(const Arrival& arrival, const http::ParseFailu
 
 void Exchange::act(Next next) {
   switch (next) {
-    case Next::forward: return forward();
-    case Next::need_body: return start_body_buffer();
+    case Next::forward:
+      return forward();
+    case Next::need_body:
+      return start_body_buffer();
     case Next::charge:
       store_pending_ = true;
       store_asked_ = port_.now();
@@ -109,7 +113,8 @@ void Exchange::act(Next next) {
       store_pending_ = true;
       store_asked_ = port_.now();
       return port_.read_usage(call_);
-    case Next::reply: return send_local_reply();
+    case Next::reply:
+      return send_local_reply();
   }
 }
 
@@ -334,7 +339,8 @@ void Exchange::on_upstream_writable() {
   watch_upstream();
 }
 
-// The upstream's timer by what it is waited for. Waiting for bytes that the client owes is not the upstream's fault.
+// The upstream's timer by what it is waited for. Waiting for bytes that the client owes is not the upstream's
+// fault.
 void Exchange::watch_upstream() {
   if (reply_ == Reply::tunnel) {
     port_.set_timer(Timer::upstream, settings().timeouts.upgrade_idle);
@@ -651,7 +657,8 @@ void Exchange::end(ClientEnd how) {
   if (over()) return;
   port_.clear_timer(Timer::client);
   port_.clear_timer(Timer::upstream);
-  if (upstream_held_ && upstream_started_ != MonotonicTime{}) upstream_time_ = port_.now() - upstream_started_;
+  if (upstream_held_ && upstream_started_ != MonotonicTime{})
+    upstream_time_ = port_.now() - upstream_started_;
   release_upstream(false);
   if (!upstream_written_) give_back();
   client_end_ = how;

@@ -1,5 +1,6 @@
-// The life of one HTTP exchange (one request and its reply) as a state machine: events in, actions out. No socket,
-// no clock, no thread. The edge (proxy/net) turns bytes into events and implements ExchangePort; tests script a port.
+// The life of one HTTP exchange (one request and its reply) as a state machine: events in, actions out. No
+// socket, no clock, no thread. The edge (proxy/net) turns bytes into events and implements ExchangePort;
+// tests script a port.
 //
 //   request half    waiting ─> buffering ─> complete        (the gate needs the whole body)
 //                      └─────> streaming ─> complete        (with back-pressure)
@@ -11,20 +12,26 @@
 //                      └──> flushing ────────────────────────────────────────────────
 //
 // Invariants
-//   - exactly one usage::Fact per exchange, on every ending, parse failures included; recorded once the last byte of
+//   - exactly one usage::Fact per exchange, on every ending, parse failures included; recorded once the last
+//   byte of
 //     the reply has left, or when it is known that it never will
-//   - a charge is given back if and only if the upstream surely never received the call: no byte of the request was
+//   - a charge is given back if and only if the upstream surely never received the call: no byte of the
+//   request was
 //     handed to any upstream connection that got established
-//   - no memory but the buffered body (settings.catalogue.max_body) and what the port holds (settings.limits.buffer a
+//   - no memory but the buffered body (settings.catalogue.max_body) and what the port holds
+//   (settings.limits.buffer a
 //     direction: beyond it the sender is paused)
-//   - a request is sent again only when it was surely never received (connecting failed), or when a reused connection
-//     was closed without a byte of a reply and the request is idempotent (RFC 9110 section 9.2.2) and still whole
+//   - a request is sent again only when it was surely never received (connecting failed), or when a reused
+//   connection
+//     was closed without a byte of a reply and the request is idempotent (RFC 9110 section 9.2.2) and still
+//     whole
 //
-// Threads: belongs to one worker; every function on that worker. Events must not be delivered from within an action,
-// except on_charge and on_usage, which a ledger may answer at once.
+// Threads: belongs to one worker; every function on that worker. Events must not be delivered from within an
+// action, except on_charge and on_usage, which a ledger may answer at once.
 //
 // Time-outs -> reason: request body 408 request_timeout, queue of the pool 503 overloaded, connecting 502
-// upstream_unreachable (never received, so given back), waiting for the reply or a stalled body 504 upstream_timeout.
+// upstream_unreachable (never received, so given back), waiting for the reply or a stalled body 504
+// upstream_timeout.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -42,8 +49,8 @@
 
 namespace tollgate::flow {
 
-// A request that is not fully read when a reply of our own goes out is read and dropped up to this much, so that the
-// connection can go on; more than that closes it.
+// A request that is not fully read when a reply of our own goes out is read and dropped up to this much, so
+// that the connection can go on; more than that closes it.
 inline constexpr std::uint64_t kDiscardMax = 64 * 1024;
 
 // What becomes of the client connection after the exchange.
@@ -75,16 +82,18 @@ class ExchangePort {
 
   virtual void client_write(std::string_view bytes) = 0;
   virtual std::size_t client_backlog() const = 0;  // bytes written and not yet taken by the socket
-  virtual void client_read(bool wanted) = 0;       // on_request_body and on_request_end may come; starts unwanted
-  virtual void client_end_writing() = 0;           // tunnel: half-close once the backlog is sent
+  virtual void client_read(bool wanted) = 0;  // on_request_body and on_request_end may come; starts unwanted
+  virtual void client_end_writing() = 0;      // tunnel: half-close once the backlog is sent
 
-  // Takes a connection to the upstream of the call's route. True: it is there, on_upstream_ready is implied with the
-  // same values. False: on_upstream_ready or on_upstream_failed follows. `fresh`: not one from the idle pool.
+  // Takes a connection to the upstream of the call's route. True: it is there, on_upstream_ready is implied
+  // with the same values. False: on_upstream_ready or on_upstream_failed follows. `fresh`: not one from the
+  // idle pool.
   struct Upstream {
     std::string_view server;  // "10.0.0.7:9000", for the fact; lives as long as the connection
     bool reused = false;
   };
-  virtual bool upstream_acquire(const config::Route& route, bool fresh, bool replayable, Upstream& upstream) = 0;
+  virtual bool upstream_acquire(const config::Route& route, bool fresh, bool replayable,
+                                Upstream& upstream) = 0;
   virtual void upstream_expect(std::string_view method, bool upgrade) = 0;  // what the reply will answer
   virtual void upstream_write(std::string_view bytes) = 0;
   virtual std::size_t upstream_backlog() const = 0;
@@ -108,7 +117,7 @@ struct Arrival {
   std::shared_ptr<const Snapshot> snapshot;
   std::string_view peer_address;  // of the socket: "203.0.113.9", "2001:db8::1"
   bool tls = false;
-  bool overloaded = false;        // beyond the cap of connections: answered with 503
+  bool overloaded = false;          // beyond the cap of connections: answered with 503
   std::string_view new_request_id;  // used when the client sent none that is well formed
 };
 
@@ -124,34 +133,37 @@ class Exchange {
   void on_request_head(const Arrival& arrival, const http::RequestHead& head);
   // The head was refused (400, 414, 431, 501), or did not arrive in time (408).
   void on_request_refused(const Arrival& arrival, const http::ParseFailure& failure);
-  void on_request_body(std::string_view payload);            // decoded; in a tunnel: raw
+  void on_request_body(std::string_view payload);                        // decoded; in a tunnel: raw
   void on_request_end(const std::vector<http::TrailerField>& trailers);  // in a tunnel: the client's FIN
   void on_request_body_refused(const http::ParseFailure& failure);
-  void on_client_writable();                                 // the backlog shrank
-  void on_client_gone();                                     // reset, write failed, or stalled for too long
+  void on_client_writable();  // the backlog shrank
+  void on_client_gone();      // reset, write failed, or stalled for too long
 
   // ---- store
   void on_charge(quota::ChargeOutcome&& outcome);
-  void on_usage(Result<std::vector<quota::AccountState>>&& states, Result<std::vector<quota::Ledger::Listed>>&& objects);
+  void on_usage(Result<std::vector<quota::AccountState>>&& states,
+                Result<std::vector<quota::Ledger::Listed>>&& objects);
 
   // ---- upstream side
   void on_upstream_ready(const ExchangePort::Upstream& upstream);
-  void on_upstream_head(const http::ResponseHead& head);     // 1xx too
-  void on_upstream_body(std::string_view payload);           // decoded; in a tunnel: raw
-  void on_upstream_end(const std::vector<http::TrailerField>& trailers, bool reusable);  // tunnel: upstream's FIN
+  void on_upstream_head(const http::ResponseHead& head);  // 1xx too
+  void on_upstream_body(std::string_view payload);        // decoded; in a tunnel: raw
+  void on_upstream_end(const std::vector<http::TrailerField>& trailers,
+                       bool reusable);  // tunnel: upstream's FIN
   void on_upstream_failed(UpstreamFailure failure);
-  void on_upstream_writable();                               // the backlog shrank
+  void on_upstream_writable();  // the backlog shrank
 
   void on_timer(Timer timer);
   // The worker stops now: ends the exchange, whatever is under way. No answer of the ledger may follow.
   void stop();
 
   // ---- what the edge asks
-  bool active() const { return reply_ != Reply::over; }   // false before the first and after each exchange
+  bool active() const { return reply_ != Reply::over; }  // false before the first and after each exchange
   bool over() const { return reply_ == Reply::over; }
-  ClientEnd client_end() const { return client_end_; }    // once over
+  ClientEnd client_end() const { return client_end_; }  // once over
   bool tunnel() const { return reply_ == Reply::tunnel; }
-  // Waiting for the ledger: the exchange must stay in place until it has answered, even when the client is gone.
+  // Waiting for the ledger: the exchange must stay in place until it has answered, even when the client is
+  // gone.
   bool awaits_store() const { return store_pending_; }
   bool request_complete() const { return request_ == Request::complete; }
   // A reply whose end is the end of the connection: cutting it short must not look like that end.
@@ -196,9 +208,9 @@ class Exchange {
   const http::RequestHead* head_ = nullptr;  // the edge's; nullptr when the head was refused
   Call call_;
   const config::Upstream* upstream_config_ = nullptr;
-  std::string body_;           // buffered for inspection
+  std::string body_;                          // buffered for inspection
   std::vector<http::TrailerField> trailers_;  // of a buffered body
-  std::string scratch_;        // heads under construction; its memory is kept from one exchange to the next
+  std::string scratch_;  // heads under construction; its memory is kept from one exchange to the next
   std::vector<usage::CountedOperation> operations_;  // for the fact; memory kept
   std::string upstream_server_;
   std::string peer_address_;
@@ -207,19 +219,19 @@ class Exchange {
   Request request_ = Request::waiting;
   Reply reply_ = Reply::over;
   ClientEnd client_end_ = ClientEnd::keep;
-  bool https_ = false;             // of the client's own connection
+  bool https_ = false;  // of the client's own connection
   bool trusted_peer_ = false;
-  bool keep_alive_ = false;        // the client connection goes on afterwards
-  bool buffered_ = false;          // body_ holds the body
+  bool keep_alive_ = false;  // the client connection goes on afterwards
+  bool buffered_ = false;    // body_ holds the body
   bool store_pending_ = false;
   bool client_lost_ = false;
-  bool upstream_held_ = false;     // a connection, or an acquisition under way
+  bool upstream_held_ = false;  // a connection, or an acquisition under way
   bool upstream_reused_ = false;
   bool upstream_written_ = false;  // some byte of the request was handed to an established connection
   bool body_written_ = false;      // some byte of a streamed body was
   bool upgrade_ = false;
   bool stale_retry_used_ = false;
-  bool head_sent_ = false;         // a final reply head was written to the client
+  bool head_sent_ = false;  // a final reply head was written to the client
   bool continue_sent_ = false;
   bool reply_chunked_ = false, reply_until_close_ = false;
   bool client_paused_ = false, upstream_paused_ = false;

@@ -1,5 +1,5 @@
-// Bytes on their way through a connection: appended at the end, consumed from the front, contiguous. Owns no memory
-// while empty after release(), so that an idle connection costs none.
+// Bytes on their way through a connection: appended at the end, consumed from the front, contiguous. Owns no
+// memory while empty after release(), so that an idle connection costs none.
 //
 //   [ consumed | view() | room ]
 //

@@ -53,12 +53,17 @@ void ClientConnection::advance() {
 
 void ClientConnection::step() {
   switch (phase_) {
-    case Phase::handshake: return handshake();
+    case Phase::handshake:
+      return handshake();
     case Phase::idle:
-    case Phase::head: return read_head();
-    case Phase::exchange: return run_exchange();
-    case Phase::lingering: return drop_input();
-    case Phase::gone: return;
+    case Phase::head:
+      return read_head();
+    case Phase::exchange:
+      return run_exchange();
+    case Phase::lingering:
+      return drop_input();
+    case Phase::gone:
+      return;
   }
 }
 
@@ -157,8 +162,10 @@ void ClientConnection::exchange_over() {
   worker_.exchange_ended();
   if (!transport_.is_open()) return close();
   switch (session_->end()) {
-    case flow::ClientEnd::keep: return next_request();
-    case flow::ClientEnd::close: return linger();
+    case flow::ClientEnd::keep:
+      return next_request();
+    case flow::ClientEnd::close:
+      return linger();
     case flow::ClientEnd::abort:
       // What came before the cut is the client's, as far as the socket takes it.
       if (!session_->client_lost() && !session_->unsent().empty()) transport_.write(session_->unsent());
@@ -209,12 +216,14 @@ void ClientConnection::drop_input() {
 void ClientConnection::on_timer(void* self) {
   auto* connection = static_cast<ClientConnection*>(self);
   switch (connection->phase_) {
-    case Phase::head: return connection->head_timed_out();
+    case Phase::head:
+      return connection->head_timed_out();
     case Phase::exchange:
       connection->session_->client_stalled();
       connection->transport_.reset_on_close();
       return connection->advance();
-    default: return connection->close();
+    default:
+      return connection->close();
   }
 }
 

@@ -1,17 +1,18 @@
-// One connection from a client: TLS, waiting for a request, then a Session as long as one is under way, then either
-// the next request or an ending that lets the client read the reply.
+// One connection from a client: TLS, waiting for a request, then a Session as long as one is under way, then
+// either the next request or an ending that lets the client read the reply.
 //
 //   handshake ─> idle <─────────────────────────┐
 //                 │ first byte                  │ keep-alive
 //                 v                             │
 //               head ─> exchange (Session) ─────┴──> lingering ─> gone
 //
-// Idle it holds no buffers and no session (a few hundred bytes). The next request of a pipeline is only parsed once
-// the reply before it has been sent. After an error reply the socket is closed for writing, and what the client still
-// sends is read and dropped for a while: closing at once would reset the connection and destroy the reply on its way.
+// Idle it holds no buffers and no session (a few hundred bytes). The next request of a pipeline is only
+// parsed once the reply before it has been sent. After an error reply the socket is closed for writing, and
+// what the client still sends is read and dropped for a while: closing at once would reset the connection and
+// destroy the reply on its way.
 //
-// A client that closes only its sending side (shutdown) still gets its reply, if that comes within kHalfCloseGrace:
-// TCP cannot tell it from a client that has gone, for which the upstream must not work on.
+// A client that closes only its sending side (shutdown) still gets its reply, if that comes within
+// kHalfCloseGrace: TCP cannot tell it from a client that has gone, for which the upstream must not work on.
 //
 // Threads: the worker's.
 #pragma once
@@ -40,9 +41,9 @@ class ClientConnection {
   ClientConnection& operator=(const ClientConnection&) = delete;
 
   void start();
-  void advance();      // does all that can be done now; safe to call from within
-  void close();        // at once; the object goes in the next turn
-  void stop();         // the worker stops: ends a session, then closes
+  void advance();  // does all that can be done now; safe to call from within
+  void close();    // at once; the object goes in the next turn
+  void stop();     // the worker stops: ends a session, then closes
   bool is_idle() const { return phase_ == Phase::idle; }
 
   // ---- for the Session

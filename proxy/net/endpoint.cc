@@ -103,7 +103,8 @@ Result<std::vector<Endpoint>> resolve(const HostPort& at) {
   addrinfo* found = nullptr;
   const int error = getaddrinfo(at.host.c_str(), std::to_string(at.port).c_str(), &hints, &found);
   if (error != 0)
-    return fail(Origin::upstream, fmt::format("host name {} cannot be resolved: {}", at.host, gai_strerror(error)), true);
+    return fail(Origin::upstream,
+                fmt::format("host name {} cannot be resolved: {}", at.host, gai_strerror(error)), true);
   std::vector<Endpoint> endpoints;
   for (const addrinfo* item = found; item != nullptr; item = item->ai_next) {
     Endpoint endpoint;
@@ -113,7 +114,8 @@ Result<std::vector<Endpoint>> resolve(const HostPort& at) {
     endpoints.push_back(endpoint);
   }
   freeaddrinfo(found);
-  if (endpoints.empty()) return fail(Origin::upstream, fmt::format("host name {} has no address", at.host), true);
+  if (endpoints.empty())
+    return fail(Origin::upstream, fmt::format("host name {} has no address", at.host), true);
   return endpoints;
 }
 
@@ -121,8 +123,10 @@ namespace {
 
 std::unexpected<Error> socket_failure(const Endpoint& at, std::string_view what) {
   const int error = errno;
-  return fail(Origin::config, fmt::format("cannot listen on {} port {}: {}: {}", at.host(), at.port(), what,
-                                          std::strerror(error)), error == EADDRINUSE);
+  return fail(
+      Origin::config,
+      fmt::format("cannot listen on {} port {}: {}: {}", at.host(), at.port(), what, std::strerror(error)),
+      error == EADDRINUSE);
 }
 
 Result<int> bound_socket(const Endpoint& at, bool share) {

@@ -17,7 +17,7 @@ struct Endpoint {
   socklen_t length = 0;
 
   const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&address); }
-  std::string host() const;     // numeric, without port and brackets; IPv4-mapped IPv6 as IPv4
+  std::string host() const;  // numeric, without port and brackets; IPv4-mapped IPv6 as IPv4
   std::uint16_t port() const;
   bool operator==(const Endpoint& other) const;
 };
@@ -26,7 +26,8 @@ struct HostPort {
   std::string host;  // without brackets
   std::uint16_t port = 0;
 };
-// "127.0.0.1:8080", "[::1]:8080", "crm.example:443", "*:80". nullopt when there is no port or it is out of range.
+// "127.0.0.1:8080", "[::1]:8080", "crm.example:443", "*:80". nullopt when there is no port or it is out of
+// range.
 std::optional<HostPort> parse_host_port(std::string_view text);
 
 // A server of an upstream: "http://host[:port]" or "https://host[:port]", nothing behind it.
@@ -44,8 +45,8 @@ std::optional<Endpoint> numeric_endpoint(const HostPort& at);
 Result<std::vector<Endpoint>> resolve(const HostPort& at);
 
 // A listening, non-blocking socket. share: SO_REUSEPORT, so that every worker has its own on the same port.
-// Refuses a port on which another process listens, even with share (two proxies by mistake would halve each other's
-// connections); `joining` is for the second and further workers of this process.
+// Refuses a port on which another process listens, even with share (two proxies by mistake would halve each
+// other's connections); `joining` is for the second and further workers of this process.
 Result<int> listen_on(const Endpoint& at, bool share, bool joining);
 Endpoint local_endpoint(int fd);
 

@@ -44,7 +44,9 @@ EventLoop::~EventLoop() {
   ::close(wake_fd_);
 }
 
-void EventLoop::run() { event_base_loop(base_, EVLOOP_NO_EXIT_ON_EMPTY); }
+void EventLoop::run() {
+  event_base_loop(base_, EVLOOP_NO_EXIT_ON_EMPTY);
+}
 
 void EventLoop::stop() {
   post([this] { event_base_loopbreak(base_); });
@@ -63,8 +65,12 @@ void EventLoop::post(std::function<void()> task) {
   if (::write(wake_fd_, &one, sizeof one) < 0) CHECK(false, "an eventfd takes a wake-up");
 }
 
-MonotonicTime EventLoop::now() const { return MonotonicTime(read_clock(CLOCK_MONOTONIC)); }
-UnixTime EventLoop::unix_now() const { return UnixTime(read_clock(CLOCK_REALTIME)); }
+MonotonicTime EventLoop::now() const {
+  return MonotonicTime(read_clock(CLOCK_MONOTONIC));
+}
+UnixTime EventLoop::unix_now() const {
+  return UnixTime(read_clock(CLOCK_REALTIME));
+}
 
 void EventLoop::set(LoopTimer& timer, MonotonicTime when) {
   timers_.set(timer, when);
@@ -128,7 +134,8 @@ void Watch::start(EventLoop& loop, int fd, void* owner, void (*ready)(void*, sho
   CHECK(event_ == nullptr, "one watch, one descriptor");
   owner_ = owner;
   ready_ = ready;
-  event_ = event_new(loop.base(), fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST, &Watch::on_event, this);
+  event_ =
+      event_new(loop.base(), fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST, &Watch::on_event, this);
   CHECK(event_ != nullptr, "out of memory");
   event_add(event_, nullptr);
 }

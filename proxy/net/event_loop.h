@@ -1,9 +1,11 @@
-// One thread's libevent base with what every edge needs around it: tasks from other threads, one timer queue, work
-// put off to the next turn, and a clock.
+// One thread's libevent base with what every edge needs around it: tasks from other threads, one timer queue,
+// work put off to the next turn, and a clock.
 //
-// File descriptors are watched with one persistent, edge-triggered event each (Watch): no epoll_ctl per request.
+// File descriptors are watched with one persistent, edge-triggered event each (Watch): no epoll_ctl per
+// request.
 //
-// Threads: post() and stop() from any; all else on the thread that calls run(). libevent's own locking is not used.
+// Threads: post() and stop() from any; all else on the thread that calls run(). libevent's own locking is not
+// used.
 #pragma once
 #include <sys/types.h>
 
@@ -29,8 +31,8 @@ class EventLoop {
   EventLoop& operator=(const EventLoop&) = delete;
 
   event_base* base() { return base_; }
-  void run();   // until stop()
-  void stop();  // any thread
+  void run();                             // until stop()
+  void stop();                            // any thread
   void post(std::function<void()> task);  // any thread; runs in the order of posting
 
   MonotonicTime now() const;

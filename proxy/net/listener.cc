@@ -15,7 +15,9 @@ namespace tollgate::net {
 
 namespace {
 constexpr int kAcceptsPerTurn = 64;
-int open_reserve() { return ::open("/dev/null", O_RDONLY | O_CLOEXEC); }
+int open_reserve() {
+  return ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
 }  // namespace
 
 Listener::Listener(Worker& worker, std::string key, int fd, std::shared_ptr<const ServerTls> tls)
@@ -34,8 +36,12 @@ Listener::~Listener() {
   if (reserve_fd_ >= 0) ::close(reserve_fd_);
 }
 
-void Listener::on_event(int, short, void* self) { static_cast<Listener*>(self)->accept_waiting(); }
-void Listener::on_timer(void* self) { static_cast<Listener*>(self)->resume(); }
+void Listener::on_event(int, short, void* self) {
+  static_cast<Listener*>(self)->accept_waiting();
+}
+void Listener::on_timer(void* self) {
+  static_cast<Listener*>(self)->resume();
+}
 
 void Listener::pause() {
   if (paused_) return;

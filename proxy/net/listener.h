@@ -1,8 +1,8 @@
 // Accepts connections on one listening socket of one worker and hands them to it.
 //
-// Survives running out of file descriptors: one is kept in reserve; without it the waiting connection would stay in
-// the queue and wake the loop for ever. It is given up for a moment to accept and close that connection, then
-// accepting pauses (kAcceptPause).
+// Survives running out of file descriptors: one is kept in reserve; without it the waiting connection would
+// stay in the queue and wake the loop for ever. It is given up for a moment to accept and close that
+// connection, then accepting pauses (kAcceptPause).
 //
 // Threads: the worker's.
 #pragma once
@@ -30,7 +30,7 @@ class Listener {
 
   const std::string& key() const { return key_; }
   void set_tls(std::shared_ptr<const ServerTls> tls) { tls_ = std::move(tls); }
-  void pause();   // until resume(), or by itself for a while when descriptors ran out
+  void pause();  // until resume(), or by itself for a while when descriptors ran out
   void resume();
 
  private:

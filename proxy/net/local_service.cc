@@ -54,7 +54,8 @@ struct LocalService::Impl : std::enable_shared_from_this<LocalService::Impl> {
     Buffer in, out;
     std::string body;
     State state = State::head;
-    bool readable = false, writable = true, keep_alive = true, head_only = false, ended = false, running = false;
+    bool readable = false, writable = true, keep_alive = true, head_only = false, ended = false,
+         running = false;
     std::uint64_t request_number = 0;
 
     Connection(Impl& owner, std::uint64_t number, int fd, std::string address)
@@ -104,11 +105,20 @@ void LocalService::Impl::Connection::run() {
   bool more = true;
   while (more && state != State::closing) {
     switch (state) {
-      case State::head: more = take_head() || read_some(); break;
-      case State::body: more = take_body() || read_some(); break;
-      case State::handling: more = false; break;
-      case State::writing: more = write_some(); break;
-      case State::closing: break;
+      case State::head:
+        more = take_head() || read_some();
+        break;
+      case State::body:
+        more = take_body() || read_some();
+        break;
+      case State::handling:
+        more = false;
+        break;
+      case State::writing:
+        more = write_some();
+        break;
+      case State::closing:
+        break;
     }
   }
   running = false;
@@ -140,7 +150,8 @@ bool LocalService::Impl::Connection::take_head() {
     case http::ParseStatus::failed:
       refuse(info(parser.failure().reason).status, parser.failure().detail);
       return true;
-    case http::ParseStatus::complete: break;
+    case http::ParseStatus::complete:
+      break;
   }
   request_number |= 1;
   service.loop.set(timer, kRequestMax);
@@ -251,7 +262,8 @@ void LocalService::Impl::Connection::write_reply(const LocalReply& reply, bool w
   out.append(fmt::format("HTTP/1.1 {} {}\r\nDate: {}\r\n{}", reply.status, flow::status_phrase(reply.status),
                          http::format_date(service.loop.unix_now()), reply.fields));
   if (!bodiless)
-    out.append(fmt::format("Content-Type: {}\r\nContent-Length: {}\r\n", reply.content_type, reply.body.size()));
+    out.append(
+        fmt::format("Content-Type: {}\r\nContent-Length: {}\r\n", reply.content_type, reply.body.size()));
   out.append(keep_alive ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n");
   if (with_body && !bodiless) out.append(reply.body);
   state = State::writing;
@@ -298,8 +310,8 @@ void LocalService::Impl::on_accept(int fd, short, void* self) {
   for (;;) {
     Endpoint peer;
     peer.length = sizeof peer.address;
-    const int accepted = ::accept4(fd, reinterpret_cast<sockaddr*>(&peer.address), &peer.length,
-                                   SOCK_NONBLOCK | SOCK_CLOEXEC);
+    const int accepted =
+        ::accept4(fd, reinterpret_cast<sockaddr*>(&peer.address), &peer.length, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (accepted < 0) return;
     if (service->connections.size() >= kConnectionsMax) {
       ::close(accepted);
@@ -356,6 +368,8 @@ LocalService::~LocalService() {
   ::close(impl_->listen_fd);
 }
 
-std::uint16_t LocalService::port() const { return impl_->port; }
+std::uint16_t LocalService::port() const {
+  return impl_->port;
+}
 
 }  // namespace tollgate::net

@@ -1,13 +1,17 @@
-// A small HTTP/1.1 service for the admin port, on a thread and event base of its own, so that a busy data plane cannot
-// starve it. Strict like the data plane (same parser). Not for proxied traffic: replies are whole strings.
+// A small HTTP/1.1 service for the admin port, on a thread and event base of its own, so that a busy data
+// plane cannot starve it. Strict like the data plane (same parser). Not for proxied traffic: replies are
+// whole strings.
 //
-//   auto service = LocalService::start("127.0.0.1:9901", [](const LocalRequest& request, LocalReplyTo reply) {
-//     reply(LocalReply{.status = 200, .content_type = "text/plain", .body = "ok\n"});   // now or later, any thread
+//   auto service = LocalService::start("127.0.0.1:9901", [](const LocalRequest& request, LocalReplyTo reply)
+//   {
+//     reply(LocalReply{.status = 200, .content_type = "text/plain", .body = "ok\n"});   // now or later, any
+//     thread
 //   });
 //
-// The handler runs on the service's thread: it must not block. `reply` may be called once, from any thread, also after
-// the client or the service is gone (then it does nothing). A reply function that is dropped uncalled answers 500.
-// Limits: 64 connections (more are closed), head 16 KiB, body 1 MiB, 30 s for a request, 60 s idle.
+// The handler runs on the service's thread: it must not block. `reply` may be called once, from any thread,
+// also after the client or the service is gone (then it does nothing). A reply function that is dropped
+// uncalled answers 500. Limits: 64 connections (more are closed), head 16 KiB, body 1 MiB, 30 s for a
+// request, 60 s idle.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -30,7 +34,7 @@ struct LocalRequest {
   };
   std::vector<Field> fields;
   std::string_view body;
-  std::string_view peer;    // address without port
+  std::string_view peer;  // address without port
   // First value of a field, "" when absent. Names compare without case.
   std::string_view field(std::string_view name) const;
 };

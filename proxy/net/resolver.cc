@@ -26,7 +26,7 @@ struct Lookup {
 struct Resolver::Shared {
   std::mutex mutex;
   std::condition_variable changed;
-  bool stopped = false;                       // guarded by mutex
+  bool stopped = false;                        // guarded by mutex
   std::vector<std::weak_ptr<Lookup>> lookups;  // guarded by mutex
 
   // Blocks until a look-up is due; nullptr when stopped.
@@ -58,8 +58,8 @@ struct Resolver::Shared {
       std::unique_lock lock(mutex);
       if (stopped) return;
       lookup->due = Clock::now() + (result ? std::chrono::seconds(kRefresh) : kRetry);
-      const bool tell = result ? !lookup->answered || lookup->failing || *result != lookup->last
-                               : !lookup->failing;
+      const bool tell =
+          result ? !lookup->answered || lookup->failing || *result != lookup->last : !lookup->failing;
       lookup->failing = !result;
       if (result) {
         lookup->answered = true;

@@ -1,10 +1,11 @@
-// Host names of upstreams, resolved on a thread of their own and again every 30 s (2 s after a failure), so that no
-// worker ever waits for DNS. The last good answer stays in use while later ones fail.
+// Host names of upstreams, resolved on a thread of their own and again every 30 s (2 s after a failure), so
+// that no worker ever waits for DNS. The last good answer stays in use while later ones fail.
 //
-//   auto lookup = resolver.watch({"crm.example", 9000}, [](const Result<std::vector<Endpoint>>& answer) { ... });
+//   auto lookup = resolver.watch({"crm.example", 9000}, [](const Result<std::vector<Endpoint>>& answer) { ...
+//   });
 //
-// Callbacks come on the resolver's thread: at the first answer, when the addresses changed and at the first failure.
-// Threads: any.
+// Callbacks come on the resolver's thread: at the first answer, when the addresses changed and at the first
+// failure. Threads: any.
 #pragma once
 #include <functional>
 #include <memory>

@@ -33,7 +33,8 @@ Result<Open> open_listener(const config::Listener& settings, unsigned workers) {
   const auto at = parse_host_port(settings.address);
   auto endpoint = at ? numeric_endpoint(*at) : std::nullopt;
   if (!endpoint)
-    return fail(Origin::config, fmt::format("listener address {} is not an IP address with a port", settings.address));
+    return fail(Origin::config,
+                fmt::format("listener address {} is not an IP address with a port", settings.address));
   Open open;
   open.key = settings.address;
   for (unsigned worker = 0; worker < workers; ++worker) {
@@ -56,8 +57,8 @@ struct Server::Impl {
   Resolver resolver;
   std::vector<std::unique_ptr<Worker>> workers;
   mutable std::mutex mutex;
-  std::vector<Open> listeners;                          // guarded by mutex
-  std::shared_ptr<const flow::Snapshot> snapshot;       // guarded by mutex
+  std::vector<Open> listeners;                     // guarded by mutex
+  std::shared_ptr<const flow::Snapshot> snapshot;  // guarded by mutex
   std::atomic<bool> draining{false};
 
   struct Prepared {
@@ -73,8 +74,9 @@ struct Server::Impl {
       for (const std::string& server : upstream.servers) {
         const auto url = parse_server_url(server);
         if (!url)
-          return fail(Origin::config, fmt::format("upstream {}: {} is not http://host:port or https://host:port",
-                                                  upstream.name, server));
+          return fail(Origin::config,
+                      fmt::format("upstream {}: {} is not http://host:port or https://host:port",
+                                  upstream.name, server));
         tls = tls || url->tls;
       }
       if (!tls) continue;
@@ -188,7 +190,9 @@ bool Server::drain(Milliseconds limit) {
   return waiting->changed.wait_for(lock, limit, [&] { return waiting->left == 0; });
 }
 
-bool Server::draining() const { return impl_->draining; }
+bool Server::draining() const {
+  return impl_->draining;
+}
 
 Counters Server::counters() const {
   Counters sum;
@@ -212,9 +216,10 @@ Counters Server::counters() const {
     sum.token_cache_hits += mine.token_cache_hits;
     sum.token_cache_misses += mine.token_cache_misses;
     for (const auto& health : worker->health()) {
-      auto same = std::find_if(sum.upstream_health.begin(), sum.upstream_health.end(), [&](const auto& entry) {
-        return entry.upstream == health->upstream && entry.server == health->server;
-      });
+      auto same =
+          std::find_if(sum.upstream_health.begin(), sum.upstream_health.end(), [&](const auto& entry) {
+            return entry.upstream == health->upstream && entry.server == health->server;
+          });
       if (same == sum.upstream_health.end())
         sum.upstream_health.push_back({health->upstream, health->server, health->healthy});
       else
@@ -240,15 +245,21 @@ std::vector<CertificateExpiry> Server::certificates() const {
   return all;
 }
 
-unsigned Server::workers() const { return static_cast<unsigned>(impl_->workers.size()); }
+unsigned Server::workers() const {
+  return static_cast<unsigned>(impl_->workers.size());
+}
 
 std::shared_ptr<const flow::Snapshot> Server::snapshot() const {
   std::lock_guard lock(impl_->mutex);
   return impl_->snapshot;
 }
 
-void Server::post(unsigned worker, std::function<void()> task) { impl_->workers.at(worker)->post(std::move(task)); }
+void Server::post(unsigned worker, std::function<void()> task) {
+  impl_->workers.at(worker)->post(std::move(task));
+}
 
-quota::Ledger* Server::ledger(unsigned worker) { return impl_->workers.at(worker)->ledger(); }
+quota::Ledger* Server::ledger(unsigned worker) {
+  return impl_->workers.at(worker)->ledger();
+}
 
 }  // namespace tollgate::net

@@ -1,18 +1,20 @@
-// The data plane: listeners, workers, upstream pools. Started from a snapshot, reloaded with another, drained, stopped.
+// The data plane: listeners, workers, upstream pools. Started from a snapshot, reloaded with another,
+// drained, stopped.
 //
 //   Server::Options options;
 //   options.snapshot = snapshot;                       // a validated configuration
 //   options.make_ledger = [](event_base* base, unsigned worker) { return ...; };
 //   auto server = Server::start(std::move(options));   // listens and serves when it returns
 //   (*server)->reload(next_snapshot);
-//   (*server)->drain(30s);                             // returns when every call in flight has ended, or after 30 s
-//   server->reset();                                   // stops and joins the workers
+//   (*server)->drain(30s);                             // returns when every call in flight has ended, or
+//   after 30 s server->reset();                                   // stops and joins the workers
 //
-// One thread a worker, each with its own event base, SO_REUSEPORT listener, upstream pools, Gate, Ledger and sinks;
-// nothing is shared between workers but the snapshot, the TLS contexts (immutable) and the resolver of host names.
+// One thread a worker, each with its own event base, SO_REUSEPORT listener, upstream pools, Gate, Ledger and
+// sinks; nothing is shared between workers but the snapshot, the TLS contexts (immutable) and the resolver of
+// host names.
 //
-// Threads: start, reload, drain and the destructor from one control thread; post, counters, ports, draining from any.
-// Ignores SIGPIPE for the process: a peer that goes away is an error of a write, not a signal.
+// Threads: start, reload, drain and the destructor from one control thread; post, counters, ports, draining
+// from any. Ignores SIGPIPE for the process: a peer that goes away is an error of a write, not a signal.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -39,7 +41,8 @@ struct Counters {
     std::uint64_t tunnels = 0;           // client side: upgraded connections; not in active
   };
   Connections client, upstream;
-  std::uint64_t upstream_connecting = 0, upstream_waiting = 0;  // connections under way; requests waiting for one
+  std::uint64_t upstream_connecting = 0,
+                upstream_waiting = 0;           // connections under way; requests waiting for one
   std::uint64_t accepted_total = 0;             // client connections
   std::uint64_t refused_connections_total = 0;  // closed or answered 503 because of limits.max_connections
   std::uint64_t accept_failures_total = 0;      // out of file descriptors or memory
@@ -50,7 +53,7 @@ struct Counters {
     std::string upstream, server;
     bool healthy = true;  // false: the last attempt to connect failed, on any worker
   };
-  std::vector<Health> upstream_health;          // every server of every upstream of the present snapshot
+  std::vector<Health> upstream_health;  // every server of every upstream of the present snapshot
 };
 
 struct CertificateExpiry {
@@ -68,7 +71,8 @@ class Server {
     std::function<std::vector<std::unique_ptr<usage::FactSink>>(unsigned worker)> make_sinks;
     // level: "error", "warning", "info". From any thread.
     std::function<void(std::string_view level, std::string_view text)> log;
-    // Called on the worker's thread about once a second and when it stops: the place to flush logs and journals.
+    // Called on the worker's thread about once a second and when it stops: the place to flush logs and
+    // journals.
     std::function<void(unsigned worker)> on_tick;
     std::uint64_t seed = 0;  // of request ids and hash tables; 0: taken from the system
   };
@@ -79,16 +83,18 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  // All or nothing: new listeners are opened and certificates read (again) first; on an error nothing has changed.
-  // Listeners of equal address stay open, others are closed after what waits in their queue was accepted. Requests
-  // under way end under the snapshot they began with. Upstreams whose settings did not change keep their connections.
-  // `workers` of the settings cannot change while running.
+  // All or nothing: new listeners are opened and certificates read (again) first; on an error nothing has
+  // changed. Listeners of equal address stay open, others are closed after what waits in their queue was
+  // accepted. Requests under way end under the snapshot they began with. Upstreams whose settings did not
+  // change keep their connections. `workers` of the settings cannot change while running.
   Result<void> reload(std::shared_ptr<const flow::Snapshot> snapshot);
 
-  // Stops accepting, closes idle connections, answers what comes on others with Connection: close. Returns when none
-  // is left or after `limit`; true when none is left. What is still under way is cut by the destructor.
+  // Stops accepting, closes idle connections, answers what comes on others with Connection: close. Returns
+  // when none is left or after `limit`; true when none is left. What is still under way is cut by the
+  // destructor.
   bool drain(Milliseconds limit);
-  // From this moment on replies say Connection: close, but listeners stay open (settings.timeouts.drain_delay).
+  // From this moment on replies say Connection: close, but listeners stay open
+  // (settings.timeouts.drain_delay).
   void begin_drain();
   bool draining() const;
 

@@ -10,7 +10,7 @@ namespace tollgate::net {
 
 namespace {
 
-constexpr int kTurnsMax = 16;                    // rounds of reading and writing before others have their turn
+constexpr int kTurnsMax = 16;  // rounds of reading and writing before others have their turn
 constexpr std::size_t kDirectWrite = 16 * 1024;  // from here on bytes are sent without being copied first
 
 }  // namespace
@@ -85,7 +85,9 @@ void Session::begin() {
   exchange_.on_request_head(arrival(), head);
 }
 
-void Session::refuse(const http::ParseFailure& failure) { exchange_.on_request_refused(arrival(), failure); }
+void Session::refuse(const http::ParseFailure& failure) {
+  exchange_.on_request_refused(arrival(), failure);
+}
 
 // ---------------------------------------------------------------- moving bytes
 
@@ -236,9 +238,13 @@ void Session::client_ended(bool in_order) {
   worker_.loop().set(client_timer_, kHalfCloseGrace);
 }
 
-void Session::client_gone() { client_failed_ = true; }
+void Session::client_gone() {
+  client_failed_ = true;
+}
 
-void Session::client_stalled() { client_failed_ = true; }
+void Session::client_stalled() {
+  client_failed_ = true;
+}
 
 void Session::stop() {
   exchange_.stop();
@@ -247,10 +253,18 @@ void Session::stop() {
 
 // ---------------------------------------------------------------- actions
 
-MonotonicTime Session::now() { return worker_.loop().now(); }
-UnixTime Session::unix_now() { return worker_.loop().unix_now(); }
-std::string_view Session::date() { return worker_.date(); }
-bool Session::draining() { return worker_.draining(); }
+MonotonicTime Session::now() {
+  return worker_.loop().now();
+}
+UnixTime Session::unix_now() {
+  return worker_.loop().unix_now();
+}
+std::string_view Session::date() {
+  return worker_.date();
+}
+bool Session::draining() {
+  return worker_.draining();
+}
 
 bool Session::upstream_acquire(const config::Route& route, bool fresh, bool replayable, Upstream& upstream) {
   auto found = generation_->pools.find(route.upstream);
@@ -262,9 +276,15 @@ bool Session::upstream_acquire(const config::Route& route, bool fresh, bool repl
   return true;
 }
 
-void Session::upstream_expect(std::string_view method, bool upgrade) { upstream_->expect(method, upgrade); }
-void Session::upstream_write(std::string_view bytes) { upstream_->write(bytes); }
-std::size_t Session::upstream_backlog() const { return upstream_ == nullptr ? 0 : upstream_->backlog(); }
+void Session::upstream_expect(std::string_view method, bool upgrade) {
+  upstream_->expect(method, upgrade);
+}
+void Session::upstream_write(std::string_view bytes) {
+  upstream_->write(bytes);
+}
+std::size_t Session::upstream_backlog() const {
+  return upstream_ == nullptr ? 0 : upstream_->backlog();
+}
 void Session::upstream_read(bool wanted) {
   if (upstream_ != nullptr) upstream_->set_reading(wanted);
 }
@@ -378,10 +398,16 @@ void Session::upstream_failed(flow::UpstreamFailure failure) {
   connection_->advance();
 }
 
-void Session::upstream_event() { connection_->advance(); }
+void Session::upstream_event() {
+  connection_->advance();
+}
 
-void Session::reply_head(const http::ResponseHead& head) { exchange_.on_upstream_head(head); }
-void Session::reply_body(std::string_view payload) { exchange_.on_upstream_body(payload); }
+void Session::reply_head(const http::ResponseHead& head) {
+  exchange_.on_upstream_head(head);
+}
+void Session::reply_body(std::string_view payload) {
+  exchange_.on_upstream_body(payload);
+}
 void Session::reply_end(const std::vector<http::TrailerField>& trailers, bool reusable) {
   exchange_.on_upstream_end(trailers, reusable);
 }

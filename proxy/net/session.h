@@ -1,8 +1,10 @@
-// What a client connection needs while a request is under way: buffers, parser, the exchange and its edge. Sessions
-// are kept by the worker and lent to connections, so that idle connections are small and busy ones allocate nothing.
+// What a client connection needs while a request is under way: buffers, parser, the exchange and its edge.
+// Sessions are kept by the worker and lent to connections, so that idle connections are small and busy ones
+// allocate nothing.
 //
-// Implements the actions of the exchange (ExchangePort) and feeds it with events: pump() moves bytes until nothing
-// more can be done. Failures of sockets are noted where they happen and delivered in pump(), never from an action.
+// Implements the actions of the exchange (ExchangePort) and feeds it with events: pump() moves bytes until
+// nothing more can be done. Failures of sockets are noted where they happen and delivered in pump(), never
+// from an action.
 //
 // Threads: the worker's.
 #pragma once
@@ -35,9 +37,9 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   // ---- for the connection
   Buffer& input() { return in_; }
   http::RequestParser& parser() { return *parser_; }
-  void begin();                                      // the parser has a head
-  void refuse(const http::ParseFailure& failure);    // the parser has none, and never will
-  bool pump();             // false: more could be done, but others should have a turn
+  void begin();                                    // the parser has a head
+  void refuse(const http::ParseFailure& failure);  // the parser has none, and never will
+  bool pump();                                     // false: more could be done, but others should have a turn
   bool over() const { return exchange_.over(); }
   bool zombie() const { return exchange_.awaits_store(); }
   bool tunnel() const { return exchange_.tunnel(); }
@@ -46,7 +48,7 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   bool request_complete() const { return exchange_.request_complete(); }
   bool client_closed() const { return client_eof_; }
   bool client_lost() const { return client_failed_; }
-  void next_request();     // what was read ahead becomes the input
+  void next_request();  // what was read ahead becomes the input
   void client_gone();
   void client_stalled();
   void stop();

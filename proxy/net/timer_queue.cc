@@ -31,12 +31,17 @@ void TimerQueue::set(LoopTimer& timer, MonotonicTime when) {
   }
 }
 
-void TimerQueue::clear(LoopTimer& timer) { timer.deadline_ = MonotonicTime::max(); }
+void TimerQueue::clear(LoopTimer& timer) {
+  timer.deadline_ = MonotonicTime::max();
+}
 
-MonotonicTime TimerQueue::next() const { return heap_.empty() ? MonotonicTime::max() : heap_.front()->scheduled_; }
+MonotonicTime TimerQueue::next() const {
+  return heap_.empty() ? MonotonicTime::max() : heap_.front()->scheduled_;
+}
 
 void TimerQueue::expire(MonotonicTime now) {
-  // Timers set to `now` or earlier by a firing one wait for the next call: else two timers could keep us here.
+  // Timers set to `now` or earlier by a firing one wait for the next call: else two timers could keep us
+  // here.
   std::size_t budget = heap_.size();
   while (!heap_.empty() && heap_.front()->scheduled_ <= now && budget-- > 0) {
     LoopTimer& timer = *heap_.front();

@@ -1,8 +1,9 @@
 // Time-outs of one event loop: a binary heap of embedded timers. Pure: the time is an argument.
 //
-// Most time-outs are pushed back again and again and never fire (a keep-alive connection sets its idle time-out on
-// every request). So moving a timer to a later moment only stores the moment; the heap is corrected when the old
-// moment comes. Cost: set to later O(1), set to earlier and first set O(log n), clear O(1), expire O(log n) a timer.
+// Most time-outs are pushed back again and again and never fire (a keep-alive connection sets its idle
+// time-out on every request). So moving a timer to a later moment only stores the moment; the heap is
+// corrected when the old moment comes. Cost: set to later O(1), set to earlier and first set O(log n), clear
+// O(1), expire O(log n) a timer.
 //
 //   Timer timer;                          // a member of its owner
 //   timer.bind(this, [](void* self) { static_cast<Connection*>(self)->on_idle(); });
@@ -40,9 +41,10 @@ class LoopTimer {
   void* owner_ = nullptr;
   void (*fire_)(void*) = nullptr;
   TimerQueue* queue_ = nullptr;
-  std::size_t place_ = kNowhere;                      // in the heap
-  MonotonicTime deadline_ = MonotonicTime::max();     // when to fire
-  MonotonicTime scheduled_ = MonotonicTime::max();    // what the heap is ordered by; <= deadline_ while in the heap
+  std::size_t place_ = kNowhere;                   // in the heap
+  MonotonicTime deadline_ = MonotonicTime::max();  // when to fire
+  MonotonicTime scheduled_ =
+      MonotonicTime::max();  // what the heap is ordered by; <= deadline_ while in the heap
 };
 
 class TimerQueue {
@@ -56,8 +58,9 @@ class TimerQueue {
   void clear(LoopTimer& timer);
   // The next moment at which expire() has something to do; max() when there is nothing.
   MonotonicTime next() const;
-  // Fires every timer whose deadline has come, in order. A firing timer is cleared first, so it may set itself again
-  // and destroy itself or others; one set to a moment <= now while firing fires in the next call.
+  // Fires every timer whose deadline has come, in order. A firing timer is cleared first, so it may set
+  // itself again and destroy itself or others; one set to a moment <= now while firing fires in the next
+  // call.
   void expire(MonotonicTime now);
 
  private:

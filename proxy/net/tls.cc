@@ -44,11 +44,13 @@ void common_options(SSL_CTX* context) {
 Result<void> use_certificate(SSL_CTX* context, const std::string& certificate, const std::string& key) {
   ERR_clear_error();
   if (SSL_CTX_use_certificate_chain_file(context, certificate.c_str()) != 1)
-    return fail(Origin::config, fmt::format("certificate file {} cannot be used: {}", certificate, last_tls_error()));
+    return fail(Origin::config,
+                fmt::format("certificate file {} cannot be used: {}", certificate, last_tls_error()));
   if (SSL_CTX_use_PrivateKey_file(context, key.c_str(), SSL_FILETYPE_PEM) != 1)
     return fail(Origin::config, fmt::format("key file {} cannot be used: {}", key, last_tls_error()));
   if (SSL_CTX_check_private_key(context) != 1)
-    return fail(Origin::config, fmt::format("key file {} does not belong to certificate {}", key, certificate));
+    return fail(Origin::config,
+                fmt::format("key file {} does not belong to certificate {}", key, certificate));
   return {};
 }
 
@@ -71,8 +73,8 @@ std::vector<std::string> names_of(X509* certificate) {
   }
   GENERAL_NAMES_free(alternatives);
   char common[256];
-  if (names.empty() &&
-      X509_NAME_get_text_by_NID(X509_get_subject_name(certificate), NID_commonName, common, sizeof common) > 0)
+  if (names.empty() && X509_NAME_get_text_by_NID(X509_get_subject_name(certificate), NID_commonName, common,
+                                                 sizeof common) > 0)
     names.push_back(to_lower(common));
   return names;
 }
@@ -80,7 +82,8 @@ std::vector<std::string> names_of(X509* certificate) {
 int choose_http11(SSL*, const unsigned char** chosen, unsigned char* length, const unsigned char* offered,
                   unsigned offered_length, void*) {
   unsigned char* selected = nullptr;
-  if (SSL_select_next_proto(&selected, length, kAlpn, sizeof kAlpn, offered, offered_length) != OPENSSL_NPN_NEGOTIATED)
+  if (SSL_select_next_proto(&selected, length, kAlpn, sizeof kAlpn, offered, offered_length) !=
+      OPENSSL_NPN_NEGOTIATED)
     return SSL_TLSEXT_ERR_ALERT_FATAL;  // RFC 7301 section 3.2
   *chosen = selected;
   return SSL_TLSEXT_ERR_OK;
@@ -120,7 +123,8 @@ Result<void> require_client_certificates(SSL_CTX* context, const std::string& ca
   ERR_clear_error();
   STACK_OF(X509_NAME)* names = SSL_load_client_CA_file(ca_file.c_str());
   if (names == nullptr || SSL_CTX_load_verify_locations(context, ca_file.c_str(), nullptr) != 1)
-    return fail(Origin::config, fmt::format("client CA file {} cannot be used: {}", ca_file, last_tls_error()));
+    return fail(Origin::config,
+                fmt::format("client CA file {} cannot be used: {}", ca_file, last_tls_error()));
   SSL_CTX_set_client_CA_list(context, names);
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   return {};
@@ -146,7 +150,8 @@ Result<std::shared_ptr<const ServerTls>> ServerTls::load(const config::ListenerT
     SSL_CTX_set_alpn_select_cb(context.get(), &choose_http11, nullptr);
     SSL_CTX_set_tlsext_servername_callback(context.get(), &Contexts::on_server_name);
     SSL_CTX_set_tlsext_servername_arg(context.get(), &contexts);
-    if (auto used = use_certificate(context.get(), certificate, key); !used) return std::unexpected(used.error());
+    if (auto used = use_certificate(context.get(), certificate, key); !used)
+      return std::unexpected(used.error());
     if (auto set = require_client_certificates(context.get(), settings.client_ca_file); !set)
       return std::unexpected(set.error());
     X509* leaf = SSL_CTX_get0_certificate(context.get());
@@ -191,7 +196,8 @@ Result<std::shared_ptr<const ClientTls>> ClientTls::load(const config::UpstreamT
   ERR_clear_error();
   if (!settings.ca_file.empty()) {
     if (SSL_CTX_load_verify_locations(context.get(), settings.ca_file.c_str(), nullptr) != 1)
-      return fail(Origin::config, fmt::format("CA file {} cannot be used: {}", settings.ca_file, last_tls_error()));
+      return fail(Origin::config,
+                  fmt::format("CA file {} cannot be used: {}", settings.ca_file, last_tls_error()));
   } else {
     SSL_CTX_set_default_verify_paths(context.get());
   }
@@ -213,7 +219,8 @@ SSL* ClientTls::new_session(const std::string& host) const {
   SSL_set_connect_state(session);
   const std::string& name = context_->settings.server_name.empty() ? host : context_->settings.server_name;
   unsigned char address[16];
-  const bool numeric = inet_pton(AF_INET, name.c_str(), address) == 1 || inet_pton(AF_INET6, name.c_str(), address) == 1;
+  const bool numeric =
+      inet_pton(AF_INET, name.c_str(), address) == 1 || inet_pton(AF_INET6, name.c_str(), address) == 1;
   X509_VERIFY_PARAM* rules = SSL_get0_param(session);
   if (numeric) {
     X509_VERIFY_PARAM_set1_ip_asc(rules, name.c_str());

@@ -1,10 +1,12 @@
-// TLS settings made ready: for a listener (ServerTls) and towards an upstream (ClientTls). Immutable after loading,
-// shared by all workers; a session keeps what it needs of its context, so a reload drops no connection.
+// TLS settings made ready: for a listener (ServerTls) and towards an upstream (ClientTls). Immutable after
+// loading, shared by all workers; a session keeps what it needs of its context, so a reload drops no
+// connection.
 //
 // Server: TLS 1.2 (ECDHE with AES-GCM or ChaCha20 only) and 1.3, certificate chosen by SNI from the subject
-// alternative names of each (exact names first, then "*.example.com" for one label, RFC 6125 section 6.4.3), the first
-// certificate when nothing fits or no SNI was sent; ALPN http/1.1; session tickets, whose keys go on after a reload.
-// Client: chain and host name are verified unless switched off; SNI is sent for names, not for addresses.
+// alternative names of each (exact names first, then "*.example.com" for one label, RFC 6125 section 6.4.3),
+// the first certificate when nothing fits or no SNI was sent; ALPN http/1.1; session tickets, whose keys go
+// on after a reload. Client: chain and host name are verified unless switched off; SNI is sent for names, not
+// for addresses.
 #pragma once
 #include <memory>
 #include <string>
@@ -27,7 +29,8 @@ struct CertificateFile {
 class ServerTls {
  public:
   // previous: the listener's contexts before the reload, or nullptr. Reads the files.
-  static Result<std::shared_ptr<const ServerTls>> load(const config::ListenerTls& settings, const ServerTls* previous);
+  static Result<std::shared_ptr<const ServerTls>> load(const config::ListenerTls& settings,
+                                                       const ServerTls* previous);
   ~ServerTls();
 
   SSL* new_session() const;  // for Transport::open, in accepting state

@@ -67,8 +67,10 @@ void Transport::open(int fd, SSL* session) {
 IoResult Transport::tls_result(int result) {
   switch (SSL_get_error(session_, result)) {
     case SSL_ERROR_WANT_READ:
-    case SSL_ERROR_WANT_WRITE: return {Io::blocked, 0, true};
-    case SSL_ERROR_ZERO_RETURN: return {Io::closed, 0, true};
+    case SSL_ERROR_WANT_WRITE:
+      return {Io::blocked, 0, true};
+    case SSL_ERROR_ZERO_RETURN:
+      return {Io::closed, 0, true};
     case SSL_ERROR_SYSCALL:
       broken_ = true;
       error_ = errno != 0 ? std::strerror(errno) : "the peer closed the connection";
@@ -100,7 +102,8 @@ IoResult Transport::read(char* to, std::size_t room) {
     ERR_clear_error();
     errno = 0;
     const int result = SSL_read(session_, to, static_cast<int>(std::min<std::size_t>(room, INT_MAX)));
-    if (result > 0) return {Io::ok, static_cast<std::size_t>(result), short_read_ && SSL_has_pending(session_) == 0};
+    if (result > 0)
+      return {Io::ok, static_cast<std::size_t>(result), short_read_ && SSL_has_pending(session_) == 0};
     return tls_result(result);
   }
   for (;;) {

@@ -1,8 +1,9 @@
-// One non-blocking stream socket, plain or TLS: read and write with counts. No event is registered here; callers watch
-// the descriptor for reading and writing at once (edge-triggered), so that TLS may want either at any time.
+// One non-blocking stream socket, plain or TLS: read and write with counts. No event is registered here;
+// callers watch the descriptor for reading and writing at once (edge-triggered), so that TLS may want either
+// at any time.
 //
-// drained: the socket has no more bytes for now, so the next read would block (it saves that read). Callers that saw
-// the peer close (EV_CLOSED) read on anyway until they get `closed`.
+// drained: the socket has no more bytes for now, so the next read would block (it saves that read). Callers
+// that saw the peer close (EV_CLOSED) read on anyway until they get `closed`.
 #pragma once
 #include <sys/types.h>
 
@@ -45,11 +46,11 @@ class Transport {
   IoResult read(char* to, std::size_t room);
   // Writes first, then second, in one system call when plain. `bytes` may be less than both.
   IoResult write(std::string_view first, std::string_view second = {});
-  void end_writing();    // FIN; on TLS close_notify before it
+  void end_writing();  // FIN; on TLS close_notify before it
   // Has the peer closed or sent something, without taking it? Plain sockets only; TLS answers false.
   bool readable_or_closed() const;
-  int take_error() const;   // SO_ERROR
-  void reset_on_close();    // close() will send RST: the peer sees that something was cut
+  int take_error() const;  // SO_ERROR
+  void reset_on_close();   // close() will send RST: the peer sees that something was cut
   void close();
   std::string error() const { return error_; }  // of the last `failed`, for the log
 

@@ -16,16 +16,19 @@
 namespace tollgate::net {
 
 namespace {
-constexpr int kReadsPerTurn = 4;                  // of 64 KiB: then other connections have their turn
-constexpr std::size_t kDirectWrite = 16 * 1024;   // from here on bytes are sent without being copied first
+constexpr int kReadsPerTurn = 4;                 // of 64 KiB: then other connections have their turn
+constexpr std::size_t kDirectWrite = 16 * 1024;  // from here on bytes are sent without being copied first
 }  // namespace
 
-UpstreamConnection::UpstreamConnection(EventLoop& loop, UpstreamPool& pool, std::size_t server, http::HeadLimits limits)
+UpstreamConnection::UpstreamConnection(EventLoop& loop, UpstreamPool& pool, std::size_t server,
+                                       http::HeadLimits limits)
     : loop_(loop), pool_(pool), server_(server), parser_(limits) {
   timer_.bind(this, &UpstreamConnection::on_timer);
 }
 
-UpstreamConnection::~UpstreamConnection() { close(); }
+UpstreamConnection::~UpstreamConnection() {
+  close();
+}
 
 void UpstreamConnection::close() {
   state_ = State::closed;
@@ -42,8 +45,8 @@ void UpstreamConnection::wait_for_address(MonotonicTime deadline) {
   loop_.set(timer_, deadline);
 }
 
-void UpstreamConnection::connect(std::vector<Endpoint> addresses, const ClientTls* tls, const std::string& host,
-                                 MonotonicTime deadline) {
+void UpstreamConnection::connect(std::vector<Endpoint> addresses, const ClientTls* tls,
+                                 const std::string& host, MonotonicTime deadline) {
   addresses_ = std::move(addresses);
   next_address_ = 0;
   tls_ = tls;
@@ -149,10 +152,14 @@ void UpstreamConnection::on_event(void* self, short what) {
   if (connection->transport_.tls()) connection->readable_ = connection->writable_ = true;
   switch (connection->state_) {
     case State::connecting:
-    case State::handshaking: return connection->go_on_connecting(what);
-    case State::used: return connection->user_->upstream_event();
-    case State::idle: return connection->idle_event();
-    default: return;
+    case State::handshaking:
+      return connection->go_on_connecting(what);
+    case State::used:
+      return connection->user_->upstream_event();
+    case State::idle:
+      return connection->idle_event();
+    default:
+      return;
   }
 }
 
@@ -270,12 +277,14 @@ std::size_t UpstreamConnection::process(std::string_view bytes, UpstreamUser& us
 bool UpstreamConnection::process_head(std::string_view& bytes, UpstreamUser& user) {
   const std::uint64_t use = uses_;
   switch (parser_.parse(bytes)) {
-    case http::ParseStatus::incomplete: return false;
+    case http::ParseStatus::incomplete:
+      return false;
     case http::ParseStatus::failed:
       phase_ = Phase::done;
       user.reply_failed(flow::UpstreamFailure::invalid);
       return false;
-    case http::ParseStatus::complete: break;
+    case http::ParseStatus::complete:
+      break;
   }
   const http::ResponseHead& head = parser_.head();
   const int status = head.status;
@@ -327,7 +336,8 @@ void UpstreamConnection::ended(bool in_order, UpstreamUser& user) {
   const Phase before = phase_;
   phase_ = Phase::done;
   if (before == Phase::tunnel && in_order) return user.reply_end({}, false);
-  if (before == Phase::body && in_order && decoder_->may_end_here()) return user.reply_end(decoder_->trailers(), false);
+  if (before == Phase::body && in_order && decoder_->may_end_here())
+    return user.reply_end(decoder_->trailers(), false);
   user.reply_failed(before == Phase::head && !reply_started_ ? flow::UpstreamFailure::closed_early
                                                              : flow::UpstreamFailure::invalid);
 }

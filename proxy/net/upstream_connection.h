@@ -3,8 +3,8 @@
 //
 //   connecting ─> handshaking ─> in use <──> idle
 //
-// Bytes are read into the loop's scratch memory and decoded in place; only what cannot be used at once (half a head,
-// a paused body) is kept. A user is never called from within its own write(), release or pause.
+// Bytes are read into the loop's scratch memory and decoded in place; only what cannot be used at once (half
+// a head, a paused body) is kept. A user is never called from within its own write(), release or pause.
 //
 // Threads: the worker's.
 #pragma once
@@ -30,13 +30,13 @@ class ClientTls;
 // Who uses (or waits for) a connection. The reply_* functions are called from UpstreamConnection::pump only.
 class UpstreamUser {
  public:
-  virtual void upstream_ready(UpstreamConnection& connection) = 0;    // it was asked for and is now in use
-  virtual void upstream_failed(flow::UpstreamFailure failure) = 0;    // it was asked for and did not come
-  virtual void upstream_event() = 0;                                  // readable or writable: pump soon
+  virtual void upstream_ready(UpstreamConnection& connection) = 0;  // it was asked for and is now in use
+  virtual void upstream_failed(flow::UpstreamFailure failure) = 0;  // it was asked for and did not come
+  virtual void upstream_event() = 0;                                // readable or writable: pump soon
   virtual void reply_head(const http::ResponseHead& head) = 0;
   virtual void reply_body(std::string_view payload) = 0;
   virtual void reply_end(const std::vector<http::TrailerField>& trailers, bool reusable) = 0;
-  virtual void reply_failed(flow::UpstreamFailure failure) = 0;       // the connection is of no use any more
+  virtual void reply_failed(flow::UpstreamFailure failure) = 0;  // the connection is of no use any more
 
   // Place in the pool's queue; the pool's own.
   struct Waiting {
@@ -58,10 +58,11 @@ class UpstreamConnection {
   UpstreamConnection& operator=(const UpstreamConnection&) = delete;
 
   // ---- the pool's
-  void connect(std::vector<Endpoint> addresses, const ClientTls* tls, const std::string& host, MonotonicTime deadline);
+  void connect(std::vector<Endpoint> addresses, const ClientTls* tls, const std::string& host,
+               MonotonicTime deadline);
   void wait_for_address(MonotonicTime deadline);
   bool waits_for_address() const { return state_ == State::resolving; }
-  void use(UpstreamUser& user);            // from idle, or bound while connecting
+  void use(UpstreamUser& user);  // from idle, or bound while connecting
   void idle_until(MonotonicTime deadline);
   bool stale() const { return transport_.readable_or_closed(); }
   void close();
@@ -78,8 +79,8 @@ class UpstreamConnection {
   std::size_t backlog() const { return out_.size(); }
   void set_reading(bool wanted) { reading_ = wanted; }
   void end_writing() { end_writing_ = true; }
-  bool flush();                    // true when bytes left
-  bool pump(UpstreamUser& user);   // reads and delivers; true when something was delivered
+  bool flush();                   // true when bytes left
+  bool pump(UpstreamUser& user);  // reads and delivers; true when something was delivered
 
  private:
   enum class State : std::uint8_t { resolving, connecting, handshaking, used, idle, closed };

@@ -14,21 +14,23 @@ constexpr Milliseconds kLongestPause{10'000};
 bool same_settings(const config::Upstream& a, const config::Upstream& b) {
   const auto tied = [](const config::Upstream& u) {
     return std::tie(u.name, u.servers, u.tls.ca_file, u.tls.verify, u.tls.server_name, u.tls.certificate_file,
-                    u.tls.key_file, u.connect_timeout, u.response_timeout, u.idle_timeout, u.keepalive_timeout,
-                    u.max_idle_connections, u.max_connections, u.queue_timeout, u.max_retries);
+                    u.tls.key_file, u.connect_timeout, u.response_timeout, u.idle_timeout,
+                    u.keepalive_timeout, u.max_idle_connections, u.max_connections, u.queue_timeout,
+                    u.max_retries);
   };
   return tied(a) == tied(b);
 }
 
 std::shared_ptr<UpstreamPool> UpstreamPool::create(Surroundings around, const config::Upstream& settings,
-                                                   std::shared_ptr<const ClientTls> tls, http::HeadLimits limits) {
+                                                   std::shared_ptr<const ClientTls> tls,
+                                                   http::HeadLimits limits) {
   std::shared_ptr<UpstreamPool> pool(new UpstreamPool(std::move(around), settings, std::move(tls), limits));
   pool->start_lookups();
   return pool;
 }
 
-UpstreamPool::UpstreamPool(Surroundings around, const config::Upstream& settings, std::shared_ptr<const ClientTls> tls,
-                           http::HeadLimits limits)
+UpstreamPool::UpstreamPool(Surroundings around, const config::Upstream& settings,
+                           std::shared_ptr<const ClientTls> tls, http::HeadLimits limits)
     : around_(std::move(around)), settings_(settings), tls_(std::move(tls)), limits_(limits) {
   for (const std::string& text : settings_.servers) {
     auto url = parse_server_url(text);
@@ -126,7 +128,8 @@ UpstreamConnection* UpstreamPool::acquire(UpstreamUser& user, bool fresh, bool r
   const bool full = connections_.size() >= settings_.max_connections;
   UpstreamConnection* connection = fresh ? nullptr : take_idle(server, replayable);
   if (connection == nullptr && full && !fresh)
-    for (std::size_t i = 0; i < servers_.size() && connection == nullptr; ++i) connection = take_idle(i, replayable);
+    for (std::size_t i = 0; i < servers_.size() && connection == nullptr; ++i)
+      connection = take_idle(i, replayable);
   if (connection != nullptr) {
     connection->use(user);
     around_.counters.active.fetch_add(1, std::memory_order_relaxed);

@@ -1,10 +1,12 @@
-// The connections of one worker to one upstream: idle ones are reused last in, first out, per server; servers take
-// turns. A server that could not be connected to is left out for a while (1 s, doubling to 10 s) while another one
-// is there. At most max_connections; beyond it requests wait in order, up to queue_timeout.
+// The connections of one worker to one upstream: idle ones are reused last in, first out, per server; servers
+// take turns. A server that could not be connected to is left out for a while (1 s, doubling to 10 s) while
+// another one is there. At most max_connections; beyond it requests wait in order, up to queue_timeout.
 //
-// Host names are resolved off the loop; requests that come before the first answer wait for it (connect_timeout).
+// Host names are resolved off the loop; requests that come before the first answer wait for it
+// (connect_timeout).
 //
-// Threads: the worker's. Lives as long as something of it is in use (shared_ptr); retire() before it is replaced.
+// Threads: the worker's. Lives as long as something of it is in use (shared_ptr); retire() before it is
+// replaced.
 #pragma once
 #include <atomic>
 #include <deque>
@@ -45,10 +47,13 @@ class UpstreamPool : public std::enable_shared_from_this<UpstreamPool> {
   ~UpstreamPool();
 
   const config::Upstream& settings() const { return settings_; }
-  void set_tls(std::shared_ptr<const ClientTls> tls) { tls_ = std::move(tls); }  // for connections from now on
+  void set_tls(std::shared_ptr<const ClientTls> tls) {
+    tls_ = std::move(tls);
+  }  // for connections from now on
 
-  // A connection in use by `user`, or nullptr: upstream_ready or upstream_failed follows, never from within this call.
-  // fresh: not an idle one. replayable: when false, an idle connection is looked at before it is taken (one recv).
+  // A connection in use by `user`, or nullptr: upstream_ready or upstream_failed follows, never from within
+  // this call. fresh: not an idle one. replayable: when false, an idle connection is looked at before it is
+  // taken (one recv).
   UpstreamConnection* acquire(UpstreamUser& user, bool fresh, bool replayable);
   void give_up(UpstreamUser& user);  // while it waits
   void release(UpstreamConnection& connection, bool reusable);

@@ -23,7 +23,9 @@ Worker::Worker(const Server::Options& options, unsigned index, std::uint64_t see
   tick_timer_.bind(this, &Worker::on_tick);
 }
 
-Worker::~Worker() { stop(); }
+Worker::~Worker() {
+  stop();
+}
 
 // ---------------------------------------------------------------- control
 
@@ -108,10 +110,10 @@ void Worker::apply(Update next) {
           old != generation_->pools.end() && same_settings(old->second->settings(), upstream))
         pool = old->second;
     if (pool == nullptr)
-      pool = UpstreamPool::create({loop_, resolver_, pool_counters_,
-                                   [this](std::string_view level, std::string_view text) { log(level, text); }},
-                                  upstream, tls,
-                                  {limits.max_header_bytes, limits.max_request_line, limits.max_header_count});
+      pool = UpstreamPool::create(
+          {loop_, resolver_, pool_counters_,
+           [this](std::string_view level, std::string_view text) { log(level, text); }},
+          upstream, tls, {limits.max_header_bytes, limits.max_request_line, limits.max_header_count});
     else
       pool->set_tls(std::move(tls));
     health.insert(health.end(), pool->health().begin(), pool->health().end());
@@ -170,7 +172,8 @@ void Worker::retire(std::shared_ptr<Generation> generation) {
 void Worker::accepted(int fd, std::string peer_address, const ServerTls* tls, Listener&) {
   counters_.accepted_total.fetch_add(1, std::memory_order_relaxed);
   const std::size_t cap = settings().limits.max_connections;
-  if (connections_.size() >= cap && idle_first_ != nullptr) idle_first_->close();  // the longest idle makes room
+  if (connections_.size() >= cap && idle_first_ != nullptr)
+    idle_first_->close();  // the longest idle makes room
   const bool overloaded = connections_.size() >= cap;
   if (overloaded) counters_.refused_total.fetch_add(1, std::memory_order_relaxed);
   if (connections_.size() >= cap + kOverCapAllowance) {
@@ -194,7 +197,8 @@ void Worker::accept_failed(int error) {
   const MonotonicTime now = loop_.now();
   if (accept_failure_logged_ != MonotonicTime{} && now - accept_failure_logged_ < Seconds(10)) return;
   accept_failure_logged_ = now;
-  log("error", fmt::format("cannot accept connections: {}: raise the limit of open files", std::strerror(error)));
+  log("error",
+      fmt::format("cannot accept connections: {}: raise the limit of open files", std::strerror(error)));
 }
 
 void Worker::add_idle(ClientConnection& connection) {
@@ -205,8 +209,10 @@ void Worker::add_idle(ClientConnection& connection) {
 }
 
 void Worker::remove_idle(ClientConnection& connection) {
-  (connection.idle_before == nullptr ? idle_first_ : connection.idle_before->idle_after) = connection.idle_after;
-  (connection.idle_after == nullptr ? idle_last_ : connection.idle_after->idle_before) = connection.idle_before;
+  (connection.idle_before == nullptr ? idle_first_ : connection.idle_before->idle_after) =
+      connection.idle_after;
+  (connection.idle_after == nullptr ? idle_last_ : connection.idle_after->idle_before) =
+      connection.idle_before;
   connection.idle_before = connection.idle_after = nullptr;
 }
 

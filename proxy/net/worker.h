@@ -1,8 +1,8 @@
-// One worker of the data plane: a thread with its event loop, listeners, client connections, upstream pools, gate,
-// ledger and sinks. Nothing here is locked; other threads post tasks and read atomic counters.
+// One worker of the data plane: a thread with its event loop, listeners, client connections, upstream pools,
+// gate, ledger and sinks. Nothing here is locked; other threads post tasks and read atomic counters.
 //
-// Threads: constructor, start(), update(), begin_drain(), drain(), stop() from the control thread; post() and counters
-// from any; all else on the worker's own thread.
+// Threads: constructor, start(), update(), begin_drain(), drain(), stop() from the control thread; post() and
+// counters from any; all else on the worker's own thread.
 #pragma once
 #include <atomic>
 #include <functional>
@@ -34,7 +34,8 @@ struct Generation {
 
 struct WorkerCounters {
   std::atomic<std::uint64_t> active{0}, open{0}, tunnels{0};
-  std::atomic<std::uint64_t> accepted_total{0}, refused_total{0}, accept_failures_total{0}, tls_failures_total{0};
+  std::atomic<std::uint64_t> accepted_total{0}, refused_total{0}, accept_failures_total{0},
+      tls_failures_total{0};
   std::atomic<std::uint64_t> token_cache_hits{0}, token_cache_misses{0};
 };
 
@@ -57,11 +58,11 @@ class Worker {
   Worker& operator=(const Worker&) = delete;
 
   // ---- control thread
-  void start(Update first);     // returns when the worker serves
-  void update(Update next);     // soon
+  void start(Update first);  // returns when the worker serves
+  void update(Update next);  // soon
   void begin_drain();
   void drain(std::function<void()> when_empty);  // the function runs on the worker's thread
-  void stop();                  // ends what is under way and joins
+  void stop();                                   // ends what is under way and joins
   void post(std::function<void()> task) { loop_.post(std::move(task)); }
   const WorkerCounters& counters() const { return counters_; }
   const PoolCounters& pool_counters() const { return pool_counters_; }
@@ -88,8 +89,8 @@ class Worker {
   void remove_idle(ClientConnection& connection);
   void exchange_began() { counters_.active.fetch_add(1, std::memory_order_relaxed); }
   void exchange_ended() { counters_.active.fetch_sub(1, std::memory_order_relaxed); }
-  void remove(ClientConnection& connection);          // closed: destroyed in the next turn
-  void advance_later(ClientConnection* connection);   // in the next turn, if it still exists
+  void remove(ClientConnection& connection);         // closed: destroyed in the next turn
+  void advance_later(ClientConnection* connection);  // in the next turn, if it still exists
   std::unique_ptr<Session> lend_session();
   void take_session(std::unique_ptr<Session> session);
 

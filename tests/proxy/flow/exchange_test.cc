@@ -1,5 +1,6 @@
-// The state machine of one call against a scripted edge: no socket, time by hand. Whatever happens at whatever step,
-// there is exactly one fact, and the charge is given back if and only if the upstream never received the call.
+// The state machine of one call against a scripted edge: no socket, time by hand. Whatever happens at
+// whatever step, there is exactly one fact, and the charge is given back if and only if the upstream never
+// received the call.
 #include "proxy/flow/exchange.h"
 
 #include <gmock/gmock.h>
@@ -22,7 +23,9 @@ struct ScriptedPort final : ExchangePort {
   UnixTime unix_now() override { return from_unix_seconds(test::kNow); }
   std::string_view date() override { return "Sun, 22 Nov 2026 00:00:00 GMT"; }
   bool draining() override { return is_draining; }
-  void client_write(std::string_view bytes) override { to_client.append(bytes), client_queue += bytes.size(); }
+  void client_write(std::string_view bytes) override {
+    to_client.append(bytes), client_queue += bytes.size();
+  }
   std::size_t client_backlog() const override { return client_queue; }
   void client_read(bool wanted) override { reads_client = wanted; }
   void client_end_writing() override { client_fin = true; }
@@ -35,7 +38,9 @@ struct ScriptedPort final : ExchangePort {
     return true;
   }
   void upstream_expect(std::string_view, bool) override {}
-  void upstream_write(std::string_view bytes) override { to_upstream.append(bytes), upstream_queue += bytes.size(); }
+  void upstream_write(std::string_view bytes) override {
+    to_upstream.append(bytes), upstream_queue += bytes.size();
+  }
   std::size_t upstream_backlog() const override { return upstream_queue; }
   void upstream_read(bool wanted) override { reads_upstream = wanted; }
   void upstream_end_writing() override { upstream_fin = true; }
@@ -49,7 +54,8 @@ struct ScriptedPort final : ExchangePort {
       pending_charges = std::move(asked);
       return;
     }
-    ledger.charge(std::move(asked), [this](quota::ChargeOutcome&& outcome) { exchange->on_charge(std::move(outcome)); });
+    ledger.charge(std::move(asked),
+                  [this](quota::ChargeOutcome&& outcome) { exchange->on_charge(std::move(outcome)); });
   }
   void answer_store() {
     ledger.charge(std::move(pending_charges),
@@ -60,7 +66,9 @@ struct ScriptedPort final : ExchangePort {
     ++given_back;
     ledger.give_back(std::move(receipt));
   }
-  void set_timer(Timer timer, Milliseconds after) override { timers[static_cast<std::size_t>(timer)] = after; }
+  void set_timer(Timer timer, Milliseconds after) override {
+    timers[static_cast<std::size_t>(timer)] = after;
+  }
   void clear_timer(Timer timer) override { timers[static_cast<std::size_t>(timer)].reset(); }
   void record(const usage::Fact& fact) override {
     ++facts;
@@ -73,7 +81,8 @@ struct ScriptedPort final : ExchangePort {
   std::uint64_t counted() {
     std::uint64_t used = 0;
     for (const auto& record : accounts)
-      ledger.read({record}, [&](Result<std::vector<quota::AccountState>>&& states) { used += states->at(0).used; });
+      ledger.read({record},
+                  [&](Result<std::vector<quota::AccountState>>&& states) { used += states->at(0).used; });
     return used;
   }
   void flush_client() {
@@ -88,8 +97,10 @@ struct ScriptedPort final : ExchangePort {
   std::string to_client, to_upstream;
   std::size_t client_queue = 0, upstream_queue = 0;
   std::array<std::optional<Milliseconds>, 2> timers;
-  bool is_draining = false, reads_client = false, reads_upstream = false, client_fin = false, upstream_fin = false;
-  bool held = false, released_reusable = false, last_fresh = false, idle_connection = false, defer_store = false;
+  bool is_draining = false, reads_client = false, reads_upstream = false, client_fin = false,
+       upstream_fin = false;
+  bool held = false, released_reusable = false, last_fresh = false, idle_connection = false,
+       defer_store = false;
   int acquired = 0, given_back = 0, facts = 0, status = -1;
   std::uint32_t units = 0, attempts = 0;
   Reason reason = Reason::ok;
@@ -97,7 +108,9 @@ struct ScriptedPort final : ExchangePort {
 
 // One exchange with what surrounds it.
 struct Stage {
-  explicit Stage(config::Settings s = test::settings()) : snapshot(test::snapshot(s)) { port.exchange = &exchange; }
+  explicit Stage(config::Settings s = test::settings()) : snapshot(test::snapshot(s)) {
+    port.exchange = &exchange;
+  }
 
   void begin(const Request& sent) {
     Arrival arrival;
@@ -129,8 +142,12 @@ struct Stage {
   std::string reply_text;
 };
 
-Request read_case() { return with_token("GET", "/0/odata/Case", token()); }
-Request create_case() { return with_token("POST", "/0/odata/Case", token(), "{\"Subject\":\"x\"}"); }
+Request read_case() {
+  return with_token("GET", "/0/odata/Case", token());
+}
+Request create_case() {
+  return with_token("POST", "/0/odata/Case", token(), "{\"Subject\":\"x\"}");
+}
 
 TEST(Exchange, ForwardedCallIsOneFactOneUnitAndKeepsTheConnection) {
   Stage stage;
@@ -168,10 +185,12 @@ enum class Step { store, acquiring, forwarding, replying, flushing };
 enum class Blow { client_gone, upstream_fails, upstream_timer, stop };
 
 std::string name_of(Step step) {
-  return std::array{"store", "acquiring", "forwarding", "replying", "flushing"}[static_cast<std::size_t>(step)];
+  return std::array{"store", "acquiring", "forwarding", "replying",
+                    "flushing"}[static_cast<std::size_t>(step)];
 }
 std::string name_of(Blow blow) {
-  return std::array{"client_gone", "upstream_fails", "upstream_timer", "stop"}[static_cast<std::size_t>(blow)];
+  return std::array{"client_gone", "upstream_fails", "upstream_timer",
+                    "stop"}[static_cast<std::size_t>(blow)];
 }
 
 // Leads a fresh exchange to `step`.
@@ -200,14 +219,20 @@ TEST(Exchange, EveryBlowAtEveryStepIsOneFactAndGivesBackIffNeverReceived) {
       const Request request = read_case();
       lead_to(stage, step, request);
       switch (blow) {
-        case Blow::client_gone: stage.exchange.on_client_gone(); break;
+        case Blow::client_gone:
+          stage.exchange.on_client_gone();
+          break;
         case Blow::upstream_fails:
           stage.port.held = false;
           stage.exchange.on_upstream_failed(step == Step::acquiring ? UpstreamFailure::connect
                                                                     : UpstreamFailure::invalid);
           break;
-        case Blow::upstream_timer: stage.exchange.on_timer(Timer::upstream); break;
-        case Blow::stop: stage.exchange.stop(); break;
+        case Blow::upstream_timer:
+          stage.exchange.on_timer(Timer::upstream);
+          break;
+        case Blow::stop:
+          stage.exchange.stop();
+          break;
       }
       if (stage.exchange.awaits_store()) {
         EXPECT_EQ(stage.port.facts, 0) << "the verdict is awaited";
@@ -412,7 +437,8 @@ TEST(Exchange, EndlessInterimRepliesAreInvalid) {
   const Request request = read_case();
   stage.begin(request);
   stage.upstream_ready();
-  for (int i = 0; i < 40 && stage.exchange.active(); ++i) stage.reply_head("HTTP/1.1 103 Early Hints\r\n\r\n");
+  for (int i = 0; i < 40 && stage.exchange.active(); ++i)
+    stage.reply_head("HTTP/1.1 103 Early Hints\r\n\r\n");
   stage.port.flush_client();
   EXPECT_EQ(stage.port.reason, Reason::upstream_invalid);
   EXPECT_EQ(stage.port.facts, 1);

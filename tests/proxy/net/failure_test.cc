@@ -77,7 +77,8 @@ TEST(UpstreamFailure, ClosedWithoutReplyIs502AndStaysCounted) {
 TEST(UpstreamFailure, GarbageIs502) {
   for (const std::string garbage :
        {"nonsense\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.1 200 OK\r\nBroken"}) {
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nBroken"}) {
     Upstream upstream([&](Peer& peer) {
       peer.read_head();
       peer.send(garbage);
@@ -139,7 +140,8 @@ TEST(UpstreamFailure, StaleConnectionIsNotReplacedForPost) {
 TEST(UpstreamFailure, BytesBehindAReplyNeverAnswerTheNextRequest) {
   Upstream upstream([](Peer& peer) {
     while (peer.read_message().complete)
-      peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL");
+      peer.send(
+          "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL");
   });
   Proxy proxy(settings({upstream.url()}));
   Peer client = proxy.connect();
@@ -322,7 +324,8 @@ TEST(EarlyReply, RefusalDuringAnUploadReachesTheClient) {
   });
   Proxy proxy(settings({upstream.url()}));
   Peer client = proxy.connect();
-  ASSERT_TRUE(client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n" + std::string(1000, 'x')));
+  ASSERT_TRUE(
+      client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n" + std::string(1000, 'x')));
   const Message reply = client.read_message();
   EXPECT_EQ(reply.status(), 413);
   EXPECT_EQ(reply.body, "big");

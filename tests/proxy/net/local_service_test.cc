@@ -20,9 +20,11 @@ std::unique_ptr<LocalService> start(LocalHandler handler) {
 }
 
 void describe(const LocalRequest& request, const LocalReplyTo& reply) {
-  reply({.status = 200, .fields = "X-Extra: 1\r\n",
-         .body = std::string(request.method) + " " + std::string(request.path) + " " + std::string(request.query) + " " +
-                 std::string(request.field("x-NAME")) + " " + std::string(request.body) + " " + std::string(request.peer)});
+  reply({.status = 200,
+         .fields = "X-Extra: 1\r\n",
+         .body = std::string(request.method) + " " + std::string(request.path) + " " +
+                 std::string(request.query) + " " + std::string(request.field("x-NAME")) + " " +
+                 std::string(request.body) + " " + std::string(request.peer)});
 }
 
 TEST(LocalService, AnswersSeveralRequestsOnOneConnection) {
@@ -34,7 +36,9 @@ TEST(LocalService, AnswersSeveralRequestsOnOneConnection) {
   EXPECT_EQ(reply.body, "POST /api x=1 n body 127.0.0.1");
   EXPECT_EQ(reply.field("x-extra"), "1");
   EXPECT_EQ(reply.field("content-type"), "text/plain; charset=utf-8");
-  ASSERT_TRUE(peer.send("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\nGET /two HTTP/1.1\r\nHost: a\r\n\r\n"));
+  ASSERT_TRUE(
+      peer.send("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
+                "chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\nGET /two HTTP/1.1\r\nHost: a\r\n\r\n"));
   EXPECT_EQ(peer.read_message().body, "PUT /   abc 127.0.0.1");
   EXPECT_EQ(peer.read_message().body, "GET /two    127.0.0.1");
 }
@@ -42,7 +46,8 @@ TEST(LocalService, AnswersSeveralRequestsOnOneConnection) {
 TEST(LocalService, RequestByteByByteIsTheSameRequest) {
   auto service = start(describe);
   Peer peer = Peer::connect(service->port());
-  for (const char c : std::string("POST /p HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"))
+  for (const char c :
+       std::string("POST /p HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"))
     ASSERT_TRUE(peer.send(std::string(1, c)));
   EXPECT_EQ(peer.read_message().body, "POST /p   abc 127.0.0.1");
 }

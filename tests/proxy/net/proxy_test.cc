@@ -46,7 +46,9 @@ TEST(Proxying, PipelinedRequestsAreAnsweredInOrder) {
   Proxy proxy(settings({upstream.url()}));
   Peer client = proxy.connect();
   std::string all;
-  for (int i = 0; i < 10; ++i) all += i % 2 == 0 ? get("/p" + std::to_string(i)) : post("/p" + std::to_string(i), "body" + std::to_string(i));
+  for (int i = 0; i < 10; ++i)
+    all += i % 2 == 0 ? get("/p" + std::to_string(i))
+                      : post("/p" + std::to_string(i), "body" + std::to_string(i));
   ASSERT_TRUE(client.send(all));
   for (int i = 0; i < 10; ++i) {
     const Message reply = client.read_message();
@@ -101,7 +103,9 @@ TEST(Proxying, ChunkedRequestStaysChunkedWithItsTrailers) {
 TEST(Proxying, ChunkedReplyStaysChunkedWithItsTrailersAndTheConnectionGoesOn) {
   Upstream upstream([](Peer& peer) {
     while (peer.read_message().complete)
-      peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\nX-End: yes\r\n\r\n");
+      peer.send(
+          "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\nX-End: "
+          "yes\r\n\r\n");
   });
   Proxy proxy(settings({upstream.url()}));
   Peer client = proxy.connect();
@@ -177,7 +181,8 @@ TEST(Proxying, RepliesWithoutBodyLeaveTheConnectionUsable) {
 TEST(Proxying, InterimRepliesReachTheClientBeforeTheFinalOne) {
   Upstream upstream([](Peer& peer) {
     while (peer.read_message().complete)
-      peer.send("HTTP/1.1 103 Early Hints\r\nLink: </s.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+      peer.send(
+          "HTTP/1.1 103 Early Hints\r\nLink: </s.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
   });
   Proxy proxy(settings({upstream.url()}));
   Peer client = proxy.connect();
@@ -225,7 +230,8 @@ TEST(Proxying, ExpectContinueIsAnsweredByTheUpstream) {
   });
   Proxy proxy(settings({upstream.url()}));
   Peer client = proxy.connect();
-  ASSERT_TRUE(client.send("PUT /file HTTP/1.1\r\nHost: crm.example\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"));
+  ASSERT_TRUE(client.send(
+      "PUT /file HTTP/1.1\r\nHost: crm.example\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"));
   EXPECT_EQ(client.read_message().status(), 100);
   ASSERT_TRUE(client.send("hello"));
   EXPECT_EQ(client.read_message().body, "hello");
@@ -239,7 +245,8 @@ TEST(Proxying, RefusalOfAnExpectedBodyArrivesWithoutIt) {
   });
   Proxy proxy(settings({upstream.url()}));
   Peer client = proxy.connect();
-  ASSERT_TRUE(client.send("PUT /file HTTP/1.1\r\nHost: crm.example\r\nContent-Length: 500000\r\nExpect: 100-continue\r\n\r\n"));
+  ASSERT_TRUE(client.send(
+      "PUT /file HTTP/1.1\r\nHost: crm.example\r\nContent-Length: 500000\r\nExpect: 100-continue\r\n\r\n"));
   const Message reply = client.read_message();
   EXPECT_EQ(reply.status(), 403);
   EXPECT_EQ(reply.body, "no");
@@ -262,10 +269,11 @@ TEST(Proxying, TokenIsKeptFromTheUpstreamWhenSwitchedOff) {
   Upstream upstream(echo);
   config::Settings with_cookie = settings({upstream.url()});
   with_cookie.identity.forward_token = false;
-  with_cookie.identity.sources = {{.header = "authorization", .cookie = ""}, {.header = "", .cookie = "session"}};
+  with_cookie.identity.sources = {{.header = "authorization", .cookie = ""},
+                                  {.header = "", .cookie = "session"}};
   Proxy proxy(with_cookie);
-  const Message reply =
-      proxy.ask(get("/0/odata/Case", "Authorization: Bearer " + token("ann") + "\r\nCookie: a=1; session=secret; b=2\r\n"));
+  const Message reply = proxy.ask(get(
+      "/0/odata/Case", "Authorization: Bearer " + token("ann") + "\r\nCookie: a=1; session=secret; b=2\r\n"));
   EXPECT_EQ(reply.status(), 200);
   EXPECT_THAT(reply.body, Not(HasSubstr("Bearer")));
   EXPECT_THAT(reply.body, Not(HasSubstr("secret")));
@@ -322,9 +330,11 @@ TEST(Proxying, BodyThatTheGateNeedsIsBufferedAndForwardedWhole) {
     peer.read_message();
   });
   Proxy proxy(settings({upstream.url()}));
-  const std::string body = R"({"requests":[{"id":"1","method":"GET","url":"Case"},{"id":"2","method":"GET","url":"Case"}]})";
+  const std::string body =
+      R"({"requests":[{"id":"1","method":"GET","url":"Case"},{"id":"2","method":"GET","url":"Case"}]})";
   Peer client = proxy.connect();
-  ASSERT_TRUE(client.send("POST /0/odata/$batch HTTP/1.1\r\nHost: crm.example\r\nAuthorization: Bearer " + token("ann") +
+  ASSERT_TRUE(client.send("POST /0/odata/$batch HTTP/1.1\r\nHost: crm.example\r\nAuthorization: Bearer " +
+                          token("ann") +
                           "\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: " +
                           std::to_string(body.size()) + "\r\n\r\n"));
   EXPECT_EQ(client.read_message().status(), 100);
@@ -355,7 +365,9 @@ TEST(Proxying, MalformedRequestIs400OnceAndTheConnectionEnds) {
   Upstream upstream(echo);
   Proxy proxy(settings({upstream.url()}));
   Peer client = proxy.connect();
-  ASSERT_TRUE(client.send("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + get("/smuggled")));
+  ASSERT_TRUE(client.send(
+      "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" +
+      get("/smuggled")));
   const Message reply = client.read_message();
   EXPECT_EQ(reply.status(), 400);
   EXPECT_EQ(reply.field("connection"), "close");
@@ -373,7 +385,8 @@ TEST(Proxying, MalformedChunkEndsTheRequestOnBothSides) {
     EXPECT_THAT(peer.read_all(), Not(HasSubstr("0\r\n\r\n")));
   });
   Proxy proxy(settings({upstream.url()}));
-  const Message reply = proxy.ask("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n\r\n");
+  const Message reply =
+      proxy.ask("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n\r\n");
   EXPECT_EQ(reply.status(), 400);
   EXPECT_EQ(reply.field("connection"), "close");
 }

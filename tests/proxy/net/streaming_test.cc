@@ -61,7 +61,8 @@ TEST(Streaming, GibibyteUploadPassesInConstantMemory) {
   Proxy proxy(settings({upstream.url()}));
   Peer client = proxy.connect();
   const std::size_t before = resident_bytes();
-  ASSERT_TRUE(client.send("PUT /big HTTP/1.1\r\nHost: a\r\nContent-Length: " + std::to_string(1024 * kMiB) + "\r\n\r\n"));
+  ASSERT_TRUE(client.send("PUT /big HTTP/1.1\r\nHost: a\r\nContent-Length: " + std::to_string(1024 * kMiB) +
+                          "\r\n\r\n"));
   const std::string block(kMiB, 'u');
   std::size_t most = 0;
   for (int i = 0; i < 1024; ++i) {
@@ -88,8 +89,8 @@ TEST(Streaming, SlowReaderHoldsTheUpstreamBack) {
   Peer client = proxy.connect(16 * 1024);
   ASSERT_TRUE(client.send(get("/")));
   client.read_head();
-  // Nothing is read: the upstream gets stuck once sockets and our buffers are full. Two equal looks, a while apart,
-  // with an exchange on another connection between them, so that the proxy certainly had its turn.
+  // Nothing is read: the upstream gets stuck once sockets and our buffers are full. Two equal looks, a while
+  // apart, with an exchange on another connection between them, so that the proxy certainly had its turn.
   std::size_t last = 1;
   for (int same = 0; same < 50;) {
     proxy.ask("BAD\r\n\r\n");

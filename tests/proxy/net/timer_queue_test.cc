@@ -16,7 +16,9 @@ struct Fired {
     timer.bind(this, [](void* self) { ++static_cast<Fired*>(self)->count; });
   }
 };
-MonotonicTime at(int ms) { return MonotonicTime(Milliseconds(ms)); }
+MonotonicTime at(int ms) {
+  return MonotonicTime(Milliseconds(ms));
+}
 
 TEST(TimerQueue, FiresAtItsMomentAndOnce) {
   TimerQueue queue;

@@ -107,8 +107,10 @@ TEST(TlsListener, ReloadTakesNewCertificatesAndDropsNoConnection) {
   ASSERT_TRUE(before.start_tls(context.get(), "crm.example"));
   const auto old_expiry = proxy.server->certificates().at(0).not_after;
   // The same file names with other content, as a renewal leaves them.
-  std::filesystem::copy_file(folder.path("new.pem"), folder.path("old.pem"), std::filesystem::copy_options::overwrite_existing);
-  std::filesystem::copy_file(folder.path("new.key"), folder.path("old.key"), std::filesystem::copy_options::overwrite_existing);
+  std::filesystem::copy_file(folder.path("new.pem"), folder.path("old.pem"),
+                             std::filesystem::copy_options::overwrite_existing);
+  std::filesystem::copy_file(folder.path("new.key"), folder.path("old.key"),
+                             std::filesystem::copy_options::overwrite_existing);
   ASSERT_TRUE(proxy.reload(secure));
   while (presented(proxy, context.get(), "crm.example") != "new") {
   }
@@ -210,7 +212,8 @@ TEST(TlsUpstream, ChainAndNameAreVerified) {
   EXPECT_EQ(through(folder, upstream, "crm.internal"), 200);
   EXPECT_EQ(through(folder, upstream, ""), 200) << "the address of the URL";
   EXPECT_EQ(through(folder, upstream, "other.internal"), 502);
-  EXPECT_EQ(through(folder, upstream, "crm.internal", true, ""), 502) << "not signed by an authority of the system";
+  EXPECT_EQ(through(folder, upstream, "crm.internal", true, ""), 502)
+      << "not signed by an authority of the system";
   EXPECT_EQ(through(folder, upstream, "other.internal", false), 200) << "switched off";
 }
 

@@ -55,8 +55,13 @@ config::Settings settings(std::vector<std::string> servers) {
   out.upstreams.push_back({.name = "crm", .servers = std::move(servers), .tls = {}});
   out.routes.push_back({.host = "", .path_prefix = "/", .upstream = "crm", .metered = false});
   out.routes.push_back({.host = "", .path_prefix = "/0", .upstream = "crm"});
-  out.identity.jwt.push_back({.issuer = "https://idp.example", .audience = {}, .algorithms = {"HS256"},
-                              .secret_file = "secret", .jwks_file = "", .jwks_url = "", .jwks_ca_file = "",
+  out.identity.jwt.push_back({.issuer = "https://idp.example",
+                              .audience = {},
+                              .algorithms = {"HS256"},
+                              .secret_file = "secret",
+                              .jwks_file = "",
+                              .jwks_url = "",
+                              .jwks_ca_file = "",
                               .require_expiry = false});
   out.licensing.main_products = {"service_enterprise"};
   out.quotas.push_back({.name = "daily", .limit = 1'000});
@@ -82,7 +87,11 @@ std::shared_ptr<const flow::Snapshot> snapshot(const config::Settings& settings,
 }
 
 std::string token(const std::string& user) {
-  identity::Mint mint{.algorithm = identity::Algorithm::hs256, .key = std::string(kSecret), .kid = "", .typ = "JWT", .claims = {}};
+  identity::Mint mint{.algorithm = identity::Algorithm::hs256,
+                      .key = std::string(kSecret),
+                      .kid = "",
+                      .typ = "JWT",
+                      .claims = {}};
   mint.claims = {identity::text_claim("iss", "https://idp.example"), identity::text_claim("sub", user),
                  identity::text_claim("tenant", "acme"), identity::text_claim("user_type", "portal"),
                  identity::texts_claim("licenses", {"Creatio customer portal cloud"})};
@@ -118,7 +127,9 @@ Proxy::Proxy(const config::Settings& settings, unsigned workers) {
   if (started) server = std::move(*started);
 }
 
-Proxy::~Proxy() { server.reset(); }
+Proxy::~Proxy() {
+  server.reset();
+}
 
 Message Proxy::ask(const std::string& request, bool head_reply) {
   Peer peer = connect();
@@ -126,7 +137,9 @@ Message Proxy::ask(const std::string& request, bool head_reply) {
   return peer.read_message(head_reply);
 }
 
-Result<void> Proxy::reload(const config::Settings& settings) { return server->reload(snapshot(settings, ++generation_)); }
+Result<void> Proxy::reload(const config::Settings& settings) {
+  return server->reload(snapshot(settings, ++generation_));
+}
 
 std::uint64_t Proxy::used(const std::string& user) {
   auto present = server->snapshot();

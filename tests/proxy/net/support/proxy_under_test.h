@@ -26,7 +26,8 @@ struct RecordedFact {
 class Facts {
  public:
   void add(const usage::Fact& fact);
-  std::vector<RecordedFact> wait_for(std::size_t count);  // waits until there are that many; gives up after 10 s
+  std::vector<RecordedFact> wait_for(
+      std::size_t count);  // waits until there are that many; gives up after 10 s
   std::size_t size() const;
 
  private:
@@ -37,7 +38,8 @@ class Facts {
 
 // One upstream "crm" with these servers; route "/" unmetered, "/0/" metered with a quota of `limit` a user.
 config::Settings settings(std::vector<std::string> servers);
-std::shared_ptr<const flow::Snapshot> snapshot(const config::Settings& settings, std::uint64_t generation = 1);
+std::shared_ptr<const flow::Snapshot> snapshot(const config::Settings& settings,
+                                               std::uint64_t generation = 1);
 std::string token(const std::string& user);  // of a portal user with a licence
 
 class Proxy {
@@ -64,8 +66,8 @@ inline std::string get(const std::string& path, const std::string& more = "") {
   return "GET " + path + " HTTP/1.1\r\nHost: crm.example\r\n" + more + "\r\n";
 }
 inline std::string post(const std::string& path, const std::string& body, const std::string& more = "") {
-  return "POST " + path + " HTTP/1.1\r\nHost: crm.example\r\nContent-Length: " + std::to_string(body.size()) + "\r\n" +
-         more + "\r\n" + body;
+  return "POST " + path + " HTTP/1.1\r\nHost: crm.example\r\nContent-Length: " + std::to_string(body.size()) +
+         "\r\n" + more + "\r\n" + body;
 }
 
 }  // namespace tollgate::net::test

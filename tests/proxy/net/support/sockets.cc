@@ -32,7 +32,9 @@ void limit_waiting(int fd) {
 
 }  // namespace
 
-int Message::status() const { return start_line.size() > 12 ? std::stoi(start_line.substr(9, 3)) : 0; }
+int Message::status() const {
+  return start_line.size() > 12 ? std::stoi(start_line.substr(9, 3)) : 0;
+}
 
 std::string Message::field(std::string_view name) const {
   std::size_t at = head.find("\r\n");
@@ -57,14 +59,18 @@ int Message::count(std::string_view name) const {
   return found;
 }
 
-Peer::Peer(Peer&& other) noexcept { *this = std::move(other); }
+Peer::Peer(Peer&& other) noexcept {
+  *this = std::move(other);
+}
 Peer& Peer::operator=(Peer&& other) noexcept {
   std::swap(fd_, other.fd_);
   std::swap(session_, other.session_);
   std::swap(buffer_, other.buffer_);
   return *this;
 }
-Peer::~Peer() { close(); }
+Peer::~Peer() {
+  close();
+}
 
 void Peer::close() {
   if (session_ != nullptr) {
@@ -100,15 +106,18 @@ bool Peer::accept_tls(SSL_CTX* context) {
 
 bool Peer::send(std::string_view bytes) {
   while (!bytes.empty()) {
-    const ssize_t sent = session_ != nullptr ? SSL_write(session_, bytes.data(), static_cast<int>(bytes.size()))
-                                             : ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    const ssize_t sent = session_ != nullptr
+                             ? SSL_write(session_, bytes.data(), static_cast<int>(bytes.size()))
+                             : ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (sent <= 0) return false;
     bytes.remove_prefix(static_cast<std::size_t>(sent));
   }
   return true;
 }
 
-void Peer::end_writing() { ::shutdown(fd_, SHUT_WR); }
+void Peer::end_writing() {
+  ::shutdown(fd_, SHUT_WR);
+}
 
 void Peer::reset() {
   const linger at_once{1, 0};
@@ -120,7 +129,8 @@ void Peer::reset() {
 
 bool Peer::fill() {
   char bytes[65536];
-  const ssize_t got = session_ != nullptr ? SSL_read(session_, bytes, sizeof bytes) : ::recv(fd_, bytes, sizeof bytes, 0);
+  const ssize_t got =
+      session_ != nullptr ? SSL_read(session_, bytes, sizeof bytes) : ::recv(fd_, bytes, sizeof bytes, 0);
   if (got <= 0) return false;
   buffer_.append(bytes, static_cast<std::size_t>(got));
   return true;

@@ -18,8 +18,8 @@ namespace tollgate::net::test {
 struct Message {
   std::string start_line, head, body;  // head: with start line and final empty line; body: decoded of chunked
   std::vector<std::string> trailers;
-  bool complete = false;  // the body ended as its framing says
-  int status() const;     // of a reply
+  bool complete = false;                           // the body ended as its framing says
+  int status() const;                              // of a reply
   std::string field(std::string_view name) const;  // first value, "" when absent
   int count(std::string_view name) const;
 };
@@ -34,20 +34,21 @@ class Peer {
   ~Peer();
 
   static Peer connect(std::uint16_t port, int receive_buffer = 0);
-  bool start_tls(SSL_CTX* context, const std::string& server_name);  // as a client; false when the handshake failed
+  bool start_tls(SSL_CTX* context,
+                 const std::string& server_name);  // as a client; false when the handshake failed
   bool accept_tls(SSL_CTX* context);
   SSL* session() { return session_; }
 
-  bool send(std::string_view bytes);   // false when the other side is gone
+  bool send(std::string_view bytes);  // false when the other side is gone
   void end_writing();
-  void reset();                        // RST
+  void reset();  // RST
   void close();
   // The next message; `head_reply`: it has no body whatever its fields say.
   Message read_message(bool head_reply = false);
   std::string read_exactly(std::size_t count);
-  std::string read_some();             // "" at the end
-  std::string read_head();             // up to and with the empty line
-  bool at_end();                       // waits for the end of the stream; false when bytes came instead
+  std::string read_some();  // "" at the end
+  std::string read_head();  // up to and with the empty line
+  bool at_end();            // waits for the end of the stream; false when bytes came instead
   std::string read_all();
 
  private:
