@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from harness import PATIENCE, Standin, bearer, free_port
-from http1 import Closed
+from harness import PATIENCE, Standin, bearer, eventually, free_port
+from http1 import Closed, render
 from requests_crm import CASES, JSON
 
 
@@ -50,7 +50,6 @@ def test_nobody_listens_is_502_and_the_usage_stays(proxy, crm, auth):
     gate = proxy(upstream=f"http://127.0.0.1:{free_port()}")
     reply = gate.call("GET", CASES, auth)
     assert reply.status == 502 and reply.json()["reason"] == "upstream_unreachable"
-    from harness import eventually
     eventually(lambda: gate.used(auth) == 0, 5, "given back")
 
 
@@ -78,7 +77,6 @@ def test_errors_of_the_upstream_are_its_own(gate, crm):
 def test_a_slow_upstream_does_not_slow_the_others(proxy, crm, auth):
     gate = proxy(workers=1)
     with gate.client() as slow:
-        from http1 import render
         slow.send(render("GET", CASES + "/$count", {**auth, "X-Standin-Latency-Ms": "1500"}))
         started = time.monotonic()
         assert gate.call("GET", "/echo").status == 200
@@ -102,3 +100,46 @@ def test_an_idle_connection_is_closed(proxy, crm):
     with gate.client() as client:
         assert client.request("GET", "/echo").status == 200
         assert client.closed_by_peer(5 * PATIENCE)
+
+
+def test_a_body_that_pauses_is_timed_out(proxy, crm):
+    gate = proxy(timeouts={"request_body": "300ms"})
+    with gate.client() as client:
+        client.send(b"POST /upload HTTP/1.1\r\nHost: crm.test\r\nContent-Length: 100\r\n\r\nhello")
+        try:
+            assert client.read().status in (408, 504)
+        except Closed:
+            pass
+        assert client.closed_by_peer()
+
+
+def test_a_busy_upstream_is_waited_for_and_then_given_up(proxy, crm, auth):
+    gate = proxy(workers=1, upstreams={"crm": {"max_connections": 1, "queue_timeout": "300ms"}})
+    with gate.client() as first, gate.client() as second:
+        first.send(render("GET", CASES + "/$count", {**auth, "X-Standin-Latency-Ms": "2500"}))
+        eventually(lambda: crm.counts()["running"] == 1, 5, "the only connection is busy")
+        refused = second.request("GET", CASES + "/$count", auth)
+        assert refused.status == 503 and refused.json()["reason"] == "overloaded"
+        assert first.read().status == 200
+        assert second.request("GET", CASES + "/$count", auth).status == 200
+    eventually(lambda: gate.used(auth) == 2, 5, "the call that was given up is given back")
+
+
+def test_connections_beyond_the_cap_do_not_harm_busy_ones(proxy, crm):
+    gate = proxy(workers=1, limits={"max_connections": 5})
+    busy = [gate.client() for _ in range(5)]
+    try:
+        for client in busy:
+            client.send(render("GET", "/echo", {"X-Standin-Latency-Ms": "2000"}))
+        eventually(lambda: crm.counts()["running"] == 5, 5, "all five are busy")
+        with gate.client() as extra:
+            try:
+                assert extra.request("GET", "/echo").status == 503
+            except (Closed, OSError):
+                pass
+        assert [client.read().status for client in busy] == [200] * 5
+        # An idle connection makes room for a new one.
+        assert gate.call("GET", "/echo").status == 200
+    finally:
+        for client in busy:
+            client.close()
