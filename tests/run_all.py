@@ -81,7 +81,7 @@ def compile_preset(tally, preset, targets=()):
             print(output[-4000:])
             tally.add(f"configure {preset}", 0, [f"exit code {code}"], time.monotonic() - started)
             return False
-    code, output = run(["ninja", "-C", os.path.join(BUILD, preset), *targets], 3600)
+    code, output = run(["ninja", "-C", os.path.join(BUILD, preset), "-j", str(os.cpu_count() or 2), *targets], 3600)
     if code != 0:
         print(output[-8000:])
         tally.add(f"build {preset}", 0, [f"exit code {code}"], time.monotonic() - started)
