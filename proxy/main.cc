@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <csignal>
@@ -39,6 +40,14 @@ void log(std::string_view level, std::string_view text) {
               : level == "warning" ? spdlog::level::warn
                                    : spdlog::level::info,
               "{}", text);
+}
+
+// As many file descriptors as the administrator permits: each call in flight holds two.
+void raise_file_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 // Signals are blocked in every thread and waited for here: no handler, nothing that may not be done in one.
@@ -123,6 +132,8 @@ int Proxy::start() {
   auto loaded = read_configuration();
   if (!loaded) return loaded.error();
   const config::Settings& settings = loaded->settings;
+  if (!settings.journal.directory.empty() && settings.journal.directory != config::Journal{}.directory)
+    log("info", "journal.directory is kept for the usage journal, which this version does not write; usage is in the access log");
   workers_ = settings.workers > 0 ? settings.workers : std::max(1U, std::thread::hardware_concurrency());
 
   auto assembled = cli::assemble(*loaded, 1, nullptr, log_keys);
@@ -191,7 +202,7 @@ Result<void> Proxy::start_workers() {
              return sinks;
            },
        .log = log,
-       .on_tick = nullptr});
+       .on_tick = [this](unsigned worker) { store_->tick(worker); }});
   if (!server) return std::unexpected(server.error());
   server_ = std::move(*server);
   return {};
@@ -314,6 +325,7 @@ int serve(const cli::ServeArguments& arguments) {
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %v", spdlog::pattern_time_type::utc);
   spdlog::flush_on(spdlog::level::info);
 
+  raise_file_limit();
   Proxy proxy(arguments.config_file);
   if (int code = proxy.start(); code != cli::kExitOk) return code;
   for (;;) {

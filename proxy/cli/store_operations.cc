@@ -32,10 +32,34 @@ StoreOperations::StoreOperations(redis::RedisLedgerOptions options, unsigned wor
   for (unsigned i = 0; i < workers; ++i) workers_.push_back(std::make_unique<PerWorker>());
 }
 
+// The worker's ticks go on for a moment after its ledger has ended.
+class StoreOperations::WorkerLedger final : public redis::RedisLedger {
+ public:
+  WorkerLedger(event_base* base, redis::RedisLedgerOptions options, PerWorker& state)
+      : RedisLedger(base, std::move(options)), state_(state) {
+    state_.ledger = this;
+  }
+  ~WorkerLedger() override { state_.ledger = nullptr; }
+
+ private:
+  PerWorker& state_;
+};
+
+void StoreOperations::tick(unsigned worker) {
+  PerWorker& state = *workers_[worker];
+  if (state.ledger == nullptr) return;
+  state.up = state.ledger->store_up();
+  const redis::RedisLedger::Counters& counters = state.ledger->counters();
+  state.unavailable = counters.unavailable;
+  state.timeouts = counters.timeouts;
+  state.give_backs = counters.give_backs;
+  state.give_back_failures = counters.give_back_failures;
+}
+
 std::unique_ptr<quota::Ledger> StoreOperations::make_ledger(event_base* base, unsigned worker) {
   redis::RedisLedgerOptions options = options_;
   options.connection.seed += worker;
-  auto ledger = std::make_unique<redis::RedisLedger>(base, std::move(options));
+  auto ledger = std::make_unique<WorkerLedger>(base, std::move(options), *workers_[worker]);
   ledger->observe_round_trips([this, worker](Duration duration) { metrics_.observe_store_roundtrip(worker, duration); });
   PerWorker* state = workers_[worker].get();
   ledger->observe_state([this, state, worker, ledger = ledger.get()](bool up) {
@@ -57,16 +81,26 @@ unsigned StoreOperations::workers_connected() const {
 
 std::vector<telemetry::Family> StoreOperations::metrics() const {
   using Type = telemetry::Family::Type;
-  double losses = 0;
-  for (const auto& worker : workers_) losses += static_cast<double>(worker->losses.load());
-  return {{.name = "tollgate_store_up",
-           .help = "1 when every worker is connected to the quota store.",
-           .type = Type::gauge,
-           .samples = {{.labels = {}, .value = workers_connected() == workers_.size() ? 1.0 : 0.0}}},
-          {.name = "tollgate_store_connection_losses_total",
-           .help = "Connections to the quota store that were lost.",
-           .type = Type::counter,
-           .samples = {{.labels = {}, .value = losses}}}};
+  auto one = [](std::string name, std::string help, Type type, double value) {
+    return telemetry::Family{
+        .name = std::move(name), .help = std::move(help), .type = type, .samples = {{.labels = {}, .value = value}}};
+  };
+  auto total = [&](std::string name, std::string help, std::atomic<std::uint64_t> PerWorker::*member) {
+    std::uint64_t sum = 0;
+    for (const auto& worker : workers_) sum += ((*worker).*member).load();
+    return one(std::move(name), std::move(help), Type::counter, static_cast<double>(sum));
+  };
+  return {
+      one("tollgate_store_up", "1 when every worker reaches the quota store.", Type::gauge,
+          workers_connected() == workers_.size() ? 1 : 0),
+      total("tollgate_store_connection_losses_total", "Connections to the quota store that were lost.", &PerWorker::losses),
+      total("tollgate_store_unavailable_total", "Charges that got no decision from the store.", &PerWorker::unavailable),
+      total("tollgate_store_timeouts_total", "Of these, charges without a reply within store.timeout.", &PerWorker::timeouts),
+      total("tollgate_store_give_backs_total", "Charges given back, late replies included.", &PerWorker::give_backs),
+      total("tollgate_store_give_back_failures_total",
+            "Give-backs that were not confirmed: the units may stay charged until they leave the window.",
+            &PerWorker::give_back_failures),
+  };
 }
 
 void StoreOperations::connect(net::Server& server, admin::Sources& sources) const {

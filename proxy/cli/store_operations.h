@@ -22,7 +22,10 @@ class StoreOperations {
   // For Server::Options::make_ledger: on the worker's thread.
   std::unique_ptr<quota::Ledger> make_ledger(event_base* base, unsigned worker);
 
-  // How many workers are connected; any thread.
+  // For Server::Options::on_tick: takes over what the worker's ledger knows; on the worker's thread.
+  void tick(unsigned worker);
+
+  // How many workers reach the store: connected, and not waiting for an overdue reply. Any thread; at most a second old.
   unsigned workers_connected() const;
   std::vector<telemetry::Family> metrics() const;
 
@@ -30,9 +33,11 @@ class StoreOperations {
   void connect(net::Server& server, admin::Sources& sources) const;
 
  private:
+  class WorkerLedger;
   struct PerWorker {
+    redis::RedisLedger* ledger = nullptr;  // on the worker's thread only
     std::atomic<bool> up{false};
-    std::atomic<std::uint64_t> losses{0};
+    std::atomic<std::uint64_t> losses{0}, unavailable{0}, timeouts{0}, give_backs{0}, give_back_failures{0};
   };
   redis::RedisLedgerOptions options_;
   telemetry::Metrics& metrics_;
