@@ -112,7 +112,8 @@ def test_the_embedded_store_is_restarted_when_it_dies_and_keeps_its_counts(proxy
     os.kill(first[0], signal.SIGKILL)
     eventually(lambda: [pid for pid in redis_children(gate.pid) if pid not in first], 15, "another child is started")
     eventually(lambda: gate.call("GET", CASES + "/$count", auth).status == 200, 15, "calls are admitted again")
-    assert gate.used(auth) == 5
+    # A charge that was answered too late is given back a moment later.
+    eventually(lambda: gate.used(auth) == 5, 10, "the four calls before the crash are still counted")
 
 
 def test_the_embedded_store_ends_with_the_proxy(proxy, crm, auth):
