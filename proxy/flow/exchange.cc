@@ -693,7 +693,10 @@ void Exchange::record() {
   }
   fact.kind = catalogue::name(call_.classification.kind);
   fact.operations = operations_;
-  if (upstream_written_ && call_.decision.metered && call_.classification.counted)
+  // Staff is not metered by the licence, but a quota rule may charge it all the same.
+  const bool charged = std::ranges::any_of(
+      call_.charges, [](const quota::AccountCharge& charge) { return charge.rule != quota::Rules::kObservation; });
+  if (upstream_written_ && (call_.decision.metered || charged) && call_.classification.counted)
     fact.units = static_cast<std::uint32_t>(call_.decision.units.size());
   fact.reason = call_.reason;
   fact.degraded = call_.degraded;
