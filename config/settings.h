@@ -122,7 +122,7 @@ struct Catalogue {
   std::map<std::string, std::vector<std::string>> custom_children;  // custom section root -> its detail entities
   std::map<std::string, std::string> uids;       // schema UId -> entity of this installation
   std::map<std::string, std::vector<std::pair<std::string, std::string>>> processes;  // process -> [(entity, operation)]
-  bool allow_unknown = true;                     // unknown: allow | deny
+  bool allow_unknown = true;                     // calls whose object or effect cannot be told from the request
   std::size_t max_body = 8 * 1024 * 1024;        // largest body buffered for inspection
 };
 
