@@ -60,7 +60,14 @@ void Gate::fail(Call& call, Reason reason, std::string_view detail) {
 catalogue::Request Gate::request_of(const http::RequestHead& head, std::string_view body) {
   headers_.clear();
   for (const http::Field& field : head.fields) headers_.push_back({field.name, field.value});
-  return {.method = head.method, .target = head.target, .headers = headers_, .body = body};
+  // What is forwarded is the origin-form, also of a target sent in absolute-form.
+  std::string_view target = head.target;
+  if (!target.starts_with('/') && head.path != "*") {
+    target_.assign(head.path);
+    if (head.has_query) target_.append("?").append(head.query);
+    target = target_;
+  }
+  return {.method = head.method, .target = target, .headers = headers_, .body = body};
 }
 
 Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
@@ -187,6 +194,7 @@ Next Gate::on_charge(Call& call, quota::ChargeOutcome&& outcome) {
 
 Next Gate::begin_usage(Call& call) {
   call.usage_request = true;
+  call.classification.kind = catalogue::Kind::basic_function;
   const quota::Caller caller = caller_of(call.token->principal);
   call.charges = call.snapshot->rules.accounts(caller);
   call.observation = call.snapshot->rules.observation(caller);

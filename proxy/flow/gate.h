@@ -15,6 +15,7 @@
 #pragma once
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -56,6 +57,7 @@ class Gate {
   identity::TokenCache cache_;
   std::uint64_t generation_ = 0, keys_version_ = 0;         // of the snapshot whose tokens are in the cache
   std::vector<catalogue::HeaderField> headers_;             // scratch of request_of
+  std::string target_;                                      // scratch of request_of
   std::vector<quota::CountedOperation> operations_;         // scratch of decide
 };
 

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "metering/base/json_text.h"
+#include "metering/quota/keys.h"
 #include "metering/quota/rate_limit_fields.h"
 
 namespace tollgate::flow {
@@ -62,7 +63,8 @@ std::string hours_and_minutes(Milliseconds span) {
   auto seconds = quota::seconds_up(span);
   if (seconds < 120) return fmt::format("{} seconds", seconds);
   if (seconds < 7'200) return fmt::format("{} minutes", (seconds + 59) / 60);
-  return fmt::format("{} hours", (seconds + 3'599) / 3'600);
+  const auto minutes = (seconds + 59) / 60;
+  return minutes % 60 == 0 ? fmt::format("{} h", minutes / 60) : fmt::format("{} h {} min", minutes / 60, minutes % 60);
 }
 
 }  // namespace
@@ -160,10 +162,12 @@ std::string usage_json(const Snapshot& snapshot, const identity::Principal& prin
       }
     });
     json.field_array("objects", [&] {
-      std::map<std::pair<std::string_view, std::string_view>, std::uint64_t> sorted;
+      std::map<std::pair<std::string, std::string_view>, std::uint64_t> sorted;
       for (const auto& listed : objects)
-        if (auto operation = quota::Rules::parse_observation(listed.field))
-          sorted[{operation->object, operation->operation}] += listed.used;
+        if (auto operation = quota::Rules::parse_observation(listed.field)) {
+          auto object = quota::unescape_name(operation->object).value_or(std::string(operation->object));
+          sorted[{std::move(object), operation->operation}] += listed.used;
+        }
       for (const auto& [what, calls] : sorted)
         json.object([&] {
           json.field("object", what.first);

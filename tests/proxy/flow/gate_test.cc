@@ -162,6 +162,38 @@ TEST(Gate, LoginAndAssetsNeedNoToken) {
   EXPECT_EQ(portal.send(Request("GET", "/0/odata/$metadata")).call.reply.status, 401);
 }
 
+TEST(Gate, AbsoluteFormIsJudgedLikeOriginForm) {
+  Portal portal;
+  auto out = portal.send(with_token("GET", "http://crm.example/0/odata/Case?$top=1", token()));
+  EXPECT_EQ(out.next, Next::forward) << out.call.reply.body;
+  ASSERT_EQ(out.call.decision.units.size(), 1U);
+  EXPECT_EQ(portal.send(with_token("GET", "http://crm.example/0/odata/Account", token())).call.reply.status, 403);
+  EXPECT_EQ(portal.send(Request("GET", "http://crm.example/0/odata/Case")).call.reply.status, 401);
+}
+
+TEST(Gate, UsageIsABasicFunction) {
+  Portal portal;
+  EXPECT_EQ(portal.send(with_token("GET", "/.tollgate/usage", token())).call.classification.kind,
+            catalogue::Kind::basic_function);
+}
+
+TEST(Gate, DataUnderAnAddressThatNeedsNoTokenNeedsOne) {
+  Portal portal;
+  for (const char* target : {"/0/Nui/../odata/Case", "/Login/odata/Case", "/core/0/odata/Case", "/connect/x/odata/Case",
+                             "/connect/token/../../0/odata/Case", "/ServiceModel/AuthService.svc/Login/odata/Case",
+                             "/0/ssp/rest/CasePortalService/CloseCase", "/0/img/entity/hash/Case/Photo/1"})
+    EXPECT_EQ(portal.send(Request("GET", target)).call.reply.status, 401) << target;
+  for (const char* target : {"/Login/NuiLogin.aspx", "/0/connect/token", "/0/conf/content/rest/x.js"})
+    EXPECT_EQ(portal.send(Request("GET", target)).next, Next::forward) << target;
+}
+
+TEST(Gate, WaitOfMoreThanADayIsToldInHoursAndMinutes) {
+  Portal portal;
+  for (int i = 0; i < 3; ++i) portal.send(with_token("GET", "/0/odata/Case", token()));
+  auto out = portal.send(with_token("GET", "/0/odata/Case", token()));
+  EXPECT_THAT(text_of(out.call.reply.body, "detail"), HasSubstr("There is room again in 24 h 1 min."));
+}
+
 TEST(Gate, UsageTellsWhatWasCountedAndCostsNothing) {
   Portal portal;
   (void)portal.send(with_token("GET", "/0/odata/Case", token()));
