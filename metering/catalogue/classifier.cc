@@ -51,7 +51,8 @@ std::optional<Method> effective_method(std::string_view method, std::span<const 
     named = value;
   }
   if (!named || *named == sent) return sent;
-  if (sent != Method::post) return std::nullopt;
+  // A server that ignores the field would write what was judged as a read (MS-ODATA 2.2.5.8 names only writes).
+  if (sent != Method::post || reads(*named) || *named == Method::options) return std::nullopt;
   return named;
 }
 

@@ -72,22 +72,26 @@ bool classify_other(Call& call, std::size_t first) {
 bool is_api_word(std::string_view lower) { return api_of(lower).has_value(); }
 
 // An API word counts at any depth, behind whatever virtual directory, since overlooking one would open a hole. Only
-// below a folder of pages it must follow that folder at once or a workspace number: /0/conf/content/rest/x.js is a
+// below a folder of files it must follow that folder at once or a workspace number: /0/conf/content/rest/x.js is a
 // script, /core/0/odata/Case may be a deployment in the directory "core".
 std::optional<Root> find_root(const NormalPath& path) {
   std::optional<Root> page;
+  bool files = false;  // page is a folder of scripts, pages or pictures
   for (std::size_t i = 0; i < path.size(); ++i) {
     std::string_view word = path.segment_lower(i);
     bool after_number = i > 0 && (is_number(path.segment(i - 1)) || path.segment_lower(i - 1) == "ssp");
     if (auto api = api_of(word)) {
-      if (page && !after_number && i != page->first) continue;
+      if (files && !after_number && i != page->first) continue;
       if (*api == Api::service && i + 1 < path.size() &&
           (path.segment_lower(i + 1) == "entitydataservice.svc" || path.segment_lower(i + 1) == "entitydataservice"))
         return Root{Api::odata3, i + 2};
       return Root{*api, i + 1};
     }
     if (!page && (i <= 1 || after_number))
-      if (auto kind = page_of(word)) page = Root{*kind, i + 1};
+      if (auto kind = page_of(word)) {
+        page = Root{*kind, i + 1};
+        files = *kind == Api::asset || word == "img";
+      }
   }
   return page;
 }

@@ -235,6 +235,29 @@ void report_joins(const Schema& schema, std::string_view object, JsonObject quer
   JoinReader(schema, object, model, uses).visit_object(query);
 }
 
+namespace {
+
+// An address of another form. A query under it must not pass unread; anything else may be a page of the service.
+bool unknown_form(Call& call, std::size_t first) {
+  for (std::size_t i = first; i < call.path.size(); ++i)
+    if (auto verb = verb_of(call.path.segment(i)); verb && *verb != Verb::metadata)
+      return call.reject_media("only the JSON form of DataService can be inspected");
+  return call.done(Kind::unknown);
+}
+
+// The server may make the object that __type names, whatever the address says.
+const char* read_single(Call& call, JsonObject query, Verb verb) {
+  Member type = member(query, "__type");
+  if (type.repeated || (type && !type.text())) return "the query has more than one __type";
+  if (type) {
+    auto named = verb_of(type_name(*type.text()));
+    if (named && *named != verb) return "the __type of the query contradicts the address";
+  }
+  return verb == Verb::batch ? read_batch(call, query) : read_query(call, query, verb, 0, false);
+}
+
+}  // namespace
+
 bool classify_data_service(Call& call, std::size_t first) {
   const NormalPath& path = call.path;
   std::size_t at = first;
@@ -243,10 +266,10 @@ bool classify_data_service(Call& call, std::size_t first) {
   std::string_view format = word();
   if (format == "xml" || format == "jsv" || format == "csv" || format.starts_with("soap"))
     return call.reject_media("only the JSON form of DataService can be inspected");
-  if (format != "json") return call.done(Kind::unknown);
+  if (format != "json") return unknown_form(call, first);
   ++at;
   if (word() != "syncreply" && word() != "reply" && word() != "asynconeway" && word() != "oneway")
-    return call.done(Kind::unknown);
+    return unknown_form(call, first);
   ++at;
   if (at + 1 != path.size()) return call.reject("the DataService address has no method or goes on behind it");
   auto verb = verb_of(word());
@@ -254,8 +277,8 @@ bool classify_data_service(Call& call, std::size_t first) {
   if (*verb == Verb::metadata) return call.done(Kind::metadata);
   if (call.method != Method::post) return call.reject("DataService queries are sent by POST");
   // The service also maps query parameters to members of the query.
-  if (find_parameter(path.query, "rootSchemaName").count + find_parameter(path.query, "items").count > 0)
-    return call.reject("a DataService query stands in the body");
+  for (std::string_view name : {"rootSchemaName", "items", "isUpsert", "__type"})
+    if (find_parameter(path.query, name).count > 0) return call.reject("a DataService query stands in the body");
   if (*verb == Verb::upload) {
     if (call.media.essence != "multipart/form-data") return call.reject_media("UploadFile takes multipart/form-data");
     if (call.media.boundary.empty()) return call.reject("the form has no boundary");
@@ -273,7 +296,7 @@ bool classify_data_service(Call& call, std::size_t first) {
     if (!query)
       error = "the query is not a JSON object";
     else
-      error = *verb == Verb::batch ? read_batch(call, *query) : read_query(call, *query, *verb, 0, false);
+      error = read_single(call, *query, *verb);
   }
   if (error) return call.reject(error);
   return call.done(Kind::objects);

@@ -289,6 +289,12 @@ const char* Reader::finish() {
     if (target_ == Target::count) return "$count can only be read";
     for (std::size_t i = first_use_; i + 1 < uses_.size(); ++i) uses_[i].operation = Operation::edit;
     uses_.back().operation = operation_on_last();
+    // PUT or PATCH of a whole set makes entities as well as it changes them (OData 4.01 part 1, 11.4.12), and a server
+    // that ignores a method override sees a POST.
+    if (target_ == Target::collection && uses_.back().operation == Operation::edit) {
+      uses_.push_back(uses_.back());
+      uses_.back().operation = Operation::create;
+    }
   }
   std::string object = object_;
   if (const char* error = report_query(schema_, object, resource_.path.query, model, uses_)) return error;

@@ -128,6 +128,8 @@ bool approval(Service& s) {
     if (wrapper.repeated || (wrapper && !inner)) return s.call.reject("the body needs one object `request`");
     Member schema = member(inner.value_or(body), "schemaName");
     auto name = schema.text();
+    // Other methods of the service may name no record.
+    if (!schema && s.method != "approve" && s.method != "reject") return s.call.done(Kind::unknown);
     if (schema.repeated || !name || !is_identifier(*name)) return s.call.reject("the body needs one schemaName");
     return on_object(s, *name, Operation::edit);
   });
@@ -216,7 +218,10 @@ bool image_api(Service& s) {
   return on_object(s, "SysImage", Operation::create);
 }
 
-bool authentication(Service& s) { return s.call.done(Kind::authentication); }
+// Its methods take no further segments; what comes without a token must not reach further than log-in.
+bool authentication(Service& s) {
+  return s.call.done(s.first < s.call.path.size() ? Kind::unknown : Kind::authentication);
+}
 
 bool main_menu(Service& s) { return s.call.done(s.method == "logout" ? Kind::authentication : Kind::unknown); }
 

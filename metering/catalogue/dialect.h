@@ -59,8 +59,8 @@ struct HeaderMatch {
 HeaderMatch find_header(std::span<const HeaderField> headers, std::string_view name);
 
 // The method that the server will act on: X-HTTP-Method, X-HTTP-Method-Override, X-Method-Override (MS-ODATA
-// 2.2.5.8) replace POST. nullopt: they contradict each other, are no method, or stand on another method than POST
-// and differ from it (servers disagree whether they apply).
+// 2.2.5.8) replace POST by PUT, PATCH, MERGE or DELETE. nullopt: they contradict each other, are no method, would make
+// a read of a POST, or stand on another method than POST and differ from it (servers disagree whether they apply).
 std::optional<Method> effective_method(std::string_view method, std::span<const HeaderField> headers);
 
 bool classify_creatio(Call& call);

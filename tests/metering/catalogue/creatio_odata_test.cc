@@ -41,6 +41,20 @@ TEST(CreatioRoot, PagesAndScriptsAreAssets) {
          {"GET /0/api/Other", "unknown"}});
 }
 
+// What passes without a token or uncounted must not be a cover for data in whatever directory the CRM is deployed.
+TEST(CreatioRoot, OnlyFoldersOfFilesHideAnApiWord) {
+  check({{"GET /Login/odata/Case", "Case read"},
+         {"GET /connect/x/odata/Case", "Case read"},
+         {"GET /ping/x/odata/Case", "Case read"},
+         {"GET /api/crm/odata/Case", "Case read"},
+         {"POST /connect/x/rest/CasePortalService/CloseCase", "Case edit service"},
+         {"GET /0/Nui/../odata/Case", "Case read"},
+         {"GET /conf/content/..%2f..%2fodata/Case", "reject"},
+         {"GET /0/img/a/rest/x.png", "asset"},
+         {"POST /ServiceModel/AuthService.svc/Login", "authentication"},
+         {"GET /ServiceModel/AuthService.svc/Login/odata/Case", "unknown"}});
+}
+
 TEST(CreatioRoot, ASecondApiRootIsNoObjectAndNoService) {
   check({{"GET /0/odata/odata/Case", "reject"},
          {"GET /odata/0/odata/Case", "reject"},
@@ -126,7 +140,7 @@ TEST(ODataPath, WhatIsNotUnderstoodIsNeverFree) {
          {"GET /0/odata/$entity?$id=$metadata", "reject"},
          {"GET /0/odata/UsrUnheardOf", "UsrUnheardOf read"},
          {"DELETE /0/odata/Case", "Case delete"},
-         {"PATCH /0/odata/Case", "Case edit"}});
+         {"PATCH /0/odata/Case", "Case edit; Case create"}});
 }
 
 TEST(ODataPath, MetadataIsMetadata) {
@@ -181,12 +195,23 @@ TEST(MethodOverride, ReplacesPostOnly) {
   EXPECT_EQ(with("POST /0/odata/Case(1)", {{"X-HTTP-Method", "DELETE"}}), "Case delete");
   EXPECT_EQ(with("POST /0/odata/Case(1)", {{"x-http-method-override", "patch"}}), "Case edit");
   EXPECT_EQ(with("POST /0/odata/Case(1)", {{"X-Method-Override", " MERGE "}}), "Case edit");
-  EXPECT_EQ(with("POST /0/odata/Case(1)", {{"X-HTTP-Method", "GET"}, {"X-HTTP-Method-Override", "GET"}}), "Case read");
+  EXPECT_EQ(with("POST /0/odata/Case(1)", {{"X-HTTP-Method", "PUT"}, {"X-HTTP-Method-Override", "PUT"}}), "Case edit");
   EXPECT_EQ(with("POST /0/odata/Case(1)", {{"X-HTTP-Method", "GET"}, {"X-HTTP-Method-Override", "DELETE"}}), "reject");
   EXPECT_EQ(with("POST /0/odata/Case(1)", {{"X-HTTP-Method", "GET, DELETE"}}), "reject");
   EXPECT_EQ(with("POST /0/odata/Case(1)", {{"X-HTTP-Method", ""}}), "reject");
   EXPECT_EQ(with("GET /0/odata/Case(1)", {{"X-HTTP-Method", "DELETE"}}), "reject");
   EXPECT_EQ(with("GET /0/odata/Case(1)", {{"X-HTTP-Method", "GET"}}), "Case read");
+}
+
+// A server that ignores the override executes the POST.
+TEST(MethodOverride, NeverMakesAReadOfAPost) {
+  for (const char* method : {"GET", "HEAD", "OPTIONS", "get"}) {
+    EXPECT_EQ((Told{"POST /0/odata/KnowledgeBase", "{}", {{"X-HTTP-Method", method}}}.creatio()), "reject") << method;
+    const std::string batch = R"({"requests":[{"id":"1","method":"POST","url":"Case","headers":{"X-HTTP-Method":")" +
+                              std::string(method) + R"("}}]})";
+    EXPECT_EQ((Told{"POST /0/odata/$batch", batch, kJson}.creatio()), "reject") << method;
+  }
+  EXPECT_EQ((Told{"POST /0/odata/Case", "{}", {{"X-HTTP-Method", "PATCH"}}}.creatio()), "Case edit; Case create");
 }
 
 TEST(Classifier, UndecodableTargetsAreRejectedWithADetail) {

@@ -57,6 +57,29 @@ TEST(DataService, OtherFormatsCannotBeInspected) {
   EXPECT_EQ(post("/0/DataService/jsv/SyncReply/SelectQuery", "{}"), "unsupported media");
 }
 
+TEST(DataService, AQueryUnderAnUnheardOfFormIsNotLetThroughUnread) {
+  for (const char* path : {"html/reply/SelectQuery", "SelectQuery", "json/foo/DeleteQuery", "msgpack/reply/BatchQuery",
+                           "json/SelectQuery"})
+    EXPECT_EQ((Told{std::string("POST /0/DataService/") + path, R"({"rootSchemaName":"Case"})", kJson}.creatio()),
+              "unsupported media")
+        << path;
+  EXPECT_EQ((Told{"GET /0/DataService/types/metadata"}.creatio()), "unknown");
+}
+
+TEST(DataService, TypeOfASingleQueryMustNotContradictTheAddress) {
+  auto select = [](const std::string& type) {
+    return Told{"POST /0/DataService/json/SyncReply/SelectQuery",
+                R"({"rootSchemaName":"Case","__type":")" + type + R"("})", kJson}
+        .creatio();
+  };
+  EXPECT_EQ(select("Terrasoft.Nui.ServiceModel.DataContract.SelectQuery"), "Case read");
+  EXPECT_EQ(select("Terrasoft.Nui.ServiceModel.DataContract.Something"), "Case read");
+  EXPECT_EQ(select("Terrasoft.Nui.ServiceModel.DataContract.DeleteQuery"), "reject");
+  EXPECT_EQ((Told{"POST /0/DataService/json/SyncReply/UpdateQuery?isUpsert=true", R"({"rootSchemaName":"Case"})", kJson}
+                 .creatio()),
+            "reject");
+}
+
 TEST(DataService, SettingsAreMetadataAndUnheardOfMethodsUnknown) {
   EXPECT_EQ((Told{"POST /0/DataService/json/SyncReply/QuerySysSettings", "", kJson}.creatio()), "metadata");
   EXPECT_EQ((Told{"POST /0/DataService/json/SyncReply/QuerySysSettings", "", kJson}.need(Dialect::creatio)), BodyNeed::none);
@@ -124,6 +147,14 @@ TEST(Services, ObjectsAreFoundWhereEachServiceKeepsThem) {
   EXPECT_EQ(post("/0/rest/ReportService/GetExportToExcelKey", R"({"esqSerialized":"x"})"), "reject");
   EXPECT_EQ(post("/0/rest/GlobalSearchService/Search", R"({"sectionEntityName":"Case"})"), "Case read service");
   EXPECT_EQ(post("/0/rest/GlobalSearchService/Search", R"({"sectionEntityName":""})"), "unknown");
+}
+
+TEST(ApprovalService, AMethodThatNamesNoRecordIsUnknownAndNoMistake) {
+  auto post = [](const char* method, const char* body) {
+    return Told{std::string("POST /0/rest/ApprovalService/") + method, body, kJson}.creatio();
+  };
+  EXPECT_EQ(post("GetSettings", "{}"), "unknown");
+  EXPECT_EQ(post("Approve", "{}"), "reject");
 }
 
 TEST(Services, LaterChunksOfAFileAreFree) {
