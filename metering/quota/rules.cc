@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "metering/base/ascii.h"
 #include "metering/base/check.h"
 #include "metering/quota/keys.h"
 #include "metering/quota/record.h"
@@ -31,7 +32,8 @@ std::string field_of(const Rule& rule, const CountedOperation& operation) {
     if (names(rule, dimension)) field.append("|").append(escape_name(value));
   };
   append(Dimension::product, operation.product);
-  append(Dimension::object, operation.object);
+  // CRM servers compare names without case: another spelling of an object is no second account.
+  append(Dimension::object, to_lower(operation.object));
   append(Dimension::operation, operation.operation);
   return field;
 }

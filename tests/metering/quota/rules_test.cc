@@ -57,10 +57,10 @@ TEST(Rules, FinerRulesSplitABatchByWhatTheyName) {
   std::vector<CountedOperation> batch{kReadCase, kEditCase, kReadCase, kReadOrder};
   auto charges = rules.charges(kAnn, batch);
   ASSERT_EQ(charges.size(), 3U);
-  EXPECT_EQ(charges[0].key.field, "fine|Case|read");
+  EXPECT_EQ(charges[0].key.field, "fine|case|read");
   EXPECT_EQ(charges[0].units, 2U);
-  EXPECT_EQ(charges[1].key.field, "fine|Case|edit");
-  EXPECT_EQ(charges[2].key.field, "fine|Order|read");
+  EXPECT_EQ(charges[1].key.field, "fine|case|edit");
+  EXPECT_EQ(charges[2].key.field, "fine|order|read");
 }
 
 TEST(Rules, SubjectsFollowTheDimensions) {
@@ -149,7 +149,15 @@ TEST(Rules, ObservationFieldsReadBack) {
 TEST(Rules, ObjectNamesCannotForgeAField) {
   Rules rules({rule("fine", 100, {Dimension::user, Dimension::object})}, false);
   std::vector<CountedOperation> one{{"Case|read", "read", ""}};
-  EXPECT_EQ(rules.charges(kAnn, one)[0].key.field, "fine|Case%7Cread");
+  EXPECT_EQ(rules.charges(kAnn, one)[0].key.field, "fine|case%7Cread");
+}
+
+TEST(Rules, AnotherSpellingOfAnObjectIsNoSecondAccount) {
+  Rules rules({rule("fine", 100, {Dimension::user, Dimension::object})}, false);
+  std::vector<CountedOperation> two{{"UsrThing", "read", ""}, {"usrTHING", "read", ""}};
+  auto charges = rules.charges(kAnn, two);
+  ASSERT_EQ(charges.size(), 1U);
+  EXPECT_EQ(charges[0].units, 2U);
 }
 
 TEST(Rules, AccountsListsWhatNeedsNoCall) {
