@@ -67,6 +67,12 @@ void Policy::Index::add_custom_sections(const Rulebook& rulebook) {
       for (const std::string& child : children) add(child, Role::custom, number);
     }
   }
+  // The section wizard makes these beside every root (CreatioDemoProject 8.1: AccountFile, AccountInFolder, ...). After
+  // all that is listed, so that a listed object keeps its place.
+  for (const std::string& root : rulebook.custom_sections)
+    for (std::string_view suffix : {"File", "InFolder", "Folder", "InTag", "Tag", "Visa"})
+      if (const Place* place = find(root); place != nullptr && place->custom_root)
+        add(root + std::string(suffix), Role::custom, place->section);
 }
 
 void Policy::Index::add_products(const Rulebook& rulebook) {

@@ -272,6 +272,28 @@ TEST(CustomSections, DetailsOfAListedRootFollowIt) {
   EXPECT_EQ(policy.resolve(use("UsrRealtyFile", Operation::remove)).section_operation, Operation::edit);
 }
 
+TEST(Sections, OfTheMainApplicationThatNoPortalOffersAreRefused) {
+  Policy policy = policy_of(preset());
+  for (const auto& licenses : {kSelfService, kCustomer, kPartner})
+    for (const char* object : {"Invoice", "invoiceproduct", "Project", "Employee", "Campaign", "BulkEmail", "Event"})
+      EXPECT_EQ(decide(policy, licenses, object, Operation::read), Reason::section_not_licensed) << object;
+  EXPECT_EQ(decide(policy, kCustomer, "InvoicePaymentStatus", Operation::read), Reason::ok);
+}
+
+TEST(CustomSections, DetailsThatTheWizardMakesBelongToTheSection) {
+  Rulebook rulebook = preset();
+  rulebook.custom_sections = {"UsrRealty", "UsrVisit"};
+  rulebook.unlicensed_objects = {"UsrVisitTag"};
+  Policy policy = policy_of(rulebook);
+  for (const char* detail : {"UsrRealtyFile", "usrrealtyinfolder", "UsrRealtyInTag", "UsrVisitVisa"}) {
+    EXPECT_EQ(decide(policy, kCustomer, detail, Operation::read), Reason::ok) << detail;
+    EXPECT_EQ(decide(policy, kCustomer, detail, Operation::remove), Reason::ok) << detail;  // an edit of the section
+    EXPECT_EQ(decide(policy, kSelfService, detail, Operation::read), Reason::custom_section_limit) << detail;
+  }
+  EXPECT_TRUE(policy.decide(user(kCustomer), touching({use("UsrVisitTag", Operation::read)})).units.empty());
+  EXPECT_EQ(decide(policy, kCustomer, "UsrRealtyPrice", Operation::read), Reason::custom_section_limit);
+}
+
 TEST(CustomSections, OtherPublishersPrefixesAreConfiguration) {
   Rulebook rulebook = preset();
   Policy without = policy_of(rulebook);

@@ -101,7 +101,7 @@ TEST(Preset, IsWholeAndConsistent) {
   auto rulebook = load_rulebook(embedded::k_bpmonline, "bpmonline.yaml");
   ASSERT_TRUE(rulebook.has_value()) << rulebook.error().message;
   EXPECT_EQ(rulebook->system, "bpmonline");
-  EXPECT_EQ(rulebook->sections.size(), 12U);
+  EXPECT_EQ(rulebook->sections.size(), 18U);
   EXPECT_EQ(rulebook->products.size(), 3U);
   EXPECT_EQ(rulebook->known_main_products.size(), 8U);
   for (const auto& product : rulebook->products) {
