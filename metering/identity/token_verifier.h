@@ -15,7 +15,8 @@
 // Claims beside the user: tenant and organization are text or whole numbers, user_type is read by parse_user_type(),
 // licences are a text or a list of texts; null counts as absent; any other type is refused.
 //
-// Key sets can change while workers verify: KeyRing holds an atomic pointer to an immutable KeySet.
+// Key sets can change while workers verify: KeyRing holds a pointer to an immutable KeySet
+// behind a mutex that is held for one copy of the pointer.
 #pragma once
 #include <cstdint>
 #include <expected>
