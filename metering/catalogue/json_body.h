@@ -20,7 +20,8 @@ using JsonArray = simdjson::dom::array;
 // One parsed text. Elements live as long as the document.
 class JsonDocument {
  public:
-  // Accepts a UTF-8 byte order mark. nullopt: not JSON (also: UTF-16, text after the value, depth over 1024).
+  // Accepts a UTF-8 byte order mark. nullopt: not JSON (also: UTF-16, text after the value, depth over 1024). Half a
+  // surrogate pair reads as U+FFFD, a whole number beyond 64 bits as 0.
   std::optional<JsonElement> parse(std::string_view text);
 
  private:

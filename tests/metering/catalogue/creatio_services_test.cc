@@ -66,6 +66,21 @@ TEST(DataService, AQueryUnderAnUnheardOfFormIsNotLetThroughUnread) {
   EXPECT_EQ((Told{"GET /0/DataService/types/metadata"}.creatio()), "unknown");
 }
 
+// RFC 8259 allows them and the CRM's parser takes them: a text cut inside an emoji, a number of any length.
+TEST(DataService, OddButLegalJsonIsRead) {
+  auto insert = [](const std::string& member) {
+    return Told{"POST /0/DataService/json/SyncReply/InsertQuery", R"({"rootSchemaName":"Case",)" + member + "}", kJson}
+        .creatio();
+  };
+  for (const char* member :
+       {R"("a":"cut \ud83d")", R"("a":"\ude00 back")", R"("a":"\ud83d\ude00")", R"("a":"\\ud83d","b":"\ud83d\n")",
+        R"("a":123456789012345678901234567890)", R"("a":[-123456789012345678901234567890,1.5e3])", R"("\udc00":"\"")"})
+    EXPECT_EQ(insert(member), "Case create") << member;
+  for (const char* member : {R"("a":"\ud83d","ROOTSCHEMANAME":"Lead")", R"("a":"\ud8")", R"("a":"\x")", R"("a":01234567890123456789)",
+                             R"("a":123456789012345678901234567890x)", R"("a":"\ud83d)", R"("a":1.2.345678901234567890)"})
+    EXPECT_EQ(insert(member), "reject") << member;
+}
+
 TEST(DataService, TypeOfASingleQueryMustNotContradictTheAddress) {
   auto select = [](const std::string& type) {
     return Told{"POST /0/DataService/json/SyncReply/SelectQuery",
