@@ -167,6 +167,21 @@ TEST(Exchange, ForwardedCallIsOneFactOneUnitAndKeepsTheConnection) {
   EXPECT_THAT(stage.port.to_client, testing::EndsWith("\r\n\r\nok"));
 }
 
+// Staff is not metered by the licence; a rule that binds staff makes its calls units all the same.
+TEST(Exchange, StaffHasUnitsExactlyWhenARuleChargesIt) {
+  for (const bool bound : {false, true}) {
+    config::Settings settings = test::settings();
+    settings.quotas.front().staff = bound;
+    Stage stage(settings);
+    const Request request = with_token("GET", "/0/odata/Case", token({.type = "staff"}));
+    stage.begin(request);
+    stage.upstream_ready();
+    stage.whole_reply();
+    EXPECT_EQ(stage.port.facts, 1);
+    EXPECT_EQ(stage.port.units, bound ? 1U : 0U) << bound;
+  }
+}
+
 TEST(Exchange, FactIsRecordedOnlyWhenTheReplyHasLeft) {
   Stage stage;
   const Request request = read_case();
