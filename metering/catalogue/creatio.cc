@@ -67,6 +67,13 @@ bool classify_other(Call& call, std::size_t first) {
   return call.options.dialects.size() > 1 ? false : call.done(Kind::unknown);
 }
 
+// Behind a directory that is called like a folder of files here, another system may have its API: /core/api/v1/cases.
+bool is_root_of_another(const Call& call, std::size_t first) {
+  if (call.options.dialects.size() < 2 || first >= call.path.size()) return false;
+  std::string_view word = call.path.segment_lower(first);
+  return word == "api" || word == "crm" || word == "cherwellapi" || word == "trebuchet.webapi";
+}
+
 }  // namespace
 
 bool is_api_word(std::string_view lower) { return api_of(lower).has_value(); }
@@ -108,7 +115,7 @@ bool classify_creatio(Call& call) {
     case Api::data_service: return creatio::classify_data_service(call, root->first);
     case Api::service: return creatio::classify_service(call, root->first);
     case Api::soap: return call.done(Kind::unknown);
-    case Api::asset: return call.done(Kind::asset);
+    case Api::asset: return creatio::is_root_of_another(call, root->first) ? false : call.done(Kind::asset);
     case Api::metadata: return call.done(Kind::metadata);
     case Api::authentication: return call.done(Kind::authentication);
     case Api::other: return creatio::classify_other(call, root->first);

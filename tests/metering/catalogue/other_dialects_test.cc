@@ -101,5 +101,20 @@ TEST(Rest, CollectionsAreObjects) {
   EXPECT_EQ(rest("GET /index.html"), "foreign");
 }
 
+// A directory named like a folder of Creatio's files is no cover for another system's API behind it.
+TEST(Dialects, AnotherSystemBehindAFolderOfFilesIsRead) {
+  const Classifier classifier(
+      Options{{Dialect::creatio, Dialect::zoho, Dialect::cherwell, Dialect::rest}}, small_schema());
+  auto told = [&](std::string_view target) {
+    return describe(classifier.classify(Request{"GET", target, {}, {}}));
+  };
+  EXPECT_EQ(told("/core/api/v1/cases"), "cases read");
+  EXPECT_EQ(told("/core/crm/v8/Leads"), "Leads read");
+  EXPECT_EQ(told("/core/CherwellAPI/api/V1/getbusinessobject/busobid/6dd53665c0c24cab86870a21cf6434ae/publicid/1"),
+            "Incident read");
+  EXPECT_EQ(told("/core/hash/api/x.js"), "asset");
+  EXPECT_EQ(told("/Login/NuiLogin.aspx"), "asset");
+}
+
 }  // namespace
 }  // namespace tollgate::catalogue
