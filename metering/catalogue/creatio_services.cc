@@ -60,7 +60,12 @@ std::uint64_t content_range_begin(const Request& request) {
   HeaderMatch range = find_header(request.headers, "Content-Range");
   if (!range.present || range.conflict || !starts_with_ignore_case(range.value, "bytes ")) return 0;
   std::string_view value = trim(range.value.substr(6));
-  return parse_decimal(value.substr(0, value.find('-'))).value_or(0);
+  std::size_t dash = value.find('-'), slash = value.find('/');
+  if (dash == value.npos || slash == value.npos || slash < dash) return 0;
+  auto begin = parse_decimal(value.substr(0, dash)), end = parse_decimal(value.substr(dash + 1, slash - dash - 1)),
+       total = parse_decimal(value.substr(slash + 1));
+  if (!begin || !end || !total || *begin > *end || *end >= *total) return 0;
+  return *begin;
 }
 
 bool file_api(Service& s) {

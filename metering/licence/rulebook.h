@@ -53,7 +53,9 @@ struct Rulebook {
   std::map<std::string, std::string> relations;                 // "Object.Column" or "*.Column" -> object
   // From the operator's settings:
   std::vector<std::string> main_products;
-  std::vector<std::string> custom_sections;                     // permitted roots, at most 3
+  // Permitted roots, at most 3. {Root}File, InFolder, Folder, InTag, Tag and Visa are details of their root unless they
+  // are listed elsewhere.
+  std::vector<std::string> custom_sections;
   std::map<std::string, std::vector<std::string>> custom_children;
   std::vector<std::string> custom_prefixes;
   std::vector<std::string> unlicensed_objects;

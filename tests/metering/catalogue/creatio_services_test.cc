@@ -201,5 +201,16 @@ TEST(Services, WhatIsNotListedIsUnknown) {
   EXPECT_EQ(post("/ServiceModel/AuthService.svc/Login", "{}"), "authentication");
 }
 
+TEST(FileApiService, OnlyAWellFormedLaterRangeIsFree) {
+  auto upload = [](const char* range) {
+    return Told{"POST /0/rest/FileApiService/UploadFile?entitySchemaName=CaseFile", "x", {{"Content-Range", range}}}.creatio();
+  };
+  EXPECT_EQ(upload("bytes 0-9/20"), "CaseFile create service");
+  EXPECT_EQ(upload("bytes 10-19/20"), "CaseFile edit service (free)");
+  for (const char* range : {"bytes 10", "bytes 10-19", "bytes 19-10/20", "bytes 10-20/20", "bytes 10-19/*", "bytes x-19/20",
+                            "bytes */20", "10-19/20"})
+    EXPECT_EQ(upload(range), "CaseFile create service") << range;
+}
+
 }  // namespace
 }  // namespace tollgate::catalogue
