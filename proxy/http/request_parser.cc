@@ -193,6 +193,10 @@ bool RequestParser::parse_request_line(std::string_view line) {
     fail(Reason::not_implemented, "CONNECT is not offered");
     return false;
   }
+  if (equals_ignore_case(head_.method, "TRACE") || equals_ignore_case(head_.method, "TRACK")) {
+    fail(Reason::not_implemented, "methods that echo the request are not offered");
+    return false;
+  }
   return parse_target();
 }
 

@@ -6,7 +6,8 @@
 //   lines     bare CR or LF, control bytes, obs-fold, space before the colon, names that are not tokens
 //   target    fragment, space, backslash in the path, control or non-ASCII byte, malformed %-encoding, %00,
 //   schemes but http and https,
-//             an absolute-form authority that differs from Host; CONNECT is 501
+//             an absolute-form authority that differs from Host; CONNECT is 501, and so are TRACE and TRACK
+//             (any case): their reply would echo the credentials and what we add (RFC 9110 section 9.3.8)
 //   Host      missing on HTTP/1.1, empty, several, anything but name|IPv4|[IPv6] with an optional port
 //   framing   Content-Length several times (even equal), listed, signed, empty, above 2^63-1; beside
 //             Transfer-Encoding; Transfer-Encoding on HTTP/1.0, several times or anything but `chunked`

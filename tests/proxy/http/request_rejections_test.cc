@@ -153,6 +153,9 @@ std::vector<Case> target_cases() {
       {"AbsoluteWithoutHostField", "GET http://a/ HTTP/1.1\r\n\r\n"},
       {"Connect", line("CONNECT a:443 HTTP/1.1"), Reason::not_implemented},
       {"ConnectWithPath", line("CONNECT / HTTP/1.1"), Reason::not_implemented},
+      {"Trace", line("TRACE / HTTP/1.1"), Reason::not_implemented},
+      {"TraceInLowerCase", line("trace / HTTP/1.1"), Reason::not_implemented},
+      {"Track", line("TRACK / HTTP/1.1"), Reason::not_implemented},
   };
 }
 
