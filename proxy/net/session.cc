@@ -388,7 +388,7 @@ void Session::on_upstream_timer(void* self) {
 
 void Session::upstream_ready(UpstreamConnection& connection) {
   upstream_ = &connection;
-  exchange_.on_upstream_ready({connection.label(), false});
+  exchange_.on_upstream_ready({connection.label(), connection.reused()});
   connection_->advance();
 }
 

@@ -2,6 +2,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include "tests/proxy/net/support/proxy_under_test.h"
 
 namespace tollgate::net::test {
@@ -137,6 +143,29 @@ TEST(UpstreamFailure, StaleConnectionIsNotReplacedForPost) {
   EXPECT_EQ(upstream.connections(), 1);
 }
 
+TEST(UpstreamFailure, StaleConnectionFromTheQueueIsReplacedToo) {
+  std::atomic<bool> may_answer{false};
+  // Every connection answers once, reads the second request and closes.
+  Upstream upstream([&](Peer& peer) {
+    peer.read_message();
+    while (!may_answer) std::this_thread::yield();
+    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    peer.read_message();
+  });
+  config::Settings one = settings({upstream.url()});
+  one.upstreams[0].max_connections = 1;
+  Proxy proxy(one);
+  Peer first = proxy.connect(), second = proxy.connect();
+  ASSERT_TRUE(first.send(metered("GET")));
+  while (upstream.connections() == 0) std::this_thread::yield();
+  ASSERT_TRUE(second.send(metered("GET")));
+  while (proxy.server->counters().upstream_waiting == 0) std::this_thread::yield();
+  may_answer = true;
+  EXPECT_EQ(first.read_message().status(), 200);
+  EXPECT_EQ(second.read_message().status(), 200);
+  EXPECT_EQ(proxy.used("ann"), 2U) << "a retry counts once";
+}
+
 TEST(UpstreamFailure, BytesBehindAReplyNeverAnswerTheNextRequest) {
   Upstream upstream([](Peer& peer) {
     while (peer.read_message().complete)
@@ -153,6 +182,87 @@ TEST(UpstreamFailure, BytesBehindAReplyNeverAnswerTheNextRequest) {
 }
 
 // ---- time-outs
+
+// Listens, but its queue is full: the kernel leaves further attempts to connect without an answer.
+struct FullServer {
+  FullServer() {
+    sockaddr_in at{};
+    at.sin_family = AF_INET;
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof at;
+    auto* address = reinterpret_cast<sockaddr*>(&at);
+    EXPECT_EQ(::bind(fds[0], address, size), 0);
+    EXPECT_EQ(::listen(fds[0], 0), 0);
+    EXPECT_EQ(::getsockname(fds[0], address, &size), 0);
+    port = ntohs(at.sin_port);
+    for (std::size_t i = 1; i < fds.size(); ++i) ::connect(fds[i], address, size);
+  }
+  ~FullServer() {
+    for (const int fd : fds) ::close(fd);
+  }
+  static int make() { return ::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0); }
+  std::array<int, 5> fds = {make(), make(), make(), make(), make()};
+  std::uint16_t port = 0;
+};
+
+TEST(TimeOut, ConnectingThatTakesTooLongIs502AndGivenBack) {
+  FullServer full;
+  config::Settings impatient = settings({"http://127.0.0.1:" + std::to_string(full.port)});
+  impatient.upstreams[0].connect_timeout = Milliseconds(30);
+  const Ending ending = metered_call(impatient);
+  EXPECT_EQ(ending.status, 502);
+  EXPECT_EQ(ending.fact.reason, Reason::upstream_unreachable);
+  EXPECT_EQ(ending.fact.units, 0U);
+  EXPECT_EQ(ending.used, 0U);
+  EXPECT_GE(ending.fact.total, Milliseconds(30));
+}
+
+// ---- out of descriptors
+
+// No descriptor is free in this process while the object lives.
+class NoDescriptors {
+ public:
+  NoDescriptors() {
+    EXPECT_EQ(::getrlimit(RLIMIT_NOFILE, &before_), 0);
+    const int any = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+    rlimit low = before_;
+    low.rlim_cur = 512;
+    EXPECT_EQ(::setrlimit(RLIMIT_NOFILE, &low), 0);
+    for (int fd = any; fd >= 0; fd = ::dup(any)) taken_.push_back(fd);
+  }
+  ~NoDescriptors() {
+    for (const int fd : taken_) ::close(fd);
+    ::setrlimit(RLIMIT_NOFILE, &before_);
+  }
+
+ private:
+  rlimit before_{};
+  std::vector<int> taken_;
+};
+
+TEST(OutOfDescriptors, NewConnectionIsClosedOpenOnesGoOnAndLaterOnesAreServed) {
+  Upstream upstream(echo);
+  Proxy proxy(settings({upstream.url()}));
+  Peer open = proxy.connect();
+  ASSERT_TRUE(open.send(get("/")));
+  EXPECT_EQ(open.read_message().status(), 200);
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  ASSERT_GE(fd, 0);
+  Peer refused(fd);
+  sockaddr_in at{};
+  at.sin_family = AF_INET;
+  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  at.sin_port = htons(proxy.server->ports().at(0));
+  {
+    NoDescriptors none;
+    ASSERT_EQ(::connect(fd, reinterpret_cast<const sockaddr*>(&at), sizeof at), 0);
+    EXPECT_TRUE(refused.at_end()) << "not left waiting";
+    ASSERT_TRUE(open.send(get("/")));
+    EXPECT_EQ(open.read_message().status(), 200);
+  }
+  EXPECT_GE(proxy.server->counters().accept_failures_total, 1U);
+  EXPECT_EQ(proxy.ask(get("/")).status(), 200);
+}
 
 TEST(TimeOut, UpstreamThatDoesNotAnswerIs504) {
   Upstream upstream([](Peer& peer) { peer.read_all(); });
