@@ -1,10 +1,7 @@
+// The request half: from the head over the gate and the store to the upstream.
 #include "proxy/flow/exchange.h"
 
-#include <algorithm>
-
-#include "metering/base/ascii.h"
 #include "metering/base/check.h"
-#include "proxy/flow/status_phrase.h"
 #include "proxy/http/address.h"
 #include "proxy/http/forward.h"
 #include "proxy/http/request_id.h"
@@ -13,12 +10,8 @@ namespace tollgate::flow {
 
 namespace {
 
-constexpr std::uint32_t kInformationalMax = 32;    // 1xx heads before the final one
-constexpr std::size_t kKeptMemoryMax = 64 * 1024;  // of strings kept for the next exchange
-
 bool is_idempotent(std::string_view method) {  // RFC 9110 section 9.2.2
-  return method == "GET" || method == "HEAD" || method == "OPTIONS" || method == "PUT" ||
-         method == "DELETE" || method == "TRACE";
+  return method == "GET" || method == "HEAD" || method == "OPTIONS" || method == "PUT" || method == "DELETE";
 }
 
 const config::Upstream* find_upstream(const config::Settings& settings, std::string_view name) {
@@ -244,11 +237,22 @@ void Exchange::on_usage(Result<std::vector<quota::AccountState>>&& states,
 
 void Exchange::forward() {
   CHECK(call_.route != nullptr, "a call that is forwarded has a route");
+  if (http::max_forwards(*head_) == 0) return answer_options();
   upstream_config_ = find_upstream(settings(), call_.route->upstream);
   CHECK(upstream_config_ != nullptr, "a validated route names an upstream");
   upgrade_ = head_->wants_upgrade && call_.route->allow_upgrade && head_->framing == http::Framing::none &&
              head_->minor_version >= 1;
   acquire(false);
+}
+
+// The final recipient of OPTIONS with Max-Forwards: 0 is this proxy (RFC 9110 section 7.6.2).
+void Exchange::answer_options() {
+  give_back();
+  call_.reply = {.status = 200,
+                 .reason = Reason::ok,
+                 .fields = "Allow: GET, HEAD, POST, PUT, PATCH, MERGE, DELETE, OPTIONS\r\n",
+                 .body = {}};
+  send_local_reply();
 }
 
 void Exchange::acquire(bool fresh) {
@@ -272,14 +276,14 @@ void Exchange::on_upstream_ready(const ExchangePort::Upstream& upstream) {
 
 void Exchange::append_upstream_head() {
   const config::Identity& identity = settings().identity;
-  std::array<std::string_view, 8> dropped;
-  std::size_t dropped_count = 0;
-  std::string_view dropped_cookie;
+  dropped_fields_.clear();
+  dropped_cookies_.clear();
   if (!identity.forward_token) {
-    if (identity.sources.empty()) dropped[dropped_count++] = "authorization";
+    // Every place where a token may stand, not only the one that counted: a second one is a credential too.
+    if (identity.sources.empty()) dropped_fields_.push_back("authorization");
     for (const auto& source : identity.sources) {
-      if (!source.header.empty() && dropped_count < dropped.size()) dropped[dropped_count++] = source.header;
-      if (!source.cookie.empty()) dropped_cookie = source.cookie;
+      if (!source.header.empty()) dropped_fields_.push_back(source.header);
+      if (!source.cookie.empty()) dropped_cookies_.push_back(source.cookie);
     }
   }
   http::RequestForwarding forwarding;
@@ -291,8 +295,8 @@ void Exchange::append_upstream_head() {
   forwarding.https = https_;
   forwarding.forwarded_host = forwarded_host_;
   forwarding.default_host = upstream_server_;
-  forwarding.drop_fields = std::span(dropped.data(), dropped_count);
-  forwarding.drop_cookie = dropped_cookie;
+  forwarding.drop_fields = dropped_fields_;
+  forwarding.drop_cookies = dropped_cookies_;
   forwarding.upgrade = upgrade_;
   forwarding.forward_expect = head_->expect_continue && request_ != Request::complete;
   http::append_request_head(scratch_, *head_, forwarding);
@@ -358,142 +362,7 @@ void Exchange::watch_upstream() {
   }
 }
 
-// ---------------------------------------------------------------- from the upstream
-
-void Exchange::on_upstream_head(const http::ResponseHead& head) {
-  if (reply_ != Reply::forwarding) return;
-  if (head.status == 101) return start_tunnel(head);
-  if (head.status < 200) return forward_informational(head);
-  status_ = head.status;
-  head_sent_ = true;
-  reply_ = Reply::replying;
-  if (request_ != Request::complete || port_.draining()) keep_alive_ = false;
-  http::ResponseForwarding forwarding;
-  forwarding.framing = http::client_framing(head, head_->minor_version);
-  forwarding.content_length = head.content_length;
-  forwarding.request_id = call_.request_id;
-  forwarding.extra_fields = call_.response_fields;
-  forwarding.date = port_.date();
-  forwarding.client_minor_version = head_->minor_version;
-  reply_until_close_ = forwarding.framing == http::Framing::until_close;
-  if (reply_until_close_) keep_alive_ = false;
-  forwarding.close = !keep_alive_;
-  reply_chunked_ = forwarding.framing == http::Framing::chunked;
-  scratch_.clear();
-  http::append_response_head(scratch_, head, forwarding);
-  port_.client_write(scratch_);
-  watch_upstream();
-}
-
-void Exchange::forward_informational(const http::ResponseHead& head) {
-  if (++informational_ > kInformationalMax) {
-    release_upstream(false);
-    return fail(Reason::upstream_invalid, "The upstream sent too many interim replies.");
-  }
-  if (head_->minor_version == 0) return;
-  // We have told this client to go on ourselves, or it never asked.
-  if (head.status == 100 && (!head_->expect_continue || continue_sent_)) return;
-  if (head.status == 100) continue_sent_ = true;
-  http::ResponseForwarding forwarding;
-  forwarding.request_id = call_.request_id;
-  scratch_.clear();
-  http::append_response_head(scratch_, head, forwarding);
-  port_.client_write(scratch_);
-}
-
-void Exchange::start_tunnel(const http::ResponseHead& head) {
-  if (!upgrade_) {
-    release_upstream(false);
-    return fail(Reason::upstream_invalid, "The upstream switched protocols without being asked.");
-  }
-  status_ = head.status;
-  head_sent_ = true;
-  keep_alive_ = false;
-  http::ResponseForwarding forwarding;
-  forwarding.request_id = call_.request_id;
-  forwarding.extra_fields = call_.response_fields;
-  forwarding.upgrade = true;
-  scratch_.clear();
-  http::append_response_head(scratch_, head, forwarding);
-  port_.client_write(scratch_);
-  reply_ = Reply::tunnel;
-  port_.client_read(true);
-  watch_upstream();
-}
-
-void Exchange::on_upstream_body(std::string_view payload) {
-  if (payload.empty() || (reply_ != Reply::replying && reply_ != Reply::tunnel)) return;
-  bytes_out_ += payload.size();
-  if (reply_chunked_ && reply_ == Reply::replying) {
-    scratch_.clear();
-    http::append_chunk_start(scratch_, payload.size());
-    port_.client_write(scratch_);
-    port_.client_write(payload);
-    port_.client_write(http::kChunkEnd);
-  } else {
-    port_.client_write(payload);
-  }
-  if (port_.client_backlog() > settings().limits.buffer) {
-    upstream_paused_ = true;
-    port_.upstream_read(false);
-  }
-  watch_upstream();
-}
-
-void Exchange::on_upstream_end(const std::vector<http::TrailerField>& trailers, bool reusable) {
-  if (reply_ == Reply::tunnel) {
-    upstream_finished_ = true;
-    port_.client_end_writing();
-    return tunnel_end_seen();
-  }
-  if (reply_ != Reply::replying) return;
-  if (reply_chunked_) {
-    scratch_.clear();
-    http::append_last_chunk(scratch_, trailers);
-    port_.client_write(scratch_);
-  }
-  upstream_time_ = port_.now() - upstream_started_;
-  // A reply that came before its request was complete leaves the rest of the request unread.
-  if (request_ != Request::complete) {
-    request_ = Request::abandoned;
-    port_.client_read(false);
-    port_.clear_timer(Timer::client);
-    reusable = false;
-  }
-  release_upstream(reusable);
-  reply_ = Reply::flushing;
-  settle_if_flushed();
-}
-
-void Exchange::tunnel_end_seen() {
-  if (!client_finished_ || !upstream_finished_) return;
-  release_upstream(false);
-  reply_ = Reply::flushing;
-  settle_if_flushed();
-}
-
-void Exchange::on_upstream_failed(UpstreamFailure failure) {
-  if (over()) return;
-  upstream_held_ = false;
-  port_.clear_timer(Timer::upstream);
-  if (reply_ == Reply::tunnel) {
-    reply_ = Reply::flushing;
-    return settle_if_flushed();
-  }
-  if (reply_ != Reply::acquiring && reply_ != Reply::forwarding && reply_ != Reply::replying) return;
-  if (head_sent_) return cut_short(Reason::upstream_invalid);
-  if (retry(failure)) return;
-  switch (failure) {
-    case UpstreamFailure::connect:
-      return fail(Reason::upstream_unreachable, "The upstream server could not be reached.");
-    case UpstreamFailure::queue_full:
-      return fail(Reason::overloaded, "Too many requests are waiting for the upstream server.");
-    case UpstreamFailure::closed_early:
-      return fail(Reason::upstream_invalid, "The upstream server closed the connection without a reply.");
-    case UpstreamFailure::invalid:
-      return fail(Reason::upstream_invalid, "The upstream server sent a reply that is not valid HTTP.");
-  }
-}
+// ---------------------------------------------------------------- again
 
 bool Exchange::replayable() const {
   return is_idempotent(head_->method) && !body_written_ &&
@@ -519,196 +388,6 @@ bool Exchange::retry(UpstreamFailure failure) {
   }
   acquire(fresh);
   return true;
-}
-
-// ---------------------------------------------------------------- endings
-
-void Exchange::on_client_writable() {
-  if (over()) return;
-  const bool reads_reply = reply_ == Reply::replying || reply_ == Reply::tunnel;
-  if (upstream_paused_ && reads_reply && port_.client_backlog() <= settings().limits.buffer / 2) {
-    upstream_paused_ = false;
-    port_.upstream_read(true);
-    watch_upstream();
-  }
-  settle_if_flushed();
-}
-
-void Exchange::on_client_gone() {
-  if (over()) return;
-  client_lost_ = true;
-  if (store_pending_) return;  // the verdict decides whether something has to be given back
-  if (reply_ != Reply::tunnel) call_.reason = Reason::client_closed;
-  end(ClientEnd::abort);
-}
-
-void Exchange::on_timer(Timer timer) {
-  if (over()) return;
-  if (timer == Timer::client) {
-    if (request_ == Request::discarding) {
-      request_ = Request::abandoned;
-      keep_alive_ = false;
-      port_.client_read(false);
-      return settle_if_flushed();
-    }
-    request_ = Request::abandoned;
-    keep_alive_ = false;
-    if (head_sent_) return cut_short(Reason::request_timeout);
-    return fail(Reason::request_timeout, "The request body did not arrive in time.");
-  }
-  if (reply_ == Reply::tunnel) {
-    release_upstream(false);
-    reply_ = Reply::flushing;
-    return settle_if_flushed();
-  }
-  if (head_sent_) return cut_short(Reason::upstream_timeout);
-  fail(Reason::upstream_timeout, "The upstream server did not answer in time.");
-}
-
-void Exchange::stop() {
-  if (over()) return;
-  store_pending_ = false;
-  if (!head_sent_ && !client_lost_) {
-    keep_alive_ = false;
-    request_ = Request::abandoned;
-    fail(Reason::draining, "This proxy is stopping.");
-  } else if (reply_ != Reply::tunnel && reply_ != Reply::flushing) {
-    call_.reason = client_lost_ ? Reason::client_closed : Reason::draining;
-  }
-  end(reply_ == Reply::flushing ? ClientEnd::close : ClientEnd::abort);
-}
-
-void Exchange::fail(Reason reason, std::string_view detail) {
-  release_upstream(false);
-  if (upstream_started_ != MonotonicTime{}) upstream_time_ = port_.now() - upstream_started_;
-  if (!upstream_written_) give_back();
-  Gate::fail(call_, reason, detail);
-  send_local_reply();
-}
-
-void Exchange::cut_short(Reason reason) {
-  call_.reason = reason;
-  end(ClientEnd::abort);
-}
-
-// What to do with the part of the request that has not been read when a reply of our own goes out.
-void Exchange::settle_request_for_local_reply() {
-  port_.clear_timer(Timer::client);
-  if (request_ == Request::complete) return;
-  const bool client_waits = head_ != nullptr && head_->expect_continue && !continue_sent_;
-  const bool short_enough = head_ != nullptr && (head_->framing == http::Framing::chunked ||
-                                                 head_->content_length - bytes_in_ <= kDiscardMax);
-  if (keep_alive_ && request_ != Request::abandoned && !client_waits && short_enough) {
-    request_ = Request::discarding;
-    return resume_client();
-  }
-  request_ = Request::abandoned;
-  keep_alive_ = false;
-  port_.client_read(false);
-}
-
-void Exchange::send_local_reply() {
-  settle_request_for_local_reply();
-  if (port_.draining()) keep_alive_ = false;
-  const LocalReply& reply = call_.reply;
-  call_.reason = reply.reason;
-  status_ = reply.status;
-  head_sent_ = true;
-  const bool head_only = head_ != nullptr && head_->method == "HEAD";
-  scratch_.clear();
-  fmt::format_to(std::back_inserter(scratch_), "HTTP/1.1 {} {}\r\nDate: {}\r\n", reply.status,
-                 status_phrase(reply.status), port_.date());
-  scratch_.append(reply.fields);
-  fmt::format_to(std::back_inserter(scratch_), "X-Request-Id: {}\r\nContent-Length: {}\r\n", call_.request_id,
-                 reply.body.size());
-  if (!keep_alive_)
-    scratch_.append("Connection: close\r\n");
-  else if (client_version() == 0)
-    scratch_.append("Connection: keep-alive\r\n");
-  scratch_.append("\r\n");
-  if (!head_only) {
-    scratch_.append(reply.body);
-    bytes_out_ += reply.body.size();
-  }
-  port_.client_write(scratch_);
-  reply_ = Reply::flushing;
-  settle_if_flushed();
-}
-
-void Exchange::settle_if_flushed() {
-  if (reply_ != Reply::flushing || request_ == Request::discarding || port_.client_backlog() > 0) return;
-  end(keep_alive_ ? ClientEnd::keep : ClientEnd::close);
-}
-
-void Exchange::release_upstream(bool reusable) {
-  if (!upstream_held_) return;
-  upstream_held_ = false;
-  port_.clear_timer(Timer::upstream);
-  port_.upstream_release(reusable);
-}
-
-void Exchange::give_back() {
-  if (call_.receipt.items.empty()) return;
-  port_.give_back(std::move(call_.receipt));
-  call_.receipt = {};
-}
-
-void Exchange::end(ClientEnd how) {
-  if (over()) return;
-  port_.clear_timer(Timer::client);
-  port_.clear_timer(Timer::upstream);
-  if (upstream_held_ && upstream_started_ != MonotonicTime{})
-    upstream_time_ = port_.now() - upstream_started_;
-  release_upstream(false);
-  if (!upstream_written_) give_back();
-  client_end_ = how;
-  record();
-  reply_ = Reply::over;
-  head_ = nullptr;
-  call_ = Call{};
-  trailers_.clear();
-  body_.clear();
-  if (body_.capacity() > kKeptMemoryMax) body_.shrink_to_fit();
-  if (scratch_.capacity() > kKeptMemoryMax) scratch_.shrink_to_fit();
-}
-
-void Exchange::record() {
-  operations_.clear();
-  for (const licence::Unit& unit : call_.decision.units)
-    operations_.push_back({unit.object, catalogue::name(unit.operation), unit.section, unit.product});
-  usage::Fact fact;
-  fact.time = arrived_unix_;
-  fact.request_id = call_.request_id;
-  fact.client_address = call_.client_address;
-  if (call_.token != nullptr) {
-    const identity::Principal& principal = call_.token->principal;
-    fact.user = principal.user;
-    fact.tenant = principal.tenant;
-    fact.organization = principal.organization;
-    fact.staff = principal.is_staff();
-  }
-  if (head_ != nullptr) {
-    fact.method = head_->method;
-    fact.path = head_->path;
-  }
-  fact.kind = catalogue::name(call_.classification.kind);
-  fact.operations = operations_;
-  // Staff is not metered by the licence, but a quota rule may charge it all the same.
-  const bool charged = std::ranges::any_of(
-      call_.charges, [](const quota::AccountCharge& charge) { return charge.rule != quota::Rules::kObservation; });
-  if (upstream_written_ && (call_.decision.metered || charged) && call_.classification.counted)
-    fact.units = static_cast<std::uint32_t>(call_.decision.units.size());
-  fact.reason = call_.reason;
-  fact.degraded = call_.degraded;
-  fact.status = head_sent_ ? status_ : 0;
-  fact.bytes_in = bytes_in_;
-  fact.bytes_out = bytes_out_;
-  fact.total = port_.now() - arrived_;
-  fact.upstream = upstream_time_;
-  fact.store = store_time_;
-  if (attempts_ > 0) fact.upstream_server = upstream_server_;
-  fact.attempts = attempts_;
-  port_.record(fact);
 }
 
 }  // namespace tollgate::flow

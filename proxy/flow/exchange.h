@@ -178,6 +178,7 @@ class Exchange {
   void act(Next next);
   void start_body_buffer();
   void forward();
+  void answer_options();
   void acquire(bool fresh);
   void append_upstream_head();
   void send_request();
@@ -211,7 +212,8 @@ class Exchange {
   std::string body_;                          // buffered for inspection
   std::vector<http::TrailerField> trailers_;  // of a buffered body
   std::string scratch_;  // heads under construction; its memory is kept from one exchange to the next
-  std::vector<usage::CountedOperation> operations_;  // for the fact; memory kept
+  std::vector<usage::CountedOperation> operations_;                 // for the fact; memory kept
+  std::vector<std::string_view> dropped_fields_, dropped_cookies_;  // of the settings; memory kept
   std::string upstream_server_;
   std::string peer_address_;
   std::string forwarded_host_;

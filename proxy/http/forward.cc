@@ -12,6 +12,8 @@
 namespace tollgate::http {
 namespace {
 
+constexpr std::string_view kMaxForwards = "max-forwards";
+
 bool is_one_line(std::string_view text) {
   return text.find_first_of(std::string_view("\r\n\0", 3)) == std::string_view::npos;
 }
@@ -58,8 +60,8 @@ bool names_other_fields(const Fields& fields) {
   return find(fields, "connection") != nullptr && read_connection(fields).names_others;
 }
 
-// Cookie without the pairs of one name. Nothing is written when nothing is left.
-void append_cookie_without(std::string& out, const Field& cookie, std::string_view dropped) {
+// Cookie without the pairs of some names. Nothing is written when nothing is left.
+void append_cookie_without(std::string& out, const Field& cookie, std::span<const std::string_view> dropped) {
   const std::size_t begin = out.size();
   out.append(cookie.name).append(": ");
   const std::size_t empty = out.size();
@@ -68,7 +70,8 @@ void append_cookie_without(std::string& out, const Field& cookie, std::string_vi
     const std::size_t semicolon = std::min(rest.find(';'), rest.size());
     const std::string_view pair = trim(rest.substr(0, semicolon));
     rest.remove_prefix(std::min(semicolon + 1, rest.size()));
-    if (pair.empty() || trim(pair.substr(0, pair.find('='))) == dropped) continue;
+    if (pair.empty() || std::ranges::find(dropped, trim(pair.substr(0, pair.find('=')))) != dropped.end())
+      continue;
     if (out.size() > empty) out.append("; ");
     out.append(pair);
   }
@@ -151,6 +154,7 @@ void append_request_head(std::string& out, const RequestHead& head, const Reques
   append_field(out, "Host", head.authority.empty() ? forwarding.default_host : head.authority);
 
   const bool check_named = names_other_fields(head.fields);
+  const std::optional<std::uint64_t> hops = max_forwards(head);
   bool has_forwarded = false, accepts_trailers = false;
   for (const Field& field : head.fields) {
     switch (role_of(field.name)) {
@@ -161,8 +165,8 @@ void append_request_head(std::string& out, const RequestHead& head, const Reques
         if (!forwarding.forward_expect || !head.expect_continue) continue;
         break;
       case FieldRole::cookie:
-        if (forwarding.drop_cookie.empty() || is_listed(forwarding.drop_fields, field.name)) break;
-        append_cookie_without(out, field, forwarding.drop_cookie);
+        if (forwarding.drop_cookies.empty() || is_listed(forwarding.drop_fields, field.name)) break;
+        append_cookie_without(out, field, forwarding.drop_cookies);
         continue;
       case FieldRole::forwarded_by:
         if (!forwarding.trusted_peer || field.name.find('_') != std::string_view::npos) continue;
@@ -180,6 +184,12 @@ void append_request_head(std::string& out, const RequestHead& head, const Reques
     }
     if (!forwarding.drop_fields.empty() && is_listed(forwarding.drop_fields, field.name)) continue;
     if (check_named && is_named_by_connection(head.fields, field.name)) continue;
+    if (hops && equals_ignore_case(field.name, kMaxForwards)) {
+      out.append(field.name).append(": ");
+      append_number(out, *hops - std::min<std::uint64_t>(*hops, 1));
+      out.append("\r\n");
+      continue;
+    }
     append_field(out, field.name, field.value);
   }
 
@@ -191,6 +201,12 @@ void append_request_head(std::string& out, const RequestHead& head, const Reques
     out.append(head.minor_version == 1 ? "Via: 1.1 " : "Via: 1.0 ").append(forwarding.via).append("\r\n");
   }
   out.append(forwarding.extra_fields).append("\r\n");
+}
+
+std::optional<std::uint64_t> max_forwards(const RequestHead& head) {
+  if (head.method != "OPTIONS") return std::nullopt;
+  const Field* field = find(head.fields, kMaxForwards);
+  return field == nullptr ? std::nullopt : parse_decimal(field->value);
 }
 
 Framing client_framing(const ResponseHead& head, std::uint8_t client_minor_version) {

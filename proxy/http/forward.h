@@ -9,7 +9,7 @@
 //           for a proxy or address another resource than the one that was metered (field_names.h):
 //           X-Original-URL, X-Rewrite-URL, from untrusted peers X-Forwarded-*, Forwarded, X-Real-IP. A name
 //           that differs from one of those only by '_' for '-' is dropped too, since gateways that make
-//           variables of fields mix them up.
+//           variables of fields mix them up. Max-Forwards of OPTIONS is lowered by one (max_forwards()).
 // Response: HTTP/1.1 SP status SP phrase, end-to-end fields, framing, extra lines, X-Request-Id, Connection.
 //
 //   RequestForwarding f{.framing = Framing::length, .content_length = 12, .request_id = id, .peer_address =
@@ -26,6 +26,7 @@
 // addresses, extra lines) must be free of CR and LF: CHECKed.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -45,15 +46,19 @@ struct RequestForwarding {
   std::string_view forwarded_host{};  // X-Forwarded-Host: ClientInfo::host; "" takes the head's authority
   std::string_view default_host{};    // Host when the request (HTTP/1.0) named none: the upstream's authority
   std::span<const std::string_view>
-      drop_fields{};                // further field names to leave out, any case (e.g. "authorization")
-  std::string_view drop_cookie{};   // a cookie to leave out of Cookie, by exact name
-  bool upgrade = false;             // forward Upgrade (only for a head with wants_upgrade)
-  bool forward_expect = false;      // pass Expect: 100-continue on
+      drop_fields{};  // further field names to leave out, any case (e.g. "authorization")
+  std::span<const std::string_view> drop_cookies{};  // cookies to leave out of Cookie, by exact name
+  bool upgrade = false;                              // forward Upgrade (only for a head with wants_upgrade)
+  bool forward_expect = false;                       // pass Expect: 100-continue on
   std::string_view via{};           // pseudonym for Via (RFC 9110 section 7.6.3); "" adds no member
   std::string_view extra_fields{};  // complete lines, each ending in CRLF
 };
 
 void append_request_head(std::string& out, const RequestHead& head, const RequestForwarding& forwarding);
+
+// Hops that an OPTIONS request may still make (RFC 9110 section 7.6.2). 0: it must not be forwarded but be
+// answered here. nullopt: it does not say, or the method is another, for which the field means nothing.
+std::optional<std::uint64_t> max_forwards(const RequestHead& head);
 
 struct ResponseForwarding {
   Framing framing = Framing::none;   // see client_framing()

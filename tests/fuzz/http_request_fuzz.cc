@@ -58,7 +58,8 @@ void check_forwarding(const RequestHead& head, bool trusted) {
   how.peer_address = "192.0.2.1";
   how.trusted_peer = trusted;
   how.default_host = "default";
-  how.drop_cookie = "a";
+  const std::string_view cookies[] = {"a", "b"};
+  how.drop_cookies = cookies;
   how.upgrade = true;
   std::string out;
   append_request_head(out, head, how);

@@ -167,6 +167,52 @@ TEST(Exchange, ForwardedCallIsOneFactOneUnitAndKeepsTheConnection) {
   EXPECT_THAT(stage.port.to_client, testing::EndsWith("\r\n\r\nok"));
 }
 
+TEST(Exchange, LegacyRateLimitFieldsOfTheUpstreamGiveWayToOurs) {
+  for (const bool legacy : {false, true}) {
+    config::Settings settings = test::settings();
+    settings.proxy.legacy_rate_limit_headers = legacy;
+    Stage stage(settings);
+    const Request request = read_case();
+    stage.begin(request);
+    stage.upstream_ready();
+    stage.reply_head(
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nx-ratelimit-limit: 7\r\nX-RateLimit-Remaining: 7\r\n"
+        "X-RateLimit-Reset: 7\r\nRateLimit: \"crm\";r=7\r\n\r\n");
+    EXPECT_THAT(stage.port.to_client, HasSubstr("RateLimit: \"crm\";r=7\r\n")) << "a list: members are added";
+    EXPECT_THAT(stage.port.to_client, HasSubstr("RateLimit: \"daily\";r=2"));
+    const auto theirs = HasSubstr(": 7\r\n");
+    if (legacy)
+      EXPECT_THAT(stage.port.to_client, testing::AllOf(Not(theirs), HasSubstr("X-RateLimit-Limit: 3\r\n")));
+    else
+      EXPECT_THAT(stage.port.to_client, theirs);
+    stage.exchange.on_upstream_end({}, true);
+    stage.port.flush_client();
+  }
+}
+
+TEST(Exchange, OptionsWithoutHopsLeftIsAnsweredHere) {
+  for (const bool left : {false, true}) {
+    Stage stage;
+    const Request request =
+        with_token("OPTIONS", "/0/odata/Case", token(), "", {{"Max-Forwards", left ? "1" : "0"}});
+    stage.begin(request);
+    if (left) {
+      stage.upstream_ready();
+      EXPECT_THAT(stage.port.to_upstream, HasSubstr("Max-Forwards: 0\r\n"));
+      stage.whole_reply();
+    } else {
+      EXPECT_EQ(stage.port.acquired, 0);
+      EXPECT_THAT(stage.port.to_client, testing::StartsWith("HTTP/1.1 200 "));
+      EXPECT_THAT(stage.port.to_client, HasSubstr("\r\nAllow: GET, "));
+      stage.port.flush_client();
+      EXPECT_EQ(stage.port.counted(), 0U);
+    }
+    EXPECT_TRUE(stage.exchange.over());
+    EXPECT_EQ(stage.exchange.client_end(), ClientEnd::keep);
+    EXPECT_EQ(stage.port.facts, 1);
+  }
+}
+
 // Staff is not metered by the licence; a rule that binds staff makes its calls units all the same.
 TEST(Exchange, StaffHasUnitsExactlyWhenARuleChargesIt) {
   for (const bool bound : {false, true}) {

@@ -50,7 +50,8 @@ TEST(ForwardedRequest, WholeHeadOfACrmCall) {
                         .peer_address = "192.0.2.7"};
   how.https = true;
   how.drop_fields = drop;
-  how.drop_cookie = "token";
+  const std::string_view cookies[] = {"token"};
+  how.drop_cookies = cookies;
   how.extra_fields = "X-Tollgate-User: ann\r\n";
   EXPECT_EQ(forward("MERGE /0/odata/Case(1)?a=b HTTP/1.1\r\nAccept: */*\r\nHost: "
                     "crm.example\r\nAUTHORIZATION: Bearer x\r\n"
@@ -166,20 +167,34 @@ TEST(ForwardedRequest, FieldsThatNameAnotherTargetNeverPass) {
 }
 
 TEST(ForwardedRequest, CookiesAreDroppedByExactName) {
-  const RequestForwarding how{.drop_cookie = "t"};
+  const std::string_view cookies[] = {"t"}, both[] = {"t", "T"};
+  const RequestForwarding how{.drop_cookies = cookies};
   EXPECT_EQ(forwarded_fields("Cookie: t=1\r\n", how), "");
   EXPECT_EQ(forwarded_fields("Cookie: a=1;t=2 ;; T=3;tt=4; t ;x=t=5\r\n", how),
             "Cookie: a=1; T=3; tt=4; x=t=5\r\n");
   EXPECT_EQ(forwarded_fields("cookie: a=1\r\nCookie: t=2\r\nCookie: t = 3; b=4\r\n", how),
             "cookie: a=1\r\nCookie: b=4\r\n");
   const std::string_view drop[] = {"Cookie"};
-  EXPECT_EQ(forwarded_fields("Cookie: a=1\r\n", {.drop_fields = drop, .drop_cookie = "t"}), "");
+  EXPECT_EQ(forwarded_fields("Cookie: a=1\r\n", {.drop_fields = drop, .drop_cookies = cookies}), "");
+  EXPECT_EQ(forwarded_fields("Cookie: a=1;t=2; T=3\r\nCookie: T=4\r\n", {.drop_cookies = both}),
+            "Cookie: a=1\r\n");
 }
 
 TEST(ForwardedRequest, ExpectIsPassedOnlyWhenAskedFor) {
   const std::string bytes = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n";
   EXPECT_EQ(forward(bytes).find("Expect"), std::string::npos);
   EXPECT_NE(forward(bytes, {.forward_expect = true}).find("Expect: 100-continue\r\n"), std::string::npos);
+}
+
+TEST(ForwardedRequest, MaxForwardsOfOptionsIsLoweredByOne) {
+  const auto options = [](const std::string& value) {
+    return forward("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: " + value + "\r\n\r\n");
+  };
+  EXPECT_NE(options("10").find("\r\nMax-Forwards: 9\r\n"), std::string::npos);
+  EXPECT_NE(options("1").find("\r\nMax-Forwards: 0\r\n"), std::string::npos);
+  EXPECT_NE(options("many").find("\r\nMax-Forwards: many\r\n"), std::string::npos);
+  EXPECT_NE(forward("GET / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 10\r\n\r\n").find("\r\nMax-Forwards: 10\r\n"),
+            std::string::npos);
 }
 
 TEST(ForwardedRequest, ViaIsAppendedWhenNamed) {

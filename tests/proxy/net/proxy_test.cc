@@ -280,6 +280,26 @@ TEST(Proxying, TokenIsKeptFromTheUpstreamWhenSwitchedOff) {
   EXPECT_THAT(reply.body, HasSubstr("a=1; b=2"));
 }
 
+TEST(Proxying, TokenIsKeptFromTheUpstreamInEveryPlaceItMayStand) {
+  Upstream upstream(echo);
+  config::Settings many = settings({upstream.url()});
+  many.identity.forward_token = false;
+  many.identity.sources = {{.header = "authorization", .cookie = ""}};
+  std::string fields = "Authorization: Bearer " + token("ann") + "\r\n", cookies = "Cookie: a=1";
+  for (int i = 0; i < 10; ++i) {
+    const std::string name = "place-" + std::to_string(i);
+    many.identity.sources.push_back({.header = name, .cookie = ""});
+    many.identity.sources.push_back({.header = "", .cookie = name});
+    fields += name + ": secret\r\n";
+    cookies += "; " + name + "=secret";
+  }
+  Proxy proxy(many);
+  const Message reply = proxy.ask(get("/0/odata/Case", fields + cookies + "\r\n"));
+  EXPECT_EQ(reply.status(), 200);
+  EXPECT_THAT(reply.body, Not(HasSubstr("secret")));
+  EXPECT_THAT(reply.body, HasSubstr("Cookie: a=1\r\n"));
+}
+
 TEST(Proxying, MeteredCallIsCountedAndCarriesTheRateLimitFields) {
   Upstream upstream(echo);
   config::Settings few = settings({upstream.url()});

@@ -1,0 +1,206 @@
+// The endings: replies of our own, time-outs, the client's departure, and the fact about it all.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "proxy/flow/exchange.h"
+#include "proxy/flow/status_phrase.h"
+
+namespace tollgate::flow {
+
+namespace {
+
+constexpr std::size_t kKeptMemoryMax = 64 * 1024;  // of strings kept for the next exchange
+
+}  // namespace
+
+void Exchange::on_client_writable() {
+  if (over()) return;
+  const bool reads_reply = reply_ == Reply::replying || reply_ == Reply::tunnel;
+  if (upstream_paused_ && reads_reply && port_.client_backlog() <= settings().limits.buffer / 2) {
+    upstream_paused_ = false;
+    port_.upstream_read(true);
+    watch_upstream();
+  }
+  settle_if_flushed();
+}
+
+void Exchange::on_client_gone() {
+  if (over()) return;
+  client_lost_ = true;
+  if (store_pending_) return;  // the verdict decides whether something has to be given back
+  if (reply_ != Reply::tunnel) call_.reason = Reason::client_closed;
+  end(ClientEnd::abort);
+}
+
+void Exchange::on_timer(Timer timer) {
+  if (over()) return;
+  if (timer == Timer::client) {
+    if (request_ == Request::discarding) {
+      request_ = Request::abandoned;
+      keep_alive_ = false;
+      port_.client_read(false);
+      return settle_if_flushed();
+    }
+    request_ = Request::abandoned;
+    keep_alive_ = false;
+    if (head_sent_) return cut_short(Reason::request_timeout);
+    return fail(Reason::request_timeout, "The request body did not arrive in time.");
+  }
+  if (reply_ == Reply::tunnel) {
+    release_upstream(false);
+    reply_ = Reply::flushing;
+    return settle_if_flushed();
+  }
+  if (head_sent_) return cut_short(Reason::upstream_timeout);
+  fail(Reason::upstream_timeout, "The upstream server did not answer in time.");
+}
+
+void Exchange::stop() {
+  if (over()) return;
+  store_pending_ = false;
+  if (!head_sent_ && !client_lost_) {
+    keep_alive_ = false;
+    request_ = Request::abandoned;
+    fail(Reason::draining, "This proxy is stopping.");
+  } else if (reply_ != Reply::tunnel && reply_ != Reply::flushing) {
+    call_.reason = client_lost_ ? Reason::client_closed : Reason::draining;
+  }
+  end(reply_ == Reply::flushing ? ClientEnd::close : ClientEnd::abort);
+}
+
+void Exchange::fail(Reason reason, std::string_view detail) {
+  release_upstream(false);
+  if (upstream_started_ != MonotonicTime{}) upstream_time_ = port_.now() - upstream_started_;
+  if (!upstream_written_) give_back();
+  Gate::fail(call_, reason, detail);
+  send_local_reply();
+}
+
+void Exchange::cut_short(Reason reason) {
+  call_.reason = reason;
+  end(ClientEnd::abort);
+}
+
+// What to do with the part of the request that has not been read when a reply of our own goes out.
+void Exchange::settle_request_for_local_reply() {
+  port_.clear_timer(Timer::client);
+  if (request_ == Request::complete) return;
+  const bool client_waits = head_ != nullptr && head_->expect_continue && !continue_sent_;
+  const bool short_enough = head_ != nullptr && (head_->framing == http::Framing::chunked ||
+                                                 head_->content_length - bytes_in_ <= kDiscardMax);
+  if (keep_alive_ && request_ != Request::abandoned && !client_waits && short_enough) {
+    request_ = Request::discarding;
+    return resume_client();
+  }
+  request_ = Request::abandoned;
+  keep_alive_ = false;
+  port_.client_read(false);
+}
+
+void Exchange::send_local_reply() {
+  settle_request_for_local_reply();
+  if (port_.draining()) keep_alive_ = false;
+  const LocalReply& reply = call_.reply;
+  call_.reason = reply.reason;
+  status_ = reply.status;
+  head_sent_ = true;
+  const bool head_only = head_ != nullptr && head_->method == "HEAD";
+  scratch_.clear();
+  fmt::format_to(std::back_inserter(scratch_), "HTTP/1.1 {} {}\r\nDate: {}\r\n", reply.status,
+                 status_phrase(reply.status), port_.date());
+  scratch_.append(reply.fields);
+  fmt::format_to(std::back_inserter(scratch_), "X-Request-Id: {}\r\nContent-Length: {}\r\n", call_.request_id,
+                 reply.body.size());
+  if (!keep_alive_)
+    scratch_.append("Connection: close\r\n");
+  else if (client_version() == 0)
+    scratch_.append("Connection: keep-alive\r\n");
+  scratch_.append("\r\n");
+  if (!head_only) {
+    scratch_.append(reply.body);
+    bytes_out_ += reply.body.size();
+  }
+  port_.client_write(scratch_);
+  reply_ = Reply::flushing;
+  settle_if_flushed();
+}
+
+void Exchange::settle_if_flushed() {
+  if (reply_ != Reply::flushing || request_ == Request::discarding || port_.client_backlog() > 0) return;
+  end(keep_alive_ ? ClientEnd::keep : ClientEnd::close);
+}
+
+void Exchange::release_upstream(bool reusable) {
+  if (!upstream_held_) return;
+  upstream_held_ = false;
+  port_.clear_timer(Timer::upstream);
+  port_.upstream_release(reusable);
+}
+
+void Exchange::give_back() {
+  if (call_.receipt.items.empty()) return;
+  port_.give_back(std::move(call_.receipt));
+  call_.receipt = {};
+}
+
+void Exchange::end(ClientEnd how) {
+  if (over()) return;
+  port_.clear_timer(Timer::client);
+  port_.clear_timer(Timer::upstream);
+  if (upstream_held_ && upstream_started_ != MonotonicTime{})
+    upstream_time_ = port_.now() - upstream_started_;
+  release_upstream(false);
+  if (!upstream_written_) give_back();
+  client_end_ = how;
+  record();
+  reply_ = Reply::over;
+  head_ = nullptr;
+  call_ = Call{};
+  trailers_.clear();
+  body_.clear();
+  if (body_.capacity() > kKeptMemoryMax) body_.shrink_to_fit();
+  if (scratch_.capacity() > kKeptMemoryMax) scratch_.shrink_to_fit();
+}
+
+void Exchange::record() {
+  operations_.clear();
+  for (const licence::Unit& unit : call_.decision.units)
+    operations_.push_back({unit.object, catalogue::name(unit.operation), unit.section, unit.product});
+  usage::Fact fact;
+  fact.time = arrived_unix_;
+  fact.request_id = call_.request_id;
+  fact.client_address = call_.client_address;
+  if (call_.token != nullptr) {
+    const identity::Principal& principal = call_.token->principal;
+    fact.user = principal.user;
+    fact.tenant = principal.tenant;
+    fact.organization = principal.organization;
+    fact.staff = principal.is_staff();
+  }
+  if (head_ != nullptr) {
+    fact.method = head_->method;
+    fact.path = head_->path;
+  }
+  fact.kind = catalogue::name(call_.classification.kind);
+  fact.operations = operations_;
+  // Staff is not metered by the licence, but a quota rule may charge it all the same.
+  const bool charged = std::ranges::any_of(call_.charges, [](const quota::AccountCharge& charge) {
+    return charge.rule != quota::Rules::kObservation;
+  });
+  if (upstream_written_ && (call_.decision.metered || charged) && call_.classification.counted)
+    fact.units = static_cast<std::uint32_t>(call_.decision.units.size());
+  fact.reason = call_.reason;
+  fact.degraded = call_.degraded;
+  fact.status = head_sent_ ? status_ : 0;
+  fact.bytes_in = bytes_in_;
+  fact.bytes_out = bytes_out_;
+  fact.total = port_.now() - arrived_;
+  fact.upstream = upstream_time_;
+  fact.store = store_time_;
+  if (attempts_ > 0) fact.upstream_server = upstream_server_;
+  fact.attempts = attempts_;
+  port_.record(fact);
+}
+
+}  // namespace tollgate::flow

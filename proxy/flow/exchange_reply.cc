@@ -1,0 +1,153 @@
+// The reply half: from the upstream to the client.
+#include "proxy/flow/exchange.h"
+#include "proxy/http/forward.h"
+
+namespace tollgate::flow {
+
+namespace {
+
+constexpr std::uint32_t kInformationalMax = 32;  // 1xx heads before the final one
+constexpr std::string_view kLegacyRateLimit[] = {"X-RateLimit-Limit", "X-RateLimit-Remaining",
+                                                 "X-RateLimit-Reset"};
+
+}  // namespace
+
+void Exchange::on_upstream_head(const http::ResponseHead& head) {
+  if (reply_ != Reply::forwarding) return;
+  if (head.status == 101) return start_tunnel(head);
+  if (head.status < 200) return forward_informational(head);
+  status_ = head.status;
+  head_sent_ = true;
+  reply_ = Reply::replying;
+  if (request_ != Request::complete || port_.draining()) keep_alive_ = false;
+  http::ResponseForwarding forwarding;
+  forwarding.framing = http::client_framing(head, head_->minor_version);
+  forwarding.content_length = head.content_length;
+  forwarding.request_id = call_.request_id;
+  forwarding.extra_fields = call_.response_fields;
+  // RateLimit is a list: the upstream's own members stay. These hold one number: ours.
+  if (settings().proxy.legacy_rate_limit_headers && !call_.response_fields.empty())
+    forwarding.drop_fields = kLegacyRateLimit;
+  forwarding.date = port_.date();
+  forwarding.client_minor_version = head_->minor_version;
+  reply_until_close_ = forwarding.framing == http::Framing::until_close;
+  if (reply_until_close_) keep_alive_ = false;
+  forwarding.close = !keep_alive_;
+  reply_chunked_ = forwarding.framing == http::Framing::chunked;
+  scratch_.clear();
+  http::append_response_head(scratch_, head, forwarding);
+  port_.client_write(scratch_);
+  watch_upstream();
+}
+
+void Exchange::forward_informational(const http::ResponseHead& head) {
+  if (++informational_ > kInformationalMax) {
+    release_upstream(false);
+    return fail(Reason::upstream_invalid, "The upstream sent too many interim replies.");
+  }
+  if (head_->minor_version == 0) return;
+  // We have told this client to go on ourselves, or it never asked.
+  if (head.status == 100 && (!head_->expect_continue || continue_sent_)) return;
+  if (head.status == 100) continue_sent_ = true;
+  http::ResponseForwarding forwarding;
+  forwarding.request_id = call_.request_id;
+  scratch_.clear();
+  http::append_response_head(scratch_, head, forwarding);
+  port_.client_write(scratch_);
+}
+
+void Exchange::start_tunnel(const http::ResponseHead& head) {
+  if (!upgrade_) {
+    release_upstream(false);
+    return fail(Reason::upstream_invalid, "The upstream switched protocols without being asked.");
+  }
+  status_ = head.status;
+  head_sent_ = true;
+  keep_alive_ = false;
+  http::ResponseForwarding forwarding;
+  forwarding.request_id = call_.request_id;
+  forwarding.extra_fields = call_.response_fields;
+  forwarding.upgrade = true;
+  scratch_.clear();
+  http::append_response_head(scratch_, head, forwarding);
+  port_.client_write(scratch_);
+  reply_ = Reply::tunnel;
+  port_.client_read(true);
+  watch_upstream();
+}
+
+void Exchange::on_upstream_body(std::string_view payload) {
+  if (payload.empty() || (reply_ != Reply::replying && reply_ != Reply::tunnel)) return;
+  bytes_out_ += payload.size();
+  if (reply_chunked_ && reply_ == Reply::replying) {
+    scratch_.clear();
+    http::append_chunk_start(scratch_, payload.size());
+    port_.client_write(scratch_);
+    port_.client_write(payload);
+    port_.client_write(http::kChunkEnd);
+  } else {
+    port_.client_write(payload);
+  }
+  if (port_.client_backlog() > settings().limits.buffer) {
+    upstream_paused_ = true;
+    port_.upstream_read(false);
+  }
+  watch_upstream();
+}
+
+void Exchange::on_upstream_end(const std::vector<http::TrailerField>& trailers, bool reusable) {
+  if (reply_ == Reply::tunnel) {
+    upstream_finished_ = true;
+    port_.client_end_writing();
+    return tunnel_end_seen();
+  }
+  if (reply_ != Reply::replying) return;
+  if (reply_chunked_) {
+    scratch_.clear();
+    http::append_last_chunk(scratch_, trailers);
+    port_.client_write(scratch_);
+  }
+  upstream_time_ = port_.now() - upstream_started_;
+  // A reply that came before its request was complete leaves the rest of the request unread.
+  if (request_ != Request::complete) {
+    request_ = Request::abandoned;
+    port_.client_read(false);
+    port_.clear_timer(Timer::client);
+    reusable = false;
+  }
+  release_upstream(reusable);
+  reply_ = Reply::flushing;
+  settle_if_flushed();
+}
+
+void Exchange::tunnel_end_seen() {
+  if (!client_finished_ || !upstream_finished_) return;
+  release_upstream(false);
+  reply_ = Reply::flushing;
+  settle_if_flushed();
+}
+
+void Exchange::on_upstream_failed(UpstreamFailure failure) {
+  if (over()) return;
+  upstream_held_ = false;
+  port_.clear_timer(Timer::upstream);
+  if (reply_ == Reply::tunnel) {
+    reply_ = Reply::flushing;
+    return settle_if_flushed();
+  }
+  if (reply_ != Reply::acquiring && reply_ != Reply::forwarding && reply_ != Reply::replying) return;
+  if (head_sent_) return cut_short(Reason::upstream_invalid);
+  if (retry(failure)) return;
+  switch (failure) {
+    case UpstreamFailure::connect:
+      return fail(Reason::upstream_unreachable, "The upstream server could not be reached.");
+    case UpstreamFailure::queue_full:
+      return fail(Reason::overloaded, "Too many requests are waiting for the upstream server.");
+    case UpstreamFailure::closed_early:
+      return fail(Reason::upstream_invalid, "The upstream server closed the connection without a reply.");
+    case UpstreamFailure::invalid:
+      return fail(Reason::upstream_invalid, "The upstream server sent a reply that is not valid HTTP.");
+  }
+}
+
+}  // namespace tollgate::flow
