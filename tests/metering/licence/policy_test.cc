@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <deque>
+
 #include <fstream>
 #include <sstream>
 
@@ -43,8 +45,10 @@ identity::Principal user(std::vector<std::string> licenses, identity::UserType t
 ObjectUse use(std::string object, Operation operation, Via via = Via::primary, std::uint32_t part = 0, bool batch = false) {
   return {std::move(object), operation, via, part, batch};
 }
-Classification touching(std::vector<ObjectUse> uses, Kind kind = Kind::objects) {
-  Classification out;
+// A decision's units view the classification: it is kept until the program ends.
+Classification& touching(std::vector<ObjectUse> uses, Kind kind = Kind::objects) {
+  static std::deque<Classification> kept;
+  Classification& out = kept.emplace_back();
   out.kind = kind;
   out.uses = std::move(uses);
   return out;
