@@ -2,6 +2,7 @@
 // Filled by proxy/flow at the end of an exchange, handed to every FactSink of the worker on the worker's thread.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string_view>
 
@@ -40,6 +41,16 @@ class FactSink {
  public:
   virtual ~FactSink() = default;
   virtual void record(const Fact& fact) = 0;
+};
+
+// A sink made of a function.
+class FunctionSink final : public FactSink {
+ public:
+  explicit FunctionSink(std::function<void(const Fact&)> function) : function_(std::move(function)) {}
+  void record(const Fact& fact) override { function_(fact); }
+
+ private:
+  std::function<void(const Fact&)> function_;
 };
 
 }  // namespace tollgate::usage

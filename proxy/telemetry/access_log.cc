@@ -129,20 +129,6 @@ struct AccessLog::Impl {
   }
 };
 
-namespace {
-
-class LineSink final : public usage::FactSink {
- public:
-  using Append = std::function<void(const usage::Fact&)>;
-  explicit LineSink(Append append) : append_(std::move(append)) {}
-  void record(const usage::Fact& fact) override { append_(fact); }
-
- private:
-  Append append_;
-};
-
-}  // namespace
-
 AccessLog::AccessLog(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {
   impl_->writer = std::thread([this] { impl_->run(); });
 }
@@ -172,7 +158,7 @@ std::unique_ptr<usage::FactSink> AccessLog::worker_sink() {
     std::lock_guard lock(impl_->mutex);
     impl_->buffers.push_back(buffer);
   }
-  return std::make_unique<LineSink>([impl = impl_.get(), buffer](const usage::Fact& fact) {
+  return std::make_unique<usage::FunctionSink>([impl = impl_.get(), buffer](const usage::Fact& fact) {
     bool full;
     {
       std::lock_guard guard(buffer->mutex);

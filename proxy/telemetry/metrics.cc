@@ -272,26 +272,12 @@ std::vector<prometheus::MetricFamily> Metrics::Impl::Collect() const {
   return out;
 }
 
-namespace {
-
-class WorkerSink final : public usage::FactSink {
- public:
-  using Record = std::function<void(const usage::Fact&)>;
-  explicit WorkerSink(Record record) : record_(std::move(record)) {}
-  void record(const usage::Fact& fact) override { record_(fact); }
-
- private:
-  Record record_;
-};
-
-}  // namespace
-
 Metrics::Metrics(Options options) : impl_(std::make_unique<Impl>(std::move(options))) {}
 Metrics::~Metrics() = default;
 
 std::unique_ptr<usage::FactSink> Metrics::worker_sink(unsigned worker) {
   CHECK(worker < impl_->shards.size(), "a worker without a shard");
-  return std::make_unique<WorkerSink>(
+  return std::make_unique<usage::FunctionSink>(
       [impl = impl_.get(), shard = impl_->shards[worker].get()](const usage::Fact& fact) { impl->record(*shard, fact); });
 }
 
