@@ -260,9 +260,8 @@ void Exchange::acquire(bool fresh) {
   upstream_held_ = true;
   upstream_paused_ = false;
   ++attempts_;
-  const bool sendable_again = is_idempotent(head_->method) && request_ == Request::complete;
   ExchangePort::Upstream upstream;
-  if (port_.upstream_acquire(*call_.route, fresh, sendable_again, upstream)) on_upstream_ready(upstream);
+  if (port_.upstream_acquire(*call_.route, fresh, upstream)) on_upstream_ready(upstream);
 }
 
 void Exchange::on_upstream_ready(const ExchangePort::Upstream& upstream) {

@@ -92,8 +92,7 @@ class ExchangePort {
     std::string_view server;  // "10.0.0.7:9000", for the fact; lives as long as the connection
     bool reused = false;
   };
-  virtual bool upstream_acquire(const config::Route& route, bool fresh, bool replayable,
-                                Upstream& upstream) = 0;
+  virtual bool upstream_acquire(const config::Route& route, bool fresh, Upstream& upstream) = 0;
   virtual void upstream_expect(std::string_view method, bool upgrade) = 0;  // what the reply will answer
   virtual void upstream_write(std::string_view bytes) = 0;
   virtual std::size_t upstream_backlog() const = 0;

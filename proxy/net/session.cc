@@ -266,11 +266,11 @@ bool Session::draining() {
   return worker_.draining();
 }
 
-bool Session::upstream_acquire(const config::Route& route, bool fresh, bool replayable, Upstream& upstream) {
+bool Session::upstream_acquire(const config::Route& route, bool fresh, Upstream& upstream) {
   auto found = generation_->pools.find(route.upstream);
   CHECK(found != generation_->pools.end(), "every upstream has a pool");
   pool_ = found->second;
-  upstream_ = pool_->acquire(*this, fresh, replayable);
+  upstream_ = pool_->acquire(*this, fresh);
   if (upstream_ == nullptr) return false;
   upstream = {upstream_->label(), upstream_->reused()};
   return true;

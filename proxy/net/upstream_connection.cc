@@ -134,6 +134,13 @@ void UpstreamConnection::use(UpstreamUser& user) {
   }
 }
 
+bool UpstreamConnection::stale() {
+  if (!transport_.tls()) return transport_.readable_or_closed();
+  // Session tickets are read and kept by the TLS library. Not into the scratch memory: a request may lie there.
+  char byte = 0;
+  return transport_.read(&byte, 1).status != Io::blocked;
+}
+
 void UpstreamConnection::idle_until(MonotonicTime deadline) {
   user_ = nullptr;
   state_ = State::idle;

@@ -64,7 +64,7 @@ class UpstreamConnection {
   bool waits_for_address() const { return state_ == State::resolving; }
   void use(UpstreamUser& user);  // from idle, or bound while connecting
   void idle_until(MonotonicTime deadline);
-  bool stale() const { return transport_.readable_or_closed(); }
+  bool stale();  // idle: closed, or bytes are there that nobody asked for
   void close();
   std::size_t server() const { return server_; }
   UpstreamUser* user() const { return user_; }

@@ -105,20 +105,22 @@ std::size_t UpstreamPool::choose_server() {
   return candidate;
 }
 
-UpstreamConnection* UpstreamPool::take_idle(std::size_t index, bool replayable) {
+// Each is looked at first: bytes that came while nobody asked, and that the loop has not told of yet, would
+// be taken for the reply to the next request.
+UpstreamConnection* UpstreamPool::take_idle(std::size_t index) {
   Server& server = servers_[index];
   while (!server.idle.empty()) {
     UpstreamConnection* connection = server.idle.back();
     server.idle.pop_back();
     --idle_count_;
     around_.counters.idle.fetch_sub(1, std::memory_order_relaxed);
-    if (replayable || !connection->stale()) return connection;
+    if (!connection->stale()) return connection;
     destroy(*connection);
   }
   return nullptr;
 }
 
-UpstreamConnection* UpstreamPool::acquire(UpstreamUser& user, bool fresh, bool replayable) {
+UpstreamConnection* UpstreamPool::acquire(UpstreamUser& user, bool fresh) {
   user.waiting.pool = this;
   if (!fresh && !queue_.empty()) {  // those who wait come first
     enqueue(user);
@@ -126,10 +128,9 @@ UpstreamConnection* UpstreamPool::acquire(UpstreamUser& user, bool fresh, bool r
   }
   const std::size_t server = choose_server();
   const bool full = connections_.size() >= settings_.max_connections;
-  UpstreamConnection* connection = fresh ? nullptr : take_idle(server, replayable);
+  UpstreamConnection* connection = fresh ? nullptr : take_idle(server);
   if (connection == nullptr && full && !fresh)
-    for (std::size_t i = 0; i < servers_.size() && connection == nullptr; ++i)
-      connection = take_idle(i, replayable);
+    for (std::size_t i = 0; i < servers_.size() && connection == nullptr; ++i) connection = take_idle(i);
   if (connection != nullptr) {
     connection->use(user);
     around_.counters.active.fetch_add(1, std::memory_order_relaxed);
@@ -249,7 +250,7 @@ void UpstreamPool::serve_queue() {
       UpstreamUser& user = *pool->queue_.front();
       UpstreamConnection* connection = nullptr;
       for (std::size_t i = 0; i < pool->servers_.size() && connection == nullptr; ++i)
-        connection = pool->take_idle(i, false);
+        connection = pool->take_idle(i);
       if (connection == nullptr && pool->connections_.size() >= pool->settings_.max_connections) return;
       pool->give_up(user);
       if (connection != nullptr) {

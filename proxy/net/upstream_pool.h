@@ -52,9 +52,8 @@ class UpstreamPool : public std::enable_shared_from_this<UpstreamPool> {
   }  // for connections from now on
 
   // A connection in use by `user`, or nullptr: upstream_ready or upstream_failed follows, never from within
-  // this call. fresh: not an idle one. replayable: when false, an idle connection is looked at before it is
-  // taken (one recv).
-  UpstreamConnection* acquire(UpstreamUser& user, bool fresh, bool replayable);
+  // this call. fresh: not an idle one; an idle one is looked at before it is taken (one recv).
+  UpstreamConnection* acquire(UpstreamUser& user, bool fresh);
   void give_up(UpstreamUser& user);  // while it waits
   void release(UpstreamConnection& connection, bool reusable);
 
@@ -84,7 +83,7 @@ class UpstreamPool : public std::enable_shared_from_this<UpstreamPool> {
   void start_lookups();
   void resolved(std::size_t server, Result<std::vector<Endpoint>> answer);
   std::size_t choose_server();
-  UpstreamConnection* take_idle(std::size_t server, bool replayable);
+  UpstreamConnection* take_idle(std::size_t server);
   void open(UpstreamUser& user, std::size_t server);
   void start_connecting(UpstreamConnection& connection);
   void enqueue(UpstreamUser& user);

@@ -29,7 +29,7 @@ struct ScriptedPort final : ExchangePort {
   std::size_t client_backlog() const override { return client_queue; }
   void client_read(bool wanted) override { reads_client = wanted; }
   void client_end_writing() override { client_fin = true; }
-  bool upstream_acquire(const config::Route&, bool fresh, bool, Upstream& upstream) override {
+  bool upstream_acquire(const config::Route&, bool fresh, Upstream& upstream) override {
     ++acquired;
     last_fresh = fresh;
     held = true;

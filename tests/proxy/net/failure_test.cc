@@ -8,6 +8,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <latch>
+
 #include "tests/proxy/net/support/proxy_under_test.h"
 
 namespace tollgate::net::test {
@@ -179,6 +181,38 @@ TEST(UpstreamFailure, BytesBehindAReplyNeverAnswerTheNextRequest) {
     EXPECT_EQ(client.read_message().body, "ok");
   }
   EXPECT_EQ(upstream.connections(), 3);
+}
+
+// The next request and the stray bytes come in the same turn of the worker, the request first.
+TEST(UpstreamFailure, StrayBytesOnAnIdleConnectionNeverAnswerARequestOfTheSameTurn) {
+  std::latch send_stray(1), stray_sent(1), held(1), go_on(1);
+  std::atomic<int> connections{0};
+  Upstream upstream([&](Peer& peer) {
+    const bool first = connections++ == 0;
+    peer.read_message();
+    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    if (first) {
+      send_stray.wait();
+      peer.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL");
+      stray_sent.count_down();
+    }
+    peer.read_all();
+  });
+  Proxy proxy(settings({upstream.url()}));
+  Peer client = proxy.connect();
+  ASSERT_TRUE(client.send(get("/")));
+  EXPECT_EQ(client.read_message().body, "ok");
+  proxy.server->post(0, [&] {
+    held.count_down();
+    go_on.wait();
+  });
+  held.wait();
+  ASSERT_TRUE(client.send(get("/")));
+  send_stray.count_down();
+  stray_sent.wait();
+  go_on.count_down();
+  EXPECT_EQ(client.read_message().body, "ok");
+  EXPECT_EQ(connections, 2);
 }
 
 // ---- time-outs
