@@ -12,12 +12,13 @@ namespace {
 using testing::HasSubstr;
 
 constexpr std::size_t kMiB = 1024 * 1024;
-// A GiB is nothing to the proxy itself, but too much under a sanitizer for a test that runs often. Either is far
-// more than what may be held.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr std::size_t kLargeMiB = 128;
+// Less under a sanitizer, where a GiB takes its time; AddressSanitizer also keeps up to 256 MiB of what was freed.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr std::size_t kLargeMiB = 512, kHeldMiBMax = 32 + 256;
+#elif defined(__SANITIZE_THREAD__)
+constexpr std::size_t kLargeMiB = 512, kHeldMiBMax = 32;
 #else
-constexpr std::size_t kLargeMiB = 1024;
+constexpr std::size_t kLargeMiB = 1024, kHeldMiBMax = 32;
 #endif
 
 std::size_t resident_bytes() {
@@ -49,7 +50,7 @@ TEST(Streaming, LargeDownloadPassesInConstantMemory) {
     if (got % (64 * kMiB) < part.size()) most = std::max(most, resident_bytes());
   }
   EXPECT_EQ(got, kLargeMiB * kMiB);
-  EXPECT_LT(most, before + 32 * kMiB);
+  EXPECT_LT(most, before + kHeldMiBMax * kMiB);
   EXPECT_EQ(proxy.facts.wait_for(1)[0].bytes_out, kLargeMiB * kMiB);
 }
 
@@ -78,7 +79,7 @@ TEST(Streaming, LargeUploadPassesInConstantMemory) {
   }
   EXPECT_EQ(client.read_message().status(), 200);
   EXPECT_EQ(received, kLargeMiB * kMiB);
-  EXPECT_LT(most, before + 32 * kMiB);
+  EXPECT_LT(most, before + kHeldMiBMax * kMiB);
 }
 
 TEST(Streaming, SlowReaderHoldsTheUpstreamBack) {
