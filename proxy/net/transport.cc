@@ -20,17 +20,21 @@ struct TransportBio {
   static int read(BIO* bio, char* to, int room) {
     auto* transport = static_cast<Transport*>(BIO_get_data(bio));
     BIO_clear_retry_flags(bio);
-    const ssize_t got = ::recv(transport->fd_, to, static_cast<std::size_t>(room), 0);
+    ssize_t got;
+    do got = ::recv(transport->fd_, to, static_cast<std::size_t>(room), 0);
+    while (got < 0 && errno == EINTR);
     transport->short_read_ = got < room;
-    if (got < 0 && (errno == EAGAIN || errno == EINTR)) BIO_set_retry_read(bio);
+    if (got < 0 && errno == EAGAIN) BIO_set_retry_read(bio);
     if (got == 0) BIO_set_flags(bio, BIO_FLAGS_IN_EOF);
     return static_cast<int>(got);
   }
   static int write(BIO* bio, const char* from, int size) {
     auto* transport = static_cast<Transport*>(BIO_get_data(bio));
     BIO_clear_retry_flags(bio);
-    const ssize_t sent = ::send(transport->fd_, from, static_cast<std::size_t>(size), MSG_NOSIGNAL);
-    if (sent < 0 && (errno == EAGAIN || errno == EINTR)) BIO_set_retry_write(bio);
+    ssize_t sent;
+    do sent = ::send(transport->fd_, from, static_cast<std::size_t>(size), MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    if (sent < 0 && errno == EAGAIN) BIO_set_retry_write(bio);
     return static_cast<int>(sent);
   }
   static long control(BIO* bio, int command, long, void*) {
@@ -101,6 +105,9 @@ IoResult Transport::read(char* to, std::size_t room) {
   if (session_ != nullptr) {
     ERR_clear_error();
     errno = 0;
+    // Only a look at the socket in this very call may say that it is empty: since an earlier one, bytes may have
+    // come whose event is spent.
+    short_read_ = false;
     const int result = SSL_read(session_, to, static_cast<int>(std::min<std::size_t>(room, INT_MAX)));
     if (result > 0)
       return {Io::ok, static_cast<std::size_t>(result), short_read_ && SSL_has_pending(session_) == 0};

@@ -2,8 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <openssl/ssl.h>
+#include <sys/socket.h>
 
 #include "proxy/net/tls.h"
+#include "proxy/net/transport.h"
 #include "tests/proxy/net/support/certificates.h"
 #include "tests/proxy/net/support/proxy_under_test.h"
 
@@ -73,6 +75,37 @@ TEST(TlsListener, RequestsPassAndSayHttps) {
     EXPECT_THAT(reply.body, HasSubstr("X-Forwarded-Proto: https\r\n"));
     EXPECT_GT(reply.body.size(), 100'000U);
   }
+}
+
+// Two records come in one look at the socket, a third once the first has been handed out: what the socket said then
+// is no news when the second is handed out.
+TEST(TlsTransport, IsNotDrainedByALookThatIsOlderThanTheLastBytes) {
+  Folder folder;
+  make_certificate(folder, "crm", {"DNS:crm.example"});
+  const Context server = server_context(folder, "crm"), context = client_context(folder);
+  SSL_CTX_set_read_ahead(server.get(), 1);
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  Peer client(ends[0]);
+  Transport transport;
+  SSL* session = SSL_new(server.get());
+  SSL_set_accept_state(session);
+  transport.open(ends[1], session);
+  std::thread handshake([&] { EXPECT_TRUE(client.start_tls(context.get(), "crm.example")); });
+  EXPECT_EQ(transport.handshake().status, Io::ok);
+  handshake.join();
+  ASSERT_TRUE(client.send("one"));
+  ASSERT_TRUE(client.send("two"));
+  char room[1024];
+  const IoResult one = transport.read(room, sizeof room);
+  EXPECT_EQ(one.bytes, 3U);
+  EXPECT_FALSE(one.drained);
+  ASSERT_TRUE(client.send("three"));
+  const IoResult two = transport.read(room, sizeof room);
+  EXPECT_EQ(two.bytes, 3U);
+  EXPECT_FALSE(two.drained) << "three is there, and its event may be spent";
+  EXPECT_EQ(transport.read(room, sizeof room).bytes, 5U);
+  transport.close();
 }
 
 TEST(TlsListener, CertificateIsChosenBySni) {
