@@ -225,7 +225,8 @@ Fields describe_catalogue(Catalogue& catalogue) {
       {"unlicensed_objects", TextList{&catalogue.unlicensed_objects, Format::object_name},
        "Entities with a custom prefix that belong to no section."},
       {"custom_children", TextListMap{&catalogue.custom_children, Format::object_name, Format::object_name},
-       "Root of a custom section -> its detail entities. Those the section wizard makes ({Root}File, InFolder, Folder, InTag, Tag, Visa) need not be listed."},
+       "Root of a custom section -> its detail entities. Those the section wizard makes ({Root}File, "
+       "InFolder, Folder, InTag, Tag, Visa) need not be listed."},
       {"uids", TextMap{&catalogue.uids, Format::uid, Format::object_name},
        "Schema UId -> entity, for services that name an object only by its UId."},
       {"processes", Effects{&catalogue.processes},

@@ -17,10 +17,10 @@ struct ListenerTls {
   struct Certificate {
     std::string certificate_file, key_file;
   };
-  std::string certificate_file, key_file;      // the default certificate (PEM chain, leaf first)
-  std::vector<Certificate> certificates;       // further ones, chosen by SNI from the names inside them
-  std::string client_ca_file;                  // set: client certificates are required and verified
-  std::string min_version = "1.2";             // "1.2" | "1.3"
+  std::string certificate_file, key_file;  // the default certificate (PEM chain, leaf first)
+  std::vector<Certificate> certificates;   // further ones, chosen by SNI from the names inside them
+  std::string client_ca_file;              // set: client certificates are required and verified
+  std::string min_version = "1.2";         // "1.2" | "1.3"
 };
 
 struct Listener {
@@ -34,9 +34,9 @@ struct Admin {
 };
 
 struct UpstreamTls {
-  std::string ca_file;               // default: the system's store
-  bool verify = true;                // false is for tests: names and chains are not checked
-  std::string server_name;           // SNI and name to verify; default: the host of the server URL
+  std::string ca_file;                     // default: the system's store
+  bool verify = true;                      // false is for tests: names and chains are not checked
+  std::string server_name;                 // SNI and name to verify; default: the host of the server URL
   std::string certificate_file, key_file;  // client certificate
 };
 
@@ -45,34 +45,35 @@ struct Upstream {
   std::vector<std::string> servers;  // "http://host:port", "https://host:port"
   UpstreamTls tls;
   Milliseconds connect_timeout{2'000};
-  Milliseconds response_timeout{60'000};   // request sent .. response head
-  Milliseconds idle_timeout{60'000};       // between two reads or writes of a body
-  Milliseconds keepalive_timeout{55'000};  // idle connection kept in the pool
+  Milliseconds response_timeout{60'000};     // request sent .. response head
+  Milliseconds idle_timeout{60'000};         // between two reads or writes of a body
+  Milliseconds keepalive_timeout{55'000};    // idle connection kept in the pool
   std::uint32_t max_idle_connections = 256;  // per worker
   std::uint32_t max_connections = 1'024;     // per worker; beyond it a request waits up to queue_timeout
   Milliseconds queue_timeout{1'000};
-  std::uint32_t max_retries = 1;             // further servers tried when the call was surely never received
+  std::uint32_t max_retries = 1;  // further servers tried when the call was surely never received
 };
 
 struct Route {
-  std::string host;                 // "" matches every Host
-  std::string path_prefix = "/";    // longest prefix wins, matched on whole segments of the normalised path
+  std::string host;               // "" matches every Host
+  std::string path_prefix = "/";  // longest prefix wins, matched on whole segments of the normalised path
   std::string upstream;
-  bool metered = true;              // false: proxied without token, licence or quota (health pages, public assets)
-  bool allow_upgrade = true;        // WebSocket and other Upgrade requests
+  bool metered = true;        // false: proxied without token, licence or quota (health pages, public assets)
+  bool allow_upgrade = true;  // WebSocket and other Upgrade requests
 };
 
 enum class OnOutage : std::uint8_t { lease, allow, deny };
 
 struct Store {
-  std::string url = "embedded:redis";  // embedded:DIR | redis://[user[:password]@]host:port/db | rediss://... | redis+unix://PATH?db=0
-  std::string password_file;           // wins over a password in the URL
+  std::string url =
+      "embedded:redis";  // embedded:DIR | redis://[user[:password]@]host:port/db | rediss://... | redis+unix://PATH?db=0
+  std::string password_file;  // wins over a password in the URL
   std::string user;
   OnOutage on_outage = OnOutage::lease;
-  Milliseconds timeout{50};            // longest a call waits for the store
+  Milliseconds timeout{50};  // longest a call waits for the store
   Milliseconds connect_timeout{1'000};
-  std::string ca_file;                 // rediss://: default the system's store
-  std::string server_name;             // rediss://: SNI and name to verify; default: the URL's host
+  std::string ca_file;      // rediss://: default the system's store
+  std::string server_name;  // rediss://: SNI and name to verify; default: the URL's host
   bool verify = true;
   std::string redis_server = "redis-server";  // program started by embedded:
 };
@@ -93,12 +94,13 @@ struct JwtIssuer {
   std::string jwks_file;
   std::string jwks_url;
   std::string jwks_ca_file;
-  Milliseconds jwks_refresh{300'000};       // age at which a set is fetched again
-  Milliseconds jwks_min_interval{10'000};   // never more often, whatever tokens arrive
-  Milliseconds leeway{30'000};              // for exp, nbf, iat
+  Milliseconds jwks_refresh{300'000};      // age at which a set is fetched again
+  Milliseconds jwks_min_interval{10'000};  // never more often, whatever tokens arrive
+  Milliseconds leeway{30'000};             // for exp, nbf, iat
   bool require_expiry = true;
   struct Claims {
-    std::string user = "sub", tenant = "tenant", organization = "org", user_type = "user_type", licenses = "licenses";
+    std::string user = "sub", tenant = "tenant", organization = "org", user_type = "user_type",
+                licenses = "licenses";
   } claims;
 };
 
@@ -108,26 +110,29 @@ struct Identity {
     std::string header;  // "authorization" (Bearer scheme) or any other header that holds the bare token
     std::string cookie;  // exactly one of the two
   };
-  std::vector<Source> sources;           // tried in order; default: Authorization
+  std::vector<Source> sources;  // tried in order; default: Authorization
   std::size_t max_token_bytes = 8 * 1024;
   std::uint32_t token_cache_entries = 65'536;  // per worker
-  bool forward_token = true;             // pass the token on to the upstream
+  bool forward_token = true;                   // pass the token on to the upstream
 };
 
 struct Catalogue {
   std::vector<std::string> dialects{"creatio"};
-  std::vector<std::string> custom_sections;      // root entities, at most 3
+  std::vector<std::string> custom_sections;  // root entities, at most 3
   std::vector<std::string> custom_prefixes{"Usr"};
-  std::vector<std::string> unlicensed_objects;   // entities with a custom prefix that belong to no section
-  std::map<std::string, std::vector<std::string>> custom_children;  // custom section root -> its detail entities
-  std::map<std::string, std::string> uids;       // schema UId -> entity of this installation
-  std::map<std::string, std::vector<std::pair<std::string, std::string>>> processes;  // process -> [(entity, operation)]
-  bool allow_unknown = true;                     // calls whose object or effect cannot be told from the request
-  std::size_t max_body = 8 * 1024 * 1024;        // largest body buffered for inspection
+  std::vector<std::string> unlicensed_objects;  // entities with a custom prefix that belong to no section
+  std::map<std::string, std::vector<std::string>>
+      custom_children;                      // custom section root -> its detail entities
+  std::map<std::string, std::string> uids;  // schema UId -> entity of this installation
+  std::map<std::string, std::vector<std::pair<std::string, std::string>>>
+      processes;                           // process -> [(entity, operation)]
+  bool allow_unknown = true;               // calls whose object or effect cannot be told from the request
+  std::size_t max_body = 8 * 1024 * 1024;  // largest body buffered for inspection
 };
 
 struct Licensing {
-  std::string system = "bpmonline";  // bpmonline | none (creatio_partner, zoho, cherwell: not in this version)
+  std::string system =
+      "bpmonline";  // bpmonline | none (creatio_partner, zoho, cherwell: not in this version)
   std::vector<std::string> main_products;
   std::uint32_t main_product_users = 0;
   std::string directory_file;  // CSV: user, organization, license, user_type
@@ -141,7 +146,7 @@ struct QuotaRule {
   Milliseconds bucket{0};  // 0: chosen from the window
   std::vector<std::string> per{"user"};
   std::string on = "licensed";
-  bool staff = false;      // bind staff too
+  bool staff = false;  // bind staff too
   std::map<std::string, std::uint64_t> overrides;
 };
 
@@ -149,9 +154,9 @@ struct Limits {
   std::size_t max_header_bytes = 64 * 1024;
   std::size_t max_request_line = 16 * 1024;
   std::uint32_t max_header_count = 128;
-  std::uint64_t max_body = 0;                // 0: no limit
-  std::uint32_t max_connections = 20'000;    // per worker
-  std::size_t buffer = 64 * 1024;            // per direction of one exchange; beyond it the sender is paused
+  std::uint64_t max_body = 0;              // 0: no limit
+  std::uint32_t max_connections = 20'000;  // per worker
+  std::size_t buffer = 64 * 1024;          // per direction of one exchange; beyond it the sender is paused
 };
 
 struct Timeouts {
@@ -161,14 +166,15 @@ struct Timeouts {
   Milliseconds client_idle{75'000};   // keep-alive connection without a request
   Milliseconds client_write{60'000};  // client that does not read
   Milliseconds upgrade_idle{3'600'000};
-  Milliseconds drain{30'000};         // SIGTERM: longest wait for calls in flight
-  Milliseconds drain_delay{0};        // SIGTERM: /readyz says no for this long before listeners close
+  Milliseconds drain{30'000};   // SIGTERM: longest wait for calls in flight
+  Milliseconds drain_delay{0};  // SIGTERM: /readyz says no for this long before listeners close
 };
 
 struct Proxy {
   std::vector<std::string> trusted_proxies;  // CIDR; only these may set X-Forwarded-* and Forwarded
-  std::string problem_base_url = "https://tollgate.example/problems/";  // prefix of `type` in problem documents
-  bool odata_errors = true;      // add the OData error object for callers that accept OData JSON
+  std::string problem_base_url =
+      "https://tollgate.example/problems/";   // prefix of `type` in problem documents
+  bool odata_errors = true;                   // add the OData error object for callers that accept OData JSON
   std::string rate_limit_headers = "always";  // always | never
   bool legacy_rate_limit_headers = false;     // X-RateLimit-Limit/-Remaining/-Reset too
 };
@@ -191,7 +197,7 @@ struct Settings {
   Limits limits;
   Timeouts timeouts;
   Proxy proxy;
-  std::string base_directory;   // folder of the file: what relative paths are relative to; not a key
+  std::string base_directory;  // folder of the file: what relative paths are relative to; not a key
 };
 
 }  // namespace tollgate::config

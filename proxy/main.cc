@@ -67,7 +67,9 @@ class Signals {
   bool stop_within(Milliseconds time) const {
     const auto until = std::chrono::steady_clock::now() + time;
     for (;;) {
-      const auto left = std::chrono::duration_cast<std::chrono::nanoseconds>(until - std::chrono::steady_clock::now()).count();
+      const auto left =
+          std::chrono::duration_cast<std::chrono::nanoseconds>(until - std::chrono::steady_clock::now())
+              .count();
       if (left <= 0) return false;
       timespec timeout{.tv_sec = left / 1'000'000'000, .tv_nsec = left % 1'000'000'000};
       const int signal = sigtimedwait(&set_, nullptr, &timeout);
@@ -88,7 +90,7 @@ class Proxy {
   int start();
   Result<void> reload();      // SIGHUP
   Result<void> try_reload();  // the admin API: its thread also answers probes, so it does not queue up
-  void reopen_logs();     // SIGUSR1
+  void reopen_logs();         // SIGUSR1
   void drain(const Signals& signals);  // SIGTERM, SIGINT
 
  private:
@@ -133,7 +135,9 @@ int Proxy::start() {
   if (!loaded) return loaded.error();
   const config::Settings& settings = loaded->settings;
   if (!settings.journal.directory.empty() && settings.journal.directory != config::Journal{}.directory)
-    log("info", "journal.directory is kept for the usage journal, which this version does not write; usage is in the access log");
+    log("info",
+        "journal.directory is kept for the usage journal, which this version does not write; usage is in the "
+        "access log");
   workers_ = settings.workers > 0 ? settings.workers : std::max(1U, std::thread::hardware_concurrency());
 
   auto assembled = cli::assemble(*loaded, 1, nullptr, log_keys);
@@ -155,9 +159,11 @@ int Proxy::start() {
   const auto ports = server_->ports();
   for (std::size_t i = 0; i < ports.size(); ++i)
     log("info", fmt::format("listening on {} (port {})", settings.listeners[i].address, ports[i]));
-  if (admin_port_) log("info", fmt::format("admin port {} (port {})", settings.admin.address, admin_port_->port()));
-  log("info", fmt::format("tollgate {} ready: {} worker{}, {} quota rule{}", TOLLGATE_VERSION, workers_, workers_ == 1 ? "" : "s",
-                          settings.quotas.size(), settings.quotas.size() == 1 ? "" : "s"));
+  if (admin_port_)
+    log("info", fmt::format("admin port {} (port {})", settings.admin.address, admin_port_->port()));
+  log("info",
+      fmt::format("tollgate {} ready: {} worker{}, {} quota rule{}", TOLLGATE_VERSION, workers_,
+                  workers_ == 1 ? "" : "s", settings.quotas.size(), settings.quotas.size() == 1 ? "" : "s"));
   return cli::kExitOk;
 }
 
@@ -175,9 +181,10 @@ Result<void> Proxy::start_store(const config::LoadedConfig& loaded) {
   auto url = redis::parse_store_url(settings.url);
   if (!url) return std::unexpected(url.error());
   if (url->kind == redis::StoreUrl::Kind::embedded) {
-    auto child = redis::EmbeddedRedis::start({.directory = url->directory,
-                                              .redis_server = settings.redis_server,
-                                              .on_event = [](const std::string& event) { log("warning", event); }});
+    auto child =
+        redis::EmbeddedRedis::start({.directory = url->directory,
+                                     .redis_server = settings.redis_server,
+                                     .on_event = [](const std::string& event) { log("warning", event); }});
     if (!child) return std::unexpected(child.error());
     embedded_ = std::move(*child);
     url = embedded_->url();
@@ -185,7 +192,8 @@ Result<void> Proxy::start_store(const config::LoadedConfig& loaded) {
   auto connection = cli::store_connection(settings, *url, loaded);
   if (!connection) return std::unexpected(connection.error());
   store_ = std::make_unique<cli::StoreOperations>(
-      redis::RedisLedgerOptions{.connection = std::move(*connection), .timeout = settings.timeout}, workers_, *metrics_, log);
+      redis::RedisLedgerOptions{.connection = std::move(*connection), .timeout = settings.timeout}, workers_,
+      *metrics_, log);
   return {};
 }
 
@@ -210,7 +218,8 @@ Result<void> Proxy::start_workers() {
 
 Result<void> Proxy::open_admin_port(const config::LoadedConfig& loaded) {
   const config::Admin& settings = loaded.settings.admin;
-  metrics_->add_source([this] { return cli::gauges(*server_, access_log_.get(), embedded_.get(), reload_status_); });
+  metrics_->add_source(
+      [this] { return cli::gauges(*server_, access_log_.get(), embedded_.get(), reload_status_); });
   metrics_->add_source([this] { return store_->metrics(); });
   metrics_->add_source([this] {
     std::lock_guard lock(assembled_mutex_);
@@ -234,19 +243,20 @@ Result<void> Proxy::open_admin_port(const config::LoadedConfig& loaded) {
   std::string token;
   if (!settings.token_file.empty()) token = config::secret_of_file(loaded.file_texts.at(settings.token_file));
   auto service = std::make_shared<admin::Service>(std::move(sources), std::move(token));
-  auto port = net::LocalService::start(settings.address, [service](const net::LocalRequest& request, net::LocalReplyTo reply) {
-    service->handle({.method = request.method,
-                     .path = request.path,
-                     .query = request.query,
-                     .authorization = request.field("Authorization"),
-                     .body = request.body},
-                    [reply = std::move(reply)](admin::Reply answer) {
-                      reply({.status = answer.status,
-                             .content_type = std::move(answer.content_type),
-                             .fields = std::move(answer.fields),
-                             .body = std::move(answer.body)});
-                    });
-  });
+  auto port = net::LocalService::start(
+      settings.address, [service](const net::LocalRequest& request, net::LocalReplyTo reply) {
+        service->handle({.method = request.method,
+                         .path = request.path,
+                         .query = request.query,
+                         .authorization = request.field("Authorization"),
+                         .body = request.body},
+                        [reply = std::move(reply)](admin::Reply answer) {
+                          reply({.status = answer.status,
+                                 .content_type = std::move(answer.content_type),
+                                 .fields = std::move(answer.fields),
+                                 .body = std::move(answer.body)});
+                        });
+      });
   if (!port) return std::unexpected(port.error());
   admin_port_ = std::move(*port);
   return {};
@@ -259,9 +269,10 @@ std::vector<admin::Check> Proxy::readiness() const {
           {.name = "listeners", .ok = true, .detail = {}},
           {.name = "store",
            .ok = connected == workers_ || does_without,
-           .detail = connected == workers_ ? ""
-                                           : fmt::format("{} of {} workers connected{}", connected, workers_,
-                                                         does_without ? ", calls are let through uncounted" : "")},
+           .detail = connected == workers_
+                         ? ""
+                         : fmt::format("{} of {} workers connected{}", connected, workers_,
+                                       does_without ? ", calls are let through uncounted" : "")},
           {.name = "accepting", .ok = !server_->draining(), .detail = server_->draining() ? "draining" : ""}};
 }
 
@@ -285,7 +296,8 @@ Result<void> Proxy::reload_locked() {
   auto loaded = config::load(config_file_, config::process_environment());
   if (!loaded) {
     std::string all;
-    for (const auto& diagnostic : loaded.error()) all += (all.empty() ? "" : "\n") + config::to_string(diagnostic);
+    for (const auto& diagnostic : loaded.error())
+      all += (all.empty() ? "" : "\n") + config::to_string(diagnostic);
     return refuse(std::move(all));
   }
   for (const auto& warning : loaded->warnings) log("warning", config::to_string(warning));
@@ -306,8 +318,10 @@ Result<void> Proxy::reload_locked() {
 
 void Proxy::reopen_logs() {
   if (!access_log_) return;
-  if (auto reopened = access_log_->reopen(); !reopened) log("error", reopened.error().message);
-  else log("info", "access log reopened");
+  if (auto reopened = access_log_->reopen(); !reopened)
+    log("error", reopened.error().message);
+  else
+    log("info", "access log reopened");
 }
 
 void Proxy::drain(const Signals& signals) {
@@ -315,7 +329,8 @@ void Proxy::drain(const Signals& signals) {
   const config::Timeouts timeouts = server_->snapshot()->settings.timeouts;
   log("info", "draining: /readyz says no, calls in flight may finish");
   server_->begin_drain();
-  if (timeouts.drain_delay.count() > 0 && signals.stop_within(timeouts.drain_delay)) return log("info", "told again: stopping now");
+  if (timeouts.drain_delay.count() > 0 && signals.stop_within(timeouts.drain_delay))
+    return log("info", "told again: stopping now");
   if (!server_->drain(timeouts.drain)) log("warning", "some calls did not finish in time and are cut off");
 }
 
@@ -330,8 +345,12 @@ int serve(const cli::ServeArguments& arguments) {
   if (int code = proxy.start(); code != cli::kExitOk) return code;
   for (;;) {
     switch (signals.wait()) {
-      case SIGHUP: (void)proxy.reload(); break;
-      case SIGUSR1: proxy.reopen_logs(); break;
+      case SIGHUP:
+        (void)proxy.reload();
+        break;
+      case SIGUSR1:
+        proxy.reopen_logs();
+        break;
       default:
         proxy.drain(signals);
         log("info", "stopped");
@@ -343,4 +362,6 @@ int serve(const cli::ServeArguments& arguments) {
 }  // namespace
 }  // namespace tollgate
 
-int main(int argc, char** argv) { return tollgate::cli::run(argc, argv, tollgate::serve); }
+int main(int argc, char** argv) {
+  return tollgate::cli::run(argc, argv, tollgate::serve);
+}

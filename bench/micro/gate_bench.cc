@@ -38,7 +38,8 @@ std::shared_ptr<const flow::Snapshot> portal(std::uint64_t limit) {
   settings.quotas[0].limit = limit;
   flow::SnapshotParts parts;
   parts.rulebook = must(config::load_rulebook(embedded::k_bpmonline, "bpmonline.yaml"));
-  if (auto applied = config::apply_settings(parts.rulebook, settings.catalogue, settings.licensing); !applied) std::exit(1);
+  if (auto applied = config::apply_settings(parts.rulebook, settings.catalogue, settings.licensing); !applied)
+    std::exit(1);
   parts.schema = config::make_schema(parts.rulebook);
   parts.key_rings = {std::make_shared<identity::KeyRing>(must(identity::KeySet::from_secret(kSecret)))};
   parts.settings = std::move(settings);
@@ -51,7 +52,8 @@ std::string request_text() {
   mint.claims = {identity::text_claim("sub", "ann"), identity::text_claim("user_type", "portal"),
                  identity::texts_claim("licenses", {"Creatio customer portal cloud"}),
                  identity::number_claim("exp", kNow + 3'600)};
-  return "GET /0/odata/Case?$select=Id,Number&$top=20 HTTP/1.1\r\nHost: crm.example\r\nAccept: application/json\r\n"
+  return "GET /0/odata/Case?$select=Id,Number&$top=20 HTTP/1.1\r\nHost: crm.example\r\nAccept: "
+         "application/json\r\n"
          "Authorization: Bearer " +
          must(identity::mint_token(mint)) + "\r\n\r\n";
 }
@@ -70,14 +72,19 @@ void decide(benchmark::State& state, std::uint64_t limit, flow::Next expected) {
     call.request_id = "request-0001";
     flow::Next next = gate.on_head(call, parser.head(), from_unix_seconds(kNow));
     if (next == flow::Next::charge)
-      ledger.charge(call.charges, [&](quota::ChargeOutcome&& outcome) { next = gate.on_charge(call, std::move(outcome)); });
+      ledger.charge(call.charges,
+                    [&](quota::ChargeOutcome&& outcome) { next = gate.on_charge(call, std::move(outcome)); });
     if (next != expected) state.SkipWithError("another decision than the one that is measured");
     benchmark::DoNotOptimize(call.response_fields);
   }
 }
 
-void gate_allows(benchmark::State& state) { decide(state, 1'000'000'000'000, flow::Next::forward); }
-void gate_refuses_over_quota(benchmark::State& state) { decide(state, 0, flow::Next::reply); }
+void gate_allows(benchmark::State& state) {
+  decide(state, 1'000'000'000'000, flow::Next::forward);
+}
+void gate_refuses_over_quota(benchmark::State& state) {
+  decide(state, 0, flow::Next::reply);
+}
 BENCHMARK(gate_allows);
 BENCHMARK(gate_refuses_over_quota);
 

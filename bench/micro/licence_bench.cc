@@ -52,7 +52,8 @@ void decide_denied(benchmark::State& state) {
 BENCHMARK(decide_denied);
 
 void load_the_preset(benchmark::State& state) {
-  for (auto _ : state) benchmark::DoNotOptimize(config::load_rulebook(embedded::k_bpmonline, "bpmonline.yaml"));
+  for (auto _ : state)
+    benchmark::DoNotOptimize(config::load_rulebook(embedded::k_bpmonline, "bpmonline.yaml"));
 }
 BENCHMARK(load_the_preset)->Unit(benchmark::kMillisecond);
 

@@ -63,7 +63,8 @@ Rules typical_rules() {
 
 void charges_of_a_call(benchmark::State& state) {
   const Rules rules = typical_rules();
-  const std::vector<CountedOperation> batch(static_cast<std::size_t>(state.range(0)), {"Case", "read", "customer"});
+  const std::vector<CountedOperation> batch(static_cast<std::size_t>(state.range(0)),
+                                            {"Case", "read", "customer"});
   for (auto _ : state) benchmark::DoNotOptimize(rules.charges({"acme", "org", "ann", false}, batch));
 }
 BENCHMARK(charges_of_a_call)->Arg(1)->Arg(37);
@@ -74,7 +75,8 @@ void charge_in_memory(benchmark::State& state) {
   Milliseconds now{1'700'000'000'000};
   MemoryLedger ledger([&] { return now += Milliseconds(7); });
   std::vector<std::vector<AccountCharge>> charges;
-  for (int i = 0; i < 1'000; ++i) charges.push_back(rules.charges({"acme", "org", "user" + std::to_string(i), false}, one));
+  for (int i = 0; i < 1'000; ++i)
+    charges.push_back(rules.charges({"acme", "org", "user" + std::to_string(i), false}, one));
   std::size_t next = 0;
   for (auto _ : state)
     ledger.charge(charges[next++ % charges.size()],
@@ -86,7 +88,8 @@ void rate_limit_lines(benchmark::State& state) {
   const Rules rules = typical_rules();
   const std::vector<CountedOperation> one{{"Case", "read", "customer"}};
   const auto charges = rules.charges({"acme", "org", "ann", false}, one);
-  std::vector<AccountState> states(charges.size(), AccountState{873, 1000, Milliseconds(4'210'001), 3, Milliseconds(0)});
+  std::vector<AccountState> states(charges.size(),
+                                   AccountState{873, 1000, Milliseconds(4'210'001), 3, Milliseconds(0)});
   const std::string policy = rate_limit_policy(rules.rules());
   for (auto _ : state)
     benchmark::DoNotOptimize(rate_limit_field_lines({true, false}, policy, rules.rules(), charges, states));

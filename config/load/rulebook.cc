@@ -42,9 +42,11 @@ class RulebookReader {
                {"uids", later(uids)},
                {"relations", later(relations)}});
     read_main_products(main_products);
-    yaml_.entries(sections, "sections", [&](const auto& id, const auto&, const auto& node) { read_section(id, node); });
+    yaml_.entries(sections, "sections",
+                  [&](const auto& id, const auto&, const auto& node) { read_section(id, node); });
     read_known_objects(known);
-    yaml_.entries(products, "products", [&](const auto& id, const auto&, const auto& node) { read_product(id, node); });
+    yaml_.entries(products, "products",
+                  [&](const auto& id, const auto&, const auto& node) { read_product(id, node); });
     yaml_.entries(uids, "uids", [&](const auto& uid, const auto& key, const auto& node) {
       add_uid(uid, key, canonical(node, "an object of uids"));
     });
@@ -57,7 +59,8 @@ class RulebookReader {
 
  private:
   void read_version(const Node& node) {
-    if (yaml_.number(node, "version") != 1) yaml_.fail_at(node, "this program reads version 1 of the rulebook format");
+    if (yaml_.number(node, "version") != 1)
+      yaml_.fail_at(node, "this program reads version 1 of the rulebook format");
   }
 
   void read_main_products(const Node& node) {
@@ -91,7 +94,8 @@ class RulebookReader {
     licence::Section section;
     section.id = section.caption = id;
     auto list = [&](std::vector<std::string>& into, std::string_view what) {
-      return [this, &into, what, &id](const Node& n) { into = claimed_list(n, fmt::format("{}.{}", id, what)); };
+      return
+          [this, &into, what, &id](const Node& n) { into = claimed_list(n, fmt::format("{}.{}", id, what)); };
     };
     yaml_.map(node, fmt::format("section {}", id),
               {{"caption", [&](const Node& n) { section.caption = yaml_.text(n, "caption"); }},
@@ -147,7 +151,8 @@ class RulebookReader {
       try {
         std::regex pattern(product.name_patterns[i], std::regex::ECMAScript | std::regex::icase);
       } catch (const std::regex_error& e) {
-        yaml_.fail_at(node.items[i], fmt::format("\"{}\" is no regular expression: {}", product.name_patterns[i], e.what()));
+        yaml_.fail_at(node.items[i],
+                      fmt::format("\"{}\" is no regular expression: {}", product.name_patterns[i], e.what()));
       }
     }
   }
@@ -156,7 +161,8 @@ class RulebookReader {
     product.available_with = yaml_.texts(node, "available_with");
     for (std::size_t i = 0; i < product.available_with.size(); ++i) {
       const std::string& id = product.available_with[i];
-      bool known = id == "ALL" || std::ranges::any_of(book_.known_main_products, [&](const auto& p) { return p.id == id; });
+      bool known = id == "ALL" ||
+                   std::ranges::any_of(book_.known_main_products, [&](const auto& p) { return p.id == id; });
       if (!known) yaml_.fail_at(node.items[i], fmt::format("\"{}\" is not in main_products", id));
     }
   }
@@ -181,8 +187,10 @@ class RulebookReader {
     if (yaml_.error()) return;
     std::size_t dot = column.find('.');
     std::string_view object = std::string_view(column).substr(0, dot);
-    if (dot == std::string::npos || dot + 1 == column.size() || column.find('.', dot + 1) != std::string::npos)
-      return yaml_.fail_at(key, fmt::format("\"{}\" is no relation: write Object.Column or *.Column", column));
+    if (dot == std::string::npos || dot + 1 == column.size() ||
+        column.find('.', dot + 1) != std::string::npos)
+      return yaml_.fail_at(key,
+                           fmt::format("\"{}\" is no relation: write Object.Column or *.Column", column));
     if (object != "*" && !objects_.contains(to_lower(object)))
       return yaml_.fail_at(key, fmt::format("object {} is in no section and not in known_objects", object));
     book_.relations.emplace(column, target);
@@ -206,7 +214,8 @@ const licence::MainProduct* find_main_product(const licence::Rulebook& rulebook,
 
 bool is_stock_object(const licence::Rulebook& rulebook, std::string_view object) {
   auto listed = [&](const std::vector<std::string>& names) {
-    return std::ranges::any_of(names, [&](const std::string& name) { return equals_ignore_case(name, object); });
+    return std::ranges::any_of(names,
+                               [&](const std::string& name) { return equals_ignore_case(name, object); });
   };
   for (const licence::Section& section : rulebook.sections)
     if (equals_ignore_case(section.entity, object) || listed(section.views) || listed(section.children) ||
@@ -231,12 +240,13 @@ Result<licence::Rulebook> load_rulebook(std::string_view yaml_text, const std::s
   YamlTree tree = read_yaml(yaml_text, name_for_errors);
   for (const Diagnostic& diagnostic : tree.diagnostics)
     if (diagnostic.severity == Severity::error)
-      return fail(Origin::config, fmt::format("{}:{}:{}: {}", diagnostic.file, diagnostic.line, diagnostic.column,
-                                              diagnostic.message));
+      return fail(Origin::config, fmt::format("{}:{}:{}: {}", diagnostic.file, diagnostic.line,
+                                              diagnostic.column, diagnostic.message));
   return RulebookReader().read(tree.root);
 }
 
-Result<void> apply_settings(licence::Rulebook& rulebook, const Catalogue& catalogue, const Licensing& licensing) {
+Result<void> apply_settings(licence::Rulebook& rulebook, const Catalogue& catalogue,
+                            const Licensing& licensing) {
   rulebook.main_products.clear();
   for (const std::string& text : licensing.main_products) {
     if (const licence::MainProduct* product = find_main_product(rulebook, text)) {
@@ -255,19 +265,21 @@ Result<void> apply_settings(licence::Rulebook& rulebook, const Catalogue& catalo
   std::set<std::string> roots;
   for (const std::string& root : catalogue.custom_sections) {
     if (is_stock_object(rulebook, root))
-      return fail(Origin::config, fmt::format("catalogue.custom_sections: {} is an object of the CRM itself", root));
+      return fail(Origin::config,
+                  fmt::format("catalogue.custom_sections: {} is an object of the CRM itself", root));
     if (!roots.insert(to_lower(root)).second)
       return fail(Origin::config, fmt::format("catalogue.custom_sections: {} is listed twice", root));
   }
   for (const auto& [root, children] : catalogue.custom_children)
     if (!roots.contains(to_lower(root)))
-      return fail(Origin::config, fmt::format("catalogue.custom_children: {} is not in catalogue.custom_sections", root));
+      return fail(Origin::config,
+                  fmt::format("catalogue.custom_children: {} is not in catalogue.custom_sections", root));
   for (const auto& [process, effects] : catalogue.processes)
     for (const auto& [object, operation] : effects)
       if (!parse_operation(operation))
         return fail(Origin::config,
-                    fmt::format("catalogue.processes.{}: \"{}\" is no operation: read, create, edit, delete", process,
-                                operation));
+                    fmt::format("catalogue.processes.{}: \"{}\" is no operation: read, create, edit, delete",
+                                process, operation));
   rulebook.custom_sections = catalogue.custom_sections;
   rulebook.custom_children = catalogue.custom_children;
   rulebook.custom_prefixes = catalogue.custom_prefixes;
@@ -298,7 +310,8 @@ std::shared_ptr<const catalogue::Schema> make_schema(
   for (const auto& [column, target] : rulebook.relations) {
     std::size_t dot = column.find('.');
     CHECK(dot != std::string::npos, "a relation is Object.Column");
-    schema->add_relation(std::string_view(column).substr(0, dot), std::string_view(column).substr(dot + 1), target);
+    schema->add_relation(std::string_view(column).substr(0, dot), std::string_view(column).substr(dot + 1),
+                         target);
   }
   for (const auto& [process, effects] : processes) {
     std::vector<catalogue::Schema::Effect> out;

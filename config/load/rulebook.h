@@ -28,7 +28,8 @@ Result<licence::Rulebook> load_rulebook(std::string_view yaml_text, const std::s
 // Adds what the operator's settings say (main products, custom sections, their children, prefixes, unlicensed
 // objects). Errors name the key: an unknown main product (with the known ones), more than 3 custom sections, a custom
 // section that is a stock object, children of a root that is not listed, an unknown operation of a process.
-Result<void> apply_settings(licence::Rulebook& rulebook, const Catalogue& catalogue, const Licensing& licensing);
+Result<void> apply_settings(licence::Rulebook& rulebook, const Catalogue& catalogue,
+                            const Licensing& licensing);
 
 // Every object, UId and relation of the rulebook plus the operator's own. An operation of a process that is no
 // operation's name counts as `delete`, which no portal product grants (apply_settings reports it before).

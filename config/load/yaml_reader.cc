@@ -11,7 +11,8 @@ namespace tollgate::config {
 
 void YamlReader::fail_at(const Node& node, std::string_view message) {
   if (error_) return;
-  error_ = Error{fmt::format("{}:{}:{}: {}", node.at.file, node.at.line, node.at.column, message), Origin::config, false};
+  error_ = Error{fmt::format("{}:{}:{}: {}", node.at.file, node.at.line, node.at.column, message),
+                 Origin::config, false};
 }
 
 void YamlReader::entries(const Node& node, std::string_view what, const ReadEntry& read) {
@@ -21,7 +22,8 @@ void YamlReader::entries(const Node& node, std::string_view what, const ReadEntr
   std::set<std::string> seen;
   for (const auto& [key, value] : node.entries) {
     if (error_) return;
-    if (!seen.insert(key.text).second) return fail_at(key, fmt::format("\"{}\" occurs twice in {}", key.text, what));
+    if (!seen.insert(key.text).second)
+      return fail_at(key, fmt::format("\"{}\" occurs twice in {}", key.text, what));
     read(key.text, key, value);
   }
 }

@@ -58,8 +58,12 @@ std::optional<std::string> decode(std::string_view text, const std::array<std::i
 
 }  // namespace
 
-std::string base64url_encode(std::string_view bytes) { return encode(bytes, kUrl); }
-std::optional<std::string> base64url_decode(std::string_view text) { return decode(text, kUrlReverse); }
+std::string base64url_encode(std::string_view bytes) {
+  return encode(bytes, kUrl);
+}
+std::optional<std::string> base64url_decode(std::string_view text) {
+  return decode(text, kUrlReverse);
+}
 
 std::string base64_encode(std::string_view bytes) {
   std::string out = encode(bytes, kStandard);
@@ -69,8 +73,10 @@ std::string base64_encode(std::string_view bytes) {
 
 std::optional<std::string> base64_decode(std::string_view text) {
   if (text.size() % 4 != 0) return std::nullopt;
-  if (text.ends_with("==")) text.remove_suffix(2);
-  else if (text.ends_with('=')) text.remove_suffix(1);
+  if (text.ends_with("=="))
+    text.remove_suffix(2);
+  else if (text.ends_with('='))
+    text.remove_suffix(1);
   return decode(text, kStandardReverse);
 }
 

@@ -3,10 +3,10 @@
 #include <cstdio>
 #include <cstdlib>
 
-#define CHECK(condition, text)                                                                      \
-  do {                                                                                              \
-    if (!(condition)) [[unlikely]] {                                                                \
-      std::fprintf(stderr, "%s:%d: CHECK failed: %s: %s\n", __FILE__, __LINE__, #condition, text);  \
-      std::abort();                                                                                 \
-    }                                                                                               \
+#define CHECK(condition, text)                                                                     \
+  do {                                                                                             \
+    if (!(condition)) [[unlikely]] {                                                               \
+      std::fprintf(stderr, "%s:%d: CHECK failed: %s: %s\n", __FILE__, __LINE__, #condition, text); \
+      std::abort();                                                                                \
+    }                                                                                              \
   } while (false)

@@ -10,17 +10,37 @@ namespace tollgate {
 enum class Reason : std::uint8_t {
   ok,  // forwarded; the status is the upstream's
   // identity: 401
-  token_missing, token_invalid, token_expired,
+  token_missing,
+  token_invalid,
+  token_expired,
   // licence: 403, never costs quota
-  license_missing, product_unavailable, section_not_licensed, operation_not_licensed, custom_section_limit,
-  seat_cap_reached, license_required,
+  license_missing,
+  product_unavailable,
+  section_not_licensed,
+  operation_not_licensed,
+  custom_section_limit,
+  seat_cap_reached,
+  license_required,
   // capacity that was bought: 429
-  concurrent_licenses_exhausted, quota_exceeded,
+  concurrent_licenses_exhausted,
+  quota_exceeded,
   // protocol
-  bad_request, not_found, body_uninspectable, body_too_large, unsupported_media_type, header_too_large, uri_too_long,
-  request_timeout, not_implemented,
+  bad_request,
+  not_found,
+  body_uninspectable,
+  body_too_large,
+  unsupported_media_type,
+  header_too_large,
+  uri_too_long,
+  request_timeout,
+  not_implemented,
   // the world failed
-  upstream_unreachable, upstream_invalid, upstream_timeout, store_unavailable, overloaded, draining,
+  upstream_unreachable,
+  upstream_invalid,
+  upstream_timeout,
+  store_unavailable,
+  overloaded,
+  draining,
   // the client went away before the reply was complete; nothing is sent
   client_closed,
   kCount
@@ -34,6 +54,8 @@ struct ReasonInfo {
 };
 
 const ReasonInfo& info(Reason reason);
-inline std::string_view code(Reason reason) { return info(reason).code; }
+inline std::string_view code(Reason reason) {
+  return info(reason).code;
+}
 
 }  // namespace tollgate

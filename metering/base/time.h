@@ -34,6 +34,8 @@ using UnixTime = UnixClock::time_point;
 constexpr std::int64_t unix_seconds(UnixTime t) {
   return std::chrono::floor<Seconds>(t.time_since_epoch()).count();
 }
-constexpr UnixTime from_unix_seconds(std::int64_t s) { return UnixTime(Seconds(s)); }
+constexpr UnixTime from_unix_seconds(std::int64_t s) {
+  return UnixTime(Seconds(s));
+}
 
 }  // namespace tollgate

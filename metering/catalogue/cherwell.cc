@@ -9,10 +9,21 @@ namespace tollgate::catalogue {
 namespace {
 
 enum class Effect : std::uint8_t {
-  read, edit, remove,
-  edit_parent, read_parent, remove_related,  // the object is parentbusobid
-  save, read_batch, save_batch, delete_batch, quick_search, one_step,
-  metadata, authentication, unknown,
+  read,
+  edit,
+  remove,
+  edit_parent,
+  read_parent,
+  remove_related,  // the object is parentbusobid
+  save,
+  read_batch,
+  save_batch,
+  delete_batch,
+  quick_search,
+  one_step,
+  metadata,
+  authentication,
+  unknown,
 };
 
 struct Entry {
@@ -140,7 +151,8 @@ bool Reader::from_path_or_body(Operation operation, bool parent) {
   std::string_view found;
   for (std::string_view name : names)
     if (auto value = pair(name)) {
-      if (!found.empty() && object_of(found) != object_of(*value)) return call_.reject("the address names two objects");
+      if (!found.empty() && object_of(found) != object_of(*value))
+        return call_.reject("the address names two objects");
       found = *value;
     }
   if (!found.empty()) return settle(found, operation);
@@ -161,7 +173,8 @@ bool Reader::from_path_or_body(Operation operation, bool parent) {
 
 // False: call.result is a rejection.
 bool Reader::save_item(JsonObject item, std::uint32_t part, bool in_batch) {
-  Member object = member(item, "busObId"), record = member(item, "busObRecId"), public_id = member(item, "busObPublicId");
+  Member object = member(item, "busObId"), record = member(item, "busObRecId"),
+         public_id = member(item, "busObPublicId");
   auto id = object.text();
   if (object.repeated || record.repeated || public_id.repeated || !id || id->empty()) {
     call_.reject("a record needs one busObId");
@@ -174,7 +187,8 @@ bool Reader::save_item(JsonObject item, std::uint32_t part, bool in_batch) {
 }
 
 bool Reader::save() {
-  return with_body([&](JsonObject body) { return save_item(body, 0, false) ? call_.done(Kind::objects) : true; });
+  return with_body(
+      [&](JsonObject body) { return save_item(body, 0, false) ? call_.done(Kind::objects) : true; });
 }
 
 // operation: none for a batch of saves, which each create or edit.
@@ -206,7 +220,8 @@ bool Reader::quick_search() {
       for (JsonElement element : *list) {
         auto id = as_text(element);
         if (!id || id->empty()) return call_.reject("busObIds is not a list of ids");
-        if (call_.result.uses.size() >= call_.options.batch_parts_max) return call_.reject("busObIds is too long");
+        if (call_.result.uses.size() >= call_.options.batch_parts_max)
+          return call_.reject("busObIds is too long");
         call_.use(object_of(*id), Operation::read);
       }
     return call_.done(call_.result.uses.empty() ? Kind::unknown : Kind::objects);
@@ -222,7 +237,8 @@ bool Reader::run(std::string_view key, std::string_view object_id) {
   if (!effects) effects = call_.schema.process(id);
   if (effects) {
     for (const auto& effect : *effects) {
-      std::string object = effect.object.empty() ? object_of(object_id) : std::string(call_.spell(effect.object));
+      std::string object =
+          effect.object.empty() ? object_of(object_id) : std::string(call_.spell(effect.object));
       if (object.empty()) return call_.done(Kind::unknown);
       call_.use(object, effect.operation, Via::process);
     }
@@ -259,25 +275,42 @@ bool Reader::remove_related() {
 }
 
 // {busobid}/records/{id}/{status|stage|transitionOptions|transitions}
-bool Reader::records() { return settle(call_.path.segment(first_), reads(call_.method) ? Operation::read : Operation::edit); }
+bool Reader::records() {
+  return settle(call_.path.segment(first_), reads(call_.method) ? Operation::read : Operation::edit);
+}
 
 bool Reader::dispatch(Effect effect) {
   switch (effect) {
-    case Effect::read: return from_path_or_body(Operation::read, false);
-    case Effect::edit: return from_path_or_body(Operation::edit, false);
-    case Effect::remove: return from_path_or_body(Operation::remove, false);
-    case Effect::read_parent: return from_path_or_body(Operation::read, true);
-    case Effect::edit_parent: return from_path_or_body(Operation::edit, true);
-    case Effect::remove_related: return remove_related();
-    case Effect::save: return save();
-    case Effect::read_batch: return batch("readRequests", Operation::read);
-    case Effect::save_batch: return batch("saveRequests", std::nullopt);
-    case Effect::delete_batch: return batch("deleteRequests", Operation::remove);
-    case Effect::quick_search: return quick_search();
-    case Effect::one_step: return one_step();
-    case Effect::metadata: return call_.done(Kind::metadata);
-    case Effect::authentication: return call_.done(Kind::authentication);
-    case Effect::unknown: return call_.done(Kind::unknown);
+    case Effect::read:
+      return from_path_or_body(Operation::read, false);
+    case Effect::edit:
+      return from_path_or_body(Operation::edit, false);
+    case Effect::remove:
+      return from_path_or_body(Operation::remove, false);
+    case Effect::read_parent:
+      return from_path_or_body(Operation::read, true);
+    case Effect::edit_parent:
+      return from_path_or_body(Operation::edit, true);
+    case Effect::remove_related:
+      return remove_related();
+    case Effect::save:
+      return save();
+    case Effect::read_batch:
+      return batch("readRequests", Operation::read);
+    case Effect::save_batch:
+      return batch("saveRequests", std::nullopt);
+    case Effect::delete_batch:
+      return batch("deleteRequests", Operation::remove);
+    case Effect::quick_search:
+      return quick_search();
+    case Effect::one_step:
+      return one_step();
+    case Effect::metadata:
+      return call_.done(Kind::metadata);
+    case Effect::authentication:
+      return call_.done(Kind::authentication);
+    case Effect::unknown:
+      return call_.done(Kind::unknown);
   }
   return call_.done(Kind::unknown);
 }
@@ -285,11 +318,13 @@ bool Reader::dispatch(Effect effect) {
 bool Reader::read() {
   const NormalPath& path = call_.path;
   if (first_ >= path.size()) return call_.done(Kind::metadata);
-  if (is_object_id(path.segment(first_)) && first_ + 1 < path.size() && path.segment_lower(first_ + 1) == "records")
+  if (is_object_id(path.segment(first_)) && first_ + 1 < path.size() &&
+      path.segment_lower(first_ + 1) == "records")
     return records();
   std::string_view operation = path.segment_lower(first_);
   // storedsearches/{scope}/{association}/{name}: by position.
-  if (operation == "storedsearches") return settle(first_ + 2 < path.size() ? path.segment(first_ + 2) : "", Operation::read);
+  if (operation == "storedsearches")
+    return settle(first_ + 2 < path.size() ? path.segment(first_ + 2) : "", Operation::read);
   Effect effect = effect_of(operation);
   if (effect != Effect::unknown && !pairs_fit()) return call_.reject("the address repeats a name");
   // Parts of an attachment: the first one is the counted one.

@@ -21,22 +21,22 @@ std::string_view name(Operation operation);
 
 // How the object is reached.
 enum class Via : std::uint8_t {
-  primary,   // named by the request itself
-  nav,       // OData navigation: the reply IS this object, so it is bound by the licence like a primary one
-  expand,    // $expand: reported, the CRM's own rights apply
-  filter,    // $filter / $orderby over a related object: reported
-  join,      // DataService column path over a related object: reported
-  service,   // a configuration service that acts on the object
-  process,   // a business process or One-Step whose effect is not visible in the request
+  primary,  // named by the request itself
+  nav,      // OData navigation: the reply IS this object, so it is bound by the licence like a primary one
+  expand,   // $expand: reported, the CRM's own rights apply
+  filter,   // $filter / $orderby over a related object: reported
+  join,     // DataService column path over a related object: reported
+  service,  // a configuration service that acts on the object
+  process,  // a business process or One-Step whose effect is not visible in the request
 };
 std::string_view name(Via via);  // "", "nav", "expand", ...
 
 struct ObjectUse {
-  std::string object;             // canonical spelling where the object is known, else as sent
+  std::string object;  // canonical spelling where the object is known, else as sent
   Operation operation = Operation::read;
   Via via = Via::primary;
-  std::uint32_t part = 0;         // which operation of the batch
-  bool in_batch = false;          // the part is a batch item: shown as "batch[part]"
+  std::uint32_t part = 0;  // which operation of the batch
+  bool in_batch = false;   // the part is a batch item: shown as "batch[part]"
 };
 
 enum class Kind : std::uint8_t {

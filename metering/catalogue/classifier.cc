@@ -11,10 +11,10 @@ Method parse_method(std::string_view token) {
     std::string_view token;
     Method method;
   };
-  static constexpr Entry kMethods[] = {
-      {"GET", Method::get},     {"POST", Method::post},     {"PATCH", Method::patch},
-      {"PUT", Method::put},     {"DELETE", Method::remove}, {"HEAD", Method::head},
-      {"MERGE", Method::merge}, {"OPTIONS", Method::options}};
+  static constexpr Entry kMethods[] = {{"GET", Method::get},       {"POST", Method::post},
+                                       {"PATCH", Method::patch},   {"PUT", Method::put},
+                                       {"DELETE", Method::remove}, {"HEAD", Method::head},
+                                       {"MERGE", Method::merge},   {"OPTIONS", Method::options}};
   for (const Entry& entry : kMethods)
     if (equals_ignore_case(entry.token, token)) return entry.method;
   return Method::other;
@@ -43,7 +43,8 @@ std::optional<Method> effective_method(std::string_view method, std::span<const 
   std::optional<Method> named;
   for (const HeaderField& field : headers) {
     if (field.name.size() < 13 || ascii_lower(field.name.front()) != 'x') continue;
-    if (!equals_ignore_case(field.name, "X-HTTP-Method") && !equals_ignore_case(field.name, "X-HTTP-Method-Override") &&
+    if (!equals_ignore_case(field.name, "X-HTTP-Method") &&
+        !equals_ignore_case(field.name, "X-HTTP-Method-Override") &&
         !equals_ignore_case(field.name, "X-Method-Override"))
       continue;
     Method value = parse_method(trim(field.value));
@@ -127,10 +128,18 @@ Classification Classifier::Impl::run(const Request& request, bool head_only, Bod
   for (Dialect dialect : options.dialects) {
     bool known = false;
     switch (dialect) {
-      case Dialect::creatio: known = classify_creatio(call); break;
-      case Dialect::zoho: known = classify_zoho(call); break;
-      case Dialect::cherwell: known = classify_cherwell(call); break;
-      case Dialect::rest: known = classify_rest(call); break;
+      case Dialect::creatio:
+        known = classify_creatio(call);
+        break;
+      case Dialect::zoho:
+        known = classify_zoho(call);
+        break;
+      case Dialect::cherwell:
+        known = classify_cherwell(call);
+        break;
+      case Dialect::rest:
+        known = classify_rest(call);
+        break;
     }
     if (!known) continue;
     if (asks_options) {

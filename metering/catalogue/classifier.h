@@ -22,10 +22,11 @@ struct HeaderField {
 
 // A view of one request; the bytes belong to the caller.
 struct Request {
-  std::string_view method;               // as sent: tokens are case-sensitive (RFC 9110 section 9.1)
-  std::string_view target;               // origin-form: path and query, percent-encoded as sent
-  std::span<const HeaderField> headers;  // for Content-Type, X-HTTP-Method(-Override), Content-Range, Upgrade, ...
-  std::string_view body;                 // decoded of transfer coding; empty when not (yet) known
+  std::string_view method;  // as sent: tokens are case-sensitive (RFC 9110 section 9.1)
+  std::string_view target;  // origin-form: path and query, percent-encoded as sent
+  std::span<const HeaderField>
+      headers;            // for Content-Type, X-HTTP-Method(-Override), Content-Range, Upgrade, ...
+  std::string_view body;  // decoded of transfer coding; empty when not (yet) known
 };
 
 enum class BodyNeed : std::uint8_t {

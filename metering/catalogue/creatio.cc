@@ -43,8 +43,10 @@ bool classify_img(Call& call, std::size_t first) {
   if (first >= path.size() || path.segment_lower(first) != "entity") return call.done(Kind::asset);
   std::size_t at = first + 1;
   if (at < path.size() && path.segment_lower(at) == "hash") ++at;
-  if (at >= path.size() || !is_identifier(path.segment(at))) return call.reject("the image address names no object");
-  call.use(call.spell(path.segment(at)), reads(call.method) ? Operation::read : Operation::edit, Via::service);
+  if (at >= path.size() || !is_identifier(path.segment(at)))
+    return call.reject("the image address names no object");
+  call.use(call.spell(path.segment(at)), reads(call.method) ? Operation::read : Operation::edit,
+           Via::service);
   return call.done(Kind::objects);
 }
 
@@ -76,7 +78,9 @@ bool is_root_of_another(const Call& call, std::size_t first) {
 
 }  // namespace
 
-bool is_api_word(std::string_view lower) { return api_of(lower).has_value(); }
+bool is_api_word(std::string_view lower) {
+  return api_of(lower).has_value();
+}
 
 // An API word counts at any depth, behind whatever virtual directory, since overlooking one would open a hole. Only
 // below a folder of files it must follow that folder at once or a workspace number: /0/conf/content/rest/x.js is a
@@ -90,7 +94,8 @@ std::optional<Root> find_root(const NormalPath& path) {
     if (auto api = api_of(word)) {
       if (files && !after_number && i != page->first) continue;
       if (*api == Api::service && i + 1 < path.size() &&
-          (path.segment_lower(i + 1) == "entitydataservice.svc" || path.segment_lower(i + 1) == "entitydataservice"))
+          (path.segment_lower(i + 1) == "entitydataservice.svc" ||
+           path.segment_lower(i + 1) == "entitydataservice"))
         return Root{Api::odata3, i + 2};
       return Root{*api, i + 1};
     }
@@ -111,14 +116,22 @@ bool classify_creatio(Call& call) {
   if (!root) return false;
   switch (root->api) {
     case Api::odata4:
-    case Api::odata3: return creatio::classify_odata(call, *root);
-    case Api::data_service: return creatio::classify_data_service(call, root->first);
-    case Api::service: return creatio::classify_service(call, root->first);
-    case Api::soap: return call.done(Kind::unknown);
-    case Api::asset: return creatio::is_root_of_another(call, root->first) ? false : call.done(Kind::asset);
-    case Api::metadata: return call.done(Kind::metadata);
-    case Api::authentication: return call.done(Kind::authentication);
-    case Api::other: return creatio::classify_other(call, root->first);
+    case Api::odata3:
+      return creatio::classify_odata(call, *root);
+    case Api::data_service:
+      return creatio::classify_data_service(call, root->first);
+    case Api::service:
+      return creatio::classify_service(call, root->first);
+    case Api::soap:
+      return call.done(Kind::unknown);
+    case Api::asset:
+      return creatio::is_root_of_another(call, root->first) ? false : call.done(Kind::asset);
+    case Api::metadata:
+      return call.done(Kind::metadata);
+    case Api::authentication:
+      return call.done(Kind::authentication);
+    case Api::other:
+      return creatio::classify_other(call, root->first);
   }
   return false;
 }

@@ -17,7 +17,17 @@
 
 namespace tollgate::catalogue::creatio {
 
-enum class Api : std::uint8_t { odata4, odata3, data_service, service, soap, asset, metadata, authentication, other };
+enum class Api : std::uint8_t {
+  odata4,
+  odata3,
+  data_service,
+  service,
+  soap,
+  asset,
+  metadata,
+  authentication,
+  other
+};
 
 // Where an API's own segments begin in a path.
 struct Root {
@@ -38,9 +48,9 @@ using References = std::map<std::string, Reference, std::less<>>;
 // One OData resource request: the whole call or one part of a batch.
 struct Resource {
   const NormalPath& path;
-  std::size_t first = 0;     // first segment after the service root
+  std::size_t first = 0;  // first segment after the service root
   Method method = Method::get;
-  bool version3 = false;     // EntityDataService.svc: sets end in "Collection"
+  bool version3 = false;  // EntityDataService.svc: sets end in "Collection"
   std::uint32_t part = 0;
   bool in_batch = false;
   const References* references = nullptr;
@@ -50,8 +60,8 @@ struct Resource {
 struct ResourceReading {
   const char* error = nullptr;  // set: reject
   bool metadata = false;
-  bool query_in_body = false;   // POST .../$query: the options stand in the body
-  std::string object;           // what the path ends at, for references
+  bool query_in_body = false;  // POST .../$query: the options stand in the body
+  std::string object;          // what the path ends at, for references
 };
 // Appends the uses. Anything that is not understood is an error or a use of the primary object, never nothing.
 ResourceReading read_resource(const Schema& schema, const Resource& resource, std::vector<ObjectUse>& uses);
@@ -67,8 +77,8 @@ struct ResolvedUrl {
 Result<std::unique_ptr<ResolvedUrl>> resolve_url(std::string_view url, bool version3);
 
 // Appends what $expand, $select, $filter, $orderby, $apply ... of `query` read beside `object`. Error or nullptr.
-const char* report_query(const Schema& schema, std::string_view object, std::string_view query, const ObjectUse& model,
-                         std::vector<ObjectUse>& uses);
+const char* report_query(const Schema& schema, std::string_view object, std::string_view query,
+                         const ObjectUse& model, std::vector<ObjectUse>& uses);
 // {Child}CollectionBy{Column}, a declared relation or an object of that name; nullopt when it names none.
 struct Navigation {
   std::string object;

@@ -39,8 +39,10 @@ const char* BatchReader::add(const Item& item) {
   if (part_ >= call_.options.batch_parts_max) return "the batch has too many operations";
   if (item.method == Method::other || item.method == Method::options) return "a part has an unknown method";
   auto url = resolve_url(item.url, version3_);
-  if (!url || trim(item.url).empty()) return "the address of a part cannot be read or is not an OData address";
-  Resource resource{(*url)->path, (*url)->first, item.method, (*url)->version3, part_, true, &references_, item.body};
+  if (!url || trim(item.url).empty())
+    return "the address of a part cannot be read or is not an OData address";
+  Resource resource{(*url)->path, (*url)->first, item.method,  (*url)->version3,
+                    part_,        true,          &references_, item.body};
   ResourceReading reading = read_resource(call_.schema, resource, call_.result.uses);
   if (reading.error) return reading.error;
   object_ = reading.metadata ? std::string() : reading.object;
@@ -104,22 +106,25 @@ const char* BatchReader::read_mime_part(const Part& part, std::string_view newli
              id = find_field(part.headers, "Content-ID");
   if (type.malformed || type.count != 1 || coding.count > 1 || id.count > 1)
     return "a part of the batch has malformed headers";
-  if (coding.count == 1 && !equals_ignore_case(coding.value, "binary") && !equals_ignore_case(coding.value, "8bit") &&
-      !equals_ignore_case(coding.value, "7bit"))
+  if (coding.count == 1 && !equals_ignore_case(coding.value, "binary") &&
+      !equals_ignore_case(coding.value, "8bit") && !equals_ignore_case(coding.value, "7bit"))
     return "a part of the batch has an unknown Content-Transfer-Encoding";
   MediaType media = parse_media_type(type.value);
   if (!media.well_formed) return "a part of the batch has a malformed Content-Type";
   if (media.essence == "application/http") return read_http_part(part.body, newline, id.value);
-  if (media.essence != "multipart/mixed" || media.boundary.empty()) return "a part of the batch is no HTTP request";
+  if (media.essence != "multipart/mixed" || media.boundary.empty())
+    return "a part of the batch is no HTTP request";
   if (nested) return "a change set cannot contain another";
   return read_multipart(part.body, media.boundary, true);
 }
 
 bool is_http_version(std::string_view text) {
-  return text.size() == 8 && text.starts_with("HTTP/") && is_digit(text[5]) && text[6] == '.' && is_digit(text[7]);
+  return text.size() == 8 && text.starts_with("HTTP/") && is_digit(text[5]) && text[6] == '.' &&
+         is_digit(text[7]);
 }
 
-const char* BatchReader::read_http_part(std::string_view text, std::string_view newline, std::string_view content_id) {
+const char* BatchReader::read_http_part(std::string_view text, std::string_view newline,
+                                        std::string_view content_id) {
   // Empty lines before a request line are ignored (RFC 9112 section 2.2).
   while (text.starts_with(newline)) text.remove_prefix(newline.size());
   auto head = split_head(text, newline);
@@ -144,7 +149,8 @@ const char* BatchReader::read_http_part(std::string_view text, std::string_view 
   FieldMatch id = find_field(lines, "Content-ID");
   if (find_field(lines, "Transfer-Encoding").count > 0) return "a part of the batch has a transfer coding";
   FieldMatch coding = find_field(lines, "Content-Encoding");
-  if (coding.count > 0 && !equals_ignore_case(coding.value, "identity")) return "a part of the batch is compressed";
+  if (coding.count > 0 && !equals_ignore_case(coding.value, "identity"))
+    return "a part of the batch is compressed";
   auto effective = effective_method(line.substr(0, first), fields);
   if (!effective) return "the method override headers of a part contradict it";
   if (const char* error = add({*effective, url, head->rest})) return error;

@@ -53,7 +53,8 @@ std::optional<Verb> operation_type(JsonObject query) {
   std::int64_t number = 0;
   if (type && !type.repeated && type.value->get(number) == simdjson::SUCCESS) return verb_of_number(number);
   if (auto text = type.text())
-    if (auto parsed = parse_decimal(*text)) return verb_of_number(static_cast<std::int64_t>(std::min<std::uint64_t>(*parsed, 99)));
+    if (auto parsed = parse_decimal(*text))
+      return verb_of_number(static_cast<std::int64_t>(std::min<std::uint64_t>(*parsed, 99)));
   return std::nullopt;
 }
 
@@ -78,7 +79,9 @@ const char* read_query(Call& call, JsonObject query, Verb verb, std::uint32_t pa
   };
   bool both = is_upsert(upsert);
   switch (verb) {
-    case Verb::select: add(Operation::read); break;
+    case Verb::select:
+      add(Operation::read);
+      break;
     case Verb::insert:
       add(Operation::create);
       if (both) add(Operation::edit);
@@ -87,8 +90,11 @@ const char* read_query(Call& call, JsonObject query, Verb verb, std::uint32_t pa
       add(Operation::edit);
       if (both) add(Operation::create);
       break;
-    case Verb::remove: add(Operation::remove); break;
-    default: return "the query is of an unknown kind";
+    case Verb::remove:
+      add(Operation::remove);
+      break;
+    default:
+      return "the query is of an unknown kind";
   }
   ObjectUse model{{}, Operation::read, Via::join, part, in_batch};
   report_joins(call.schema, object, query, model, call.result.uses);
@@ -114,7 +120,8 @@ const char* read_batch(Call& call, JsonObject batch) {
     Member type = member(*query, "__type");
     if (type.repeated || (type && !type.text())) return "an item of the batch has more than one __type";
     auto verb = type ? verb_of(type_name(*type.text())) : operation_type(*query);
-    if (!verb || *verb == Verb::batch || *verb == Verb::upload) return "an item of the batch has an unknown __type";
+    if (!verb || *verb == Verb::batch || *verb == Verb::upload)
+      return "an item of the batch has an unknown __type";
     if (*verb != Verb::metadata)
       if (const char* error = read_query(call, *query, *verb, part, true)) return error;
     ++part;
@@ -134,13 +141,15 @@ Form read_form(std::string_view body, std::string_view boundary) {
   bool has_query = false, has_type = false;
   for (const Part& part : multipart->parts) {
     FieldMatch disposition = find_field(part.headers, "Content-Disposition");
-    if (disposition.malformed || disposition.count != 1) return {"a field of the form has malformed headers", {}, {}};
+    if (disposition.malformed || disposition.count != 1)
+      return {"a field of the form has malformed headers", {}, {}};
     std::size_t semicolon = std::min(disposition.value.find(';'), disposition.value.size());
     ParameterCursor cursor(disposition.value.substr(semicolon));
     bool named = false;
     std::string name;
     while (cursor.next()) {
-      if (starts_with_ignore_case(cursor.name(), "name*") || (named && equals_ignore_case(cursor.name(), "name")))
+      if (starts_with_ignore_case(cursor.name(), "name*") ||
+          (named && equals_ignore_case(cursor.name(), "name")))
         return {"a field of the form has two names", {}, {}};
       if (!equals_ignore_case(cursor.name(), "name")) continue;
       named = true;
@@ -148,7 +157,8 @@ Form read_form(std::string_view body, std::string_view boundary) {
     }
     // File names may be written in ways that are not ours to judge, but then `name` must have come first.
     if (!named) return {"a field of the form has no name", {}, {}};
-    bool is_query = equals_ignore_case(name, "queryData"), is_type = equals_ignore_case(name, "operationType");
+    bool is_query = equals_ignore_case(name, "queryData"),
+         is_type = equals_ignore_case(name, "operationType");
     if ((is_query && has_query) || (is_type && has_type)) return {"the form repeats a field", {}, {}};
     if (is_query) form.query = part.body;
     if (is_type) form.type = part.body;
@@ -177,7 +187,8 @@ const char* read_upload(Call& call) {
 
 class JoinReader {
  public:
-  JoinReader(const Schema& schema, std::string_view object, const ObjectUse& model, std::vector<ObjectUse>& uses)
+  JoinReader(const Schema& schema, std::string_view object, const ObjectUse& model,
+             std::vector<ObjectUse>& uses)
       : schema_(schema), object_(object), model_(model), uses_(uses) {}
 
   void visit_object(JsonObject object) {
@@ -205,7 +216,8 @@ class JoinReader {
   void path(std::string_view text) {
     std::string current(object_);
     while (true) {
-      while (!text.empty() && std::string_view("=<>*").find(text.front()) != std::string_view::npos) text.remove_prefix(1);
+      while (!text.empty() && std::string_view("=<>*").find(text.front()) != std::string_view::npos)
+        text.remove_prefix(1);
       std::size_t dot = text.starts_with('[') ? text.find('.', text.find(']')) : text.find('.');
       std::string_view part = text.substr(0, dot);
       std::optional<std::string> next;
@@ -273,14 +285,17 @@ bool classify_data_service(Call& call, std::size_t first) {
   ++at;
   if (at + 1 != path.size()) return call.reject("the DataService address has no method or goes on behind it");
   auto verb = verb_of(word());
-  if (!verb) return is_identifier(word()) ? call.done(Kind::unknown) : call.reject("the method name is malformed");
+  if (!verb)
+    return is_identifier(word()) ? call.done(Kind::unknown) : call.reject("the method name is malformed");
   if (*verb == Verb::metadata) return call.done(Kind::metadata);
   if (call.method != Method::post) return call.reject("DataService queries are sent by POST");
   // The service also maps query parameters to members of the query.
   for (std::string_view name : {"rootSchemaName", "items", "isUpsert", "__type"})
-    if (find_parameter(path.query, name).count > 0) return call.reject("a DataService query stands in the body");
+    if (find_parameter(path.query, name).count > 0)
+      return call.reject("a DataService query stands in the body");
   if (*verb == Verb::upload) {
-    if (call.media.essence != "multipart/form-data") return call.reject_media("UploadFile takes multipart/form-data");
+    if (call.media.essence != "multipart/form-data")
+      return call.reject_media("UploadFile takes multipart/form-data");
     if (call.media.boundary.empty()) return call.reject("the form has no boundary");
   } else if (!call.media.is_json()) {
     return call.reject_media("only the JSON form of DataService can be inspected");

@@ -92,9 +92,9 @@ class Reader {
   ResourceReading reading_;
   std::string object_;
   Target target_ = Target::collection;
-  bool terminal_ = false;    // nothing may follow
-  bool by_property_ = false; // the target is reached through a property or navigation of an entity
-  bool links_ = false;       // $links consumed the rest of the path
+  bool terminal_ = false;     // nothing may follow
+  bool by_property_ = false;  // the target is reached through a property or navigation of an entity
+  bool links_ = false;        // $links consumed the rest of the path
 };
 
 ResourceReading Reader::read() {
@@ -139,7 +139,8 @@ const char* Reader::read_root(std::string_view text) {
     return "the address is not a known OData resource";
   }
   std::string_view name = segment->name;
-  if (resource_.version3 && name.size() > 10 && equals_ignore_case(name.substr(name.size() - 10), "Collection"))
+  if (resource_.version3 && name.size() > 10 &&
+      equals_ignore_case(name.substr(name.size() - 10), "Collection"))
     name.remove_suffix(10);
   if (!is_identifier(name) || is_api_word(to_lower(name))) return "the address names no entity set";
   hop(spell(name), Via::primary);
@@ -155,7 +156,8 @@ const char* Reader::read_entity_by_id() {
   const NormalPath& path = (*url)->path;
   if ((*url)->first >= path.size() || path.segment((*url)->first).starts_with('$'))
     return "$id is not the address of an entity";
-  Resource inner{path, (*url)->first, Method::get, (*url)->version3, resource_.part, resource_.in_batch, nullptr, {}};
+  Resource inner{path,           (*url)->first,      Method::get, (*url)->version3,
+                 resource_.part, resource_.in_batch, nullptr,     {}};
   ResourceReading reading = read_resource(schema_, inner, uses_);
   if (reading.error) return reading.error;
   object_ = reading.object;
@@ -270,14 +272,18 @@ Operation Reader::operation_on_last() const {
   bool removes = resource_.method == Method::remove;
   bool posts = resource_.method == Method::post;
   switch (target_) {
-    case Target::collection: return removes ? Operation::remove : posts ? Operation::create : Operation::edit;
+    case Target::collection:
+      return removes ? Operation::remove : posts ? Operation::create : Operation::edit;
     case Target::entity:
     case Target::media:  // deleting the stream deletes its entity (OData 4.01 part 1, 11.4.7.3)
     case Target::bound:
-    case Target::count: return removes ? Operation::remove : Operation::edit;
-    case Target::link: return removes && !by_property_ ? Operation::remove : Operation::edit;
+    case Target::count:
+      return removes ? Operation::remove : Operation::edit;
+    case Target::link:
+      return removes && !by_property_ ? Operation::remove : Operation::edit;
     case Target::property:
-    case Target::query: return Operation::edit;
+    case Target::query:
+      return Operation::edit;
   }
   return Operation::edit;
 }
@@ -318,7 +324,8 @@ Result<std::unique_ptr<ResolvedUrl>> resolve_url(std::string_view url, bool vers
     if (!equals_ignore_case(name, "http") && !equals_ignore_case(name, "https"))
       return fail(Origin::client, "the address of a part is neither http nor https");
     std::size_t slash = url.find_first_of("/?#", scheme + 3);
-    if (slash == url.npos || url[slash] != '/') return fail(Origin::client, "the address of a part has no path");
+    if (slash == url.npos || url[slash] != '/')
+      return fail(Origin::client, "the address of a part has no path");
     url.remove_prefix(slash);
     rooted = absolute = true;
   } else if (url.starts_with("//")) {

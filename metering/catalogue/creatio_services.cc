@@ -9,8 +9,8 @@ namespace {
 
 struct Service {
   Call& call;
-  std::size_t first;         // segment of the first argument behind the method
-  std::string_view method;   // lower case
+  std::size_t first;        // segment of the first argument behind the method
+  std::string_view method;  // lower case
   std::string_view argument(std::size_t i) const {
     return first + i < call.path.size() ? call.path.segment(first + i) : std::string_view();
   }
@@ -25,7 +25,8 @@ bool on_object(Service& s, std::string_view object, Operation operation) {
 // Runs read(object) on the JSON body; false answers mean the call is already settled.
 template <class Read>
 bool with_body(Service& s, Read&& read) {
-  if (!s.call.media.is_json()) return s.call.reject_media("only JSON bodies of this service can be inspected");
+  if (!s.call.media.is_json())
+    return s.call.reject_media("only JSON bodies of this service can be inspected");
   if (!s.call.body_ready()) return true;
   JsonDocument document;
   auto root = document.parse(s.call.request.body);
@@ -42,14 +43,17 @@ bool case_portal(Service& s) {
 }
 
 // RateCase is a GET from an e-mail that changes the case.
-bool case_rating(Service& s) { return on_object(s, "Case", Operation::edit); }
+bool case_rating(Service& s) {
+  return on_object(s, "Case", Operation::edit);
+}
 
 bool grid_utilities(Service& s) {
   if (s.method != "deleterecords" && s.method != "deleterecordsasync") return s.call.done(Kind::unknown);
   return with_body(s, [&](JsonObject body) {
     Member schema = member(body, "rootSchema");
     auto name = schema.text();
-    if (schema.repeated || !name || !is_identifier(*name)) return s.call.reject("the body needs one rootSchema");
+    if (schema.repeated || !name || !is_identifier(*name))
+      return s.call.reject("the body needs one rootSchema");
     return on_object(s, *name, Operation::remove);
   });
 }
@@ -62,7 +66,8 @@ std::uint64_t content_range_begin(const Request& request) {
   std::string_view value = trim(range.value.substr(6));
   std::size_t dash = value.find('-'), slash = value.find('/');
   if (dash == value.npos || slash == value.npos || slash < dash) return 0;
-  auto begin = parse_decimal(value.substr(0, dash)), end = parse_decimal(value.substr(dash + 1, slash - dash - 1)),
+  auto begin = parse_decimal(value.substr(0, dash)),
+       end = parse_decimal(value.substr(dash + 1, slash - dash - 1)),
        total = parse_decimal(value.substr(slash + 1));
   if (!begin || !end || !total || *begin > *end || *end >= *total) return 0;
   return *begin;
@@ -71,7 +76,8 @@ std::uint64_t content_range_begin(const Request& request) {
 bool file_api(Service& s) {
   if (s.method != "uploadfile" && s.method != "upload") return s.call.done(Kind::unknown);
   auto schema = find_parameter(s.call.path.query, "entitySchemaName");
-  if (schema.count != 1 || !is_identifier(schema.value)) return s.call.reject("the upload needs one entitySchemaName");
+  if (schema.count != 1 || !is_identifier(schema.value))
+    return s.call.reject("the upload needs one entitySchemaName");
   bool later_chunk = content_range_begin(s.call.request) > 0;
   s.call.result.counted = !later_chunk;
   return on_object(s, schema.value, later_chunk ? Operation::edit : Operation::create);
@@ -83,7 +89,8 @@ bool file(Service& s) {
     return on_object(s, s.argument(0), Operation::read);
   }
   if (s.method == "getfile")
-    if (auto object = s.call.schema.object_of_uid(s.argument(0))) return on_object(s, *object, Operation::read);
+    if (auto object = s.call.schema.object_of_uid(s.argument(0)))
+      return on_object(s, *object, Operation::read);
   return s.call.done(Kind::unknown);
 }
 
@@ -135,7 +142,8 @@ bool approval(Service& s) {
     auto name = schema.text();
     // Other methods of the service may name no record.
     if (!schema && s.method != "approve" && s.method != "reject") return s.call.done(Kind::unknown);
-    if (schema.repeated || !name || !is_identifier(*name)) return s.call.reject("the body needs one schemaName");
+    if (schema.repeated || !name || !is_identifier(*name))
+      return s.call.reject("the body needs one schemaName");
     return on_object(s, *name, Operation::edit);
   });
 }
@@ -152,7 +160,8 @@ bool report(Service& s) {
     if (!inner) return s.call.reject("esqSerialized is not a JSON object");
     Member schema = member(*inner, "rootSchemaName");
     auto name = schema.text();
-    if (schema.repeated || !name || !is_identifier(*name)) return s.call.reject("the query needs one rootSchemaName");
+    if (schema.repeated || !name || !is_identifier(*name))
+      return s.call.reject("the query needs one rootSchemaName");
     std::string object(s.call.spell(*name));
     on_object(s, object, Operation::read);
     ObjectUse model{{}, Operation::read, Via::join, 0, false};
@@ -208,7 +217,8 @@ bool file_import(Service& s) {
     auto inner = wrapper.object();
     Member import = member(inner.value_or(body), "importObject");
     auto object = import.object();
-    if (wrapper.repeated || import.repeated || !object) return s.call.reject("the body needs one importObject");
+    if (wrapper.repeated || import.repeated || !object)
+      return s.call.reject("the body needs one importObject");
     Member name = member(*object, "name");
     auto text = name.text();
     if (name.repeated || !text || !is_identifier(*text)) return s.call.reject("importObject needs one name");
@@ -228,7 +238,9 @@ bool authentication(Service& s) {
   return s.call.done(s.first < s.call.path.size() ? Kind::unknown : Kind::authentication);
 }
 
-bool main_menu(Service& s) { return s.call.done(s.method == "logout" ? Kind::authentication : Kind::unknown); }
+bool main_menu(Service& s) {
+  return s.call.done(s.method == "logout" ? Kind::authentication : Kind::unknown);
+}
 
 Handler find_handler(std::string_view service) {
   struct Entry {

@@ -19,15 +19,17 @@ namespace tollgate::catalogue {
 // HTTP methods as the dialects tell them apart. Some servers compare methods without case, so we do, too.
 enum class Method : std::uint8_t { get, head, post, put, patch, merge, remove, options, other };
 Method parse_method(std::string_view token);
-inline bool reads(Method m) { return m == Method::get || m == Method::head; }
+inline bool reads(Method m) {
+  return m == Method::get || m == Method::head;
+}
 
 struct Call {
   const Request& request;
   const Schema& schema;
   const Options& options;
   const NormalPath& path;
-  Method method;              // after X-HTTP-Method
-  const MediaType& media;     // of the body
+  Method method;           // after X-HTTP-Method
+  const MediaType& media;  // of the body
   bool head_only = false;
   BodyNeed need = BodyNeed::none;
   Classification result;

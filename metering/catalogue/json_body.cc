@@ -39,9 +39,15 @@ int escaped_unit(std::string_view text, std::size_t at) {
   }
   return unit;
 }
-bool is_number_char(char c) { return is_digit(c) || std::string_view("+-.eE").find(c) != std::string_view::npos; }
-bool is_high(int unit) { return unit >= 0xD800 && unit < 0xDC00; }
-bool is_low(int unit) { return unit >= 0xDC00 && unit < 0xE000; }
+bool is_number_char(char c) {
+  return is_digit(c) || std::string_view("+-.eE").find(c) != std::string_view::npos;
+}
+bool is_high(int unit) {
+  return unit >= 0xD800 && unit < 0xDC00;
+}
+bool is_low(int unit) {
+  return unit >= 0xDC00 && unit < 0xE000;
+}
 
 // Appends the escape at `at` and returns its length: half a surrogate pair becomes U+FFFD.
 std::size_t copy_escape(std::string_view text, std::size_t at, std::string& out) {
@@ -129,7 +135,9 @@ std::optional<std::string_view> as_text(JsonElement element) {
   return out;
 }
 
-std::optional<JsonObject> Member::object() const { return value ? as_object(*value) : std::nullopt; }
+std::optional<JsonObject> Member::object() const {
+  return value ? as_object(*value) : std::nullopt;
+}
 
 std::optional<JsonArray> Member::array() const {
   JsonArray out;
@@ -137,6 +145,8 @@ std::optional<JsonArray> Member::array() const {
   return out;
 }
 
-std::optional<std::string_view> Member::text() const { return value ? as_text(*value) : std::nullopt; }
+std::optional<std::string_view> Member::text() const {
+  return value ? as_text(*value) : std::nullopt;
+}
 
 }  // namespace tollgate::catalogue

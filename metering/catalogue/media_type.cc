@@ -62,7 +62,8 @@ MediaType parse_media_type(std::string_view value) {
   std::size_t slash = essence.find('/');
   for (std::size_t i = 0; i < essence.size(); ++i)
     if (i != slash && !is_token_char(essence[i])) out.well_formed = false;
-  if (!essence.empty() && (slash == 0 || slash == essence.npos || slash + 1 == essence.size())) out.well_formed = false;
+  if (!essence.empty() && (slash == 0 || slash == essence.npos || slash + 1 == essence.size()))
+    out.well_formed = false;
   out.essence = to_lower(essence);
   ParameterCursor cursor(value.substr(end));
   bool boundary = false, charset = false;
@@ -85,13 +86,13 @@ MediaType parse_media_type(std::string_view value) {
 }
 
 bool MediaType::is_json() const {
-  return essence.empty() || essence == "application/json" || essence == "text/json" || essence == "text/x-json" ||
-         (essence.starts_with("application/") && essence.ends_with("+json"));
+  return essence.empty() || essence == "application/json" || essence == "text/json" ||
+         essence == "text/x-json" || (essence.starts_with("application/") && essence.ends_with("+json"));
 }
 
 bool MediaType::readable_charset() const {
-  return charset.empty() || charset == "utf-8" || charset == "utf8" || charset == "us-ascii" || charset == "ascii" ||
-         charset.starts_with("iso-8859-") || charset.starts_with("windows-125");
+  return charset.empty() || charset == "utf-8" || charset == "utf8" || charset == "us-ascii" ||
+         charset == "ascii" || charset.starts_with("iso-8859-") || charset.starts_with("windows-125");
 }
 
 }  // namespace tollgate::catalogue

@@ -26,7 +26,7 @@ class ParameterCursor {
   explicit ParameterCursor(std::string_view rest) : rest_(rest) {}
   bool next();
   bool malformed() const { return malformed_; }
-  std::string_view name() const { return name_; }     // as sent
+  std::string_view name() const { return name_; }      // as sent
   const std::string& value() const { return value_; }  // unquoted
 
  private:

@@ -37,7 +37,8 @@ std::optional<Head> split_head(std::string_view text, std::string_view newline) 
     if (crlf) line.remove_suffix(1);
     if (has_feed && crlf != (newline.size() == 2)) return std::nullopt;
     if (line.find('\r') != line.npos || line.find('\0') != line.npos) return std::nullopt;
-    if (line.empty()) return Head{text.substr(0, begin), has_feed ? text.substr(end + 1) : std::string_view()};
+    if (line.empty())
+      return Head{text.substr(0, begin), has_feed ? text.substr(end + 1) : std::string_view()};
     if (line.front() == ' ' || line.front() == '\t') return std::nullopt;
     begin = has_feed ? end + 1 : text.size();
   }

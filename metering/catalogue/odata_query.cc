@@ -169,16 +169,17 @@ bool QueryReader::option(std::string_view object, std::string_view name, std::st
       walk(object, item.substr(0, open), Via::expand, false);
       return true;
     });
-  if (equals_ignore_case(name, "filter") || equals_ignore_case(name, "orderby") || equals_ignore_case(name, "apply") ||
-      equals_ignore_case(name, "compute") || name.starts_with('@'))
+  if (equals_ignore_case(name, "filter") || equals_ignore_case(name, "orderby") ||
+      equals_ignore_case(name, "apply") || equals_ignore_case(name, "compute") || name.starts_with('@'))
     expression(object, value);
   return true;
 }
 
 // Bit of a system query option that may occur once (OData 4.01 part 2, 5.1), or 0.
 unsigned option_bit(std::string_view name) {
-  static constexpr std::string_view kNames[] = {"expand", "filter", "select", "orderby", "apply", "compute",
-                                                "top",    "skip",   "count",  "search",  "format", "inlinecount"};
+  static constexpr std::string_view kNames[] = {"expand", "filter",  "select", "orderby",
+                                                "apply",  "compute", "top",    "skip",
+                                                "count",  "search",  "format", "inlinecount"};
   if (!name.starts_with('$')) return 0;
   for (unsigned i = 0; i < std::size(kNames); ++i)
     if (equals_ignore_case(name.substr(1), kNames[i])) return 1U << i;
@@ -211,8 +212,8 @@ void append_once(std::vector<ObjectUse>& uses, std::string_view object, Via via,
   uses.push_back({std::string(object), Operation::read, via, model.part, model.in_batch});
 }
 
-const char* report_query(const Schema& schema, std::string_view object, std::string_view query, const ObjectUse& model,
-                         std::vector<ObjectUse>& uses) {
+const char* report_query(const Schema& schema, std::string_view object, std::string_view query,
+                         const ObjectUse& model, std::vector<ObjectUse>& uses) {
   QueryReader reader(schema, model, uses);
   QueryCursor cursor(query);
   unsigned seen = 0;

@@ -43,13 +43,17 @@ Operation operation_of(Method method, bool with_id) {
   switch (method) {
     case Method::get:
     case Method::head:
-    case Method::options: return Operation::read;
-    case Method::post: return with_id ? Operation::edit : Operation::create;
-    case Method::remove: return Operation::remove;
+    case Method::options:
+      return Operation::read;
+    case Method::post:
+      return with_id ? Operation::edit : Operation::create;
+    case Method::remove:
+      return Operation::remove;
     case Method::put:
     case Method::patch:
     case Method::merge:
-    case Method::other: return Operation::edit;
+    case Method::other:
+      return Operation::edit;
   }
   return Operation::edit;
 }

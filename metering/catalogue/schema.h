@@ -24,9 +24,10 @@ class Schema {
   };
 
   void add_object(std::string_view canonical);
-  void add_uid(std::string_view uid, std::string_view object);                  // any case, with or without dashes
-  void add_relation(std::string_view object, std::string_view column, std::string_view target);  // object "*": any
-  void add_process(std::string_view process, std::vector<Effect> effects);     // process or One-Step key
+  void add_uid(std::string_view uid, std::string_view object);  // any case, with or without dashes
+  void add_relation(std::string_view object, std::string_view column,
+                    std::string_view target);                               // object "*": any
+  void add_process(std::string_view process, std::vector<Effect> effects);  // process or One-Step key
 
   // Canonical spelling of a known object in whatever case, else nullopt.
   std::optional<std::string_view> canonical(std::string_view object) const;
@@ -46,8 +47,8 @@ class Schema {
   using Map = std::unordered_map<std::string, T, Hash, std::equal_to<>>;
 
   Map<std::string> canonical_;  // lower case -> canonical
-  Map<std::string> uids_;       // lower-case hex digits, no dashes or braces (32, at Cherwell 42) -> canonical
-  Map<std::string> relations_;  // lower "object.column" -> canonical
+  Map<std::string> uids_;  // lower-case hex digits, no dashes or braces (32, at Cherwell 42) -> canonical
+  Map<std::string> relations_;          // lower "object.column" -> canonical
   Map<std::vector<Effect>> processes_;  // lower case
 };
 

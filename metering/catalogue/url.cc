@@ -13,7 +13,9 @@ bool is_hex_pair(std::string_view text, std::size_t at) {
 char hex_pair(std::string_view text, std::size_t at) {
   return static_cast<char>(hex_value(text[at]) * 16 + hex_value(text[at + 1]));
 }
-std::unexpected<Error> refuse(const char* why) { return fail(Origin::client, why); }
+std::unexpected<Error> refuse(const char* why) {
+  return fail(Origin::client, why);
+}
 
 // A slash that belongs to a quoted key is kept apart from separators by this byte, which never survives decoding.
 constexpr char kQuotedSlash = '\x01';
@@ -35,18 +37,28 @@ Result<Decoded> decode(std::string_view raw) {
     char c = raw[i];
     bool encoded = c == '%';
     if (encoded) {
-      if (!is_hex_pair(raw, i + 1)) return refuse("the path has a '%' that is not followed by two hex digits");
+      if (!is_hex_pair(raw, i + 1))
+        return refuse("the path has a '%' that is not followed by two hex digits");
       c = hex_pair(raw, i + 1);
       i += 2;
     }
     auto byte = static_cast<unsigned char>(c);
     if (byte < 0x20 || byte == 0x7f) return refuse("the path contains a control character");
     switch (c) {
-      case '\\': return refuse("the path contains a backslash");
-      case '#': if (!encoded) return refuse("the target contains a fragment"); break;
-      case ';': if (!encoded && !quoted) return refuse("the path contains ';' parameters"); break;
-      case '(': if (!quoted) ++depth; break;
-      case ')': if (!quoted && depth > 0) --depth; break;
+      case '\\':
+        return refuse("the path contains a backslash");
+      case '#':
+        if (!encoded) return refuse("the target contains a fragment");
+        break;
+      case ';':
+        if (!encoded && !quoted) return refuse("the path contains ';' parameters");
+        break;
+      case '(':
+        if (!quoted) ++depth;
+        break;
+      case ')':
+        if (!quoted && depth > 0) --depth;
+        break;
       case '\'':
         if (depth > 0) quoted = !quoted;
         break;
@@ -58,7 +70,8 @@ Result<Decoded> decode(std::string_view raw) {
           return refuse("the path contains an encoded slash");
         }
         break;
-      default: out.non_ascii |= byte >= 0x80;
+      default:
+        out.non_ascii |= byte >= 0x80;
     }
     out.text.push_back(c);
   }
@@ -75,14 +88,17 @@ const char* check_decoded(std::string_view text, bool non_ascii) {
   return nullptr;
 }
 
-bool is_dots(std::string_view segment) { return segment == "." || segment == ".."; }
+bool is_dots(std::string_view segment) {
+  return segment == "." || segment == "..";
+}
 
 // A segment that other readers change: path parameters after dots, trailing dots or spaces (Windows file names),
 // and dot segments hidden between the quotes of a key.
 const char* check_segment(std::string_view segment) {
   if (segment.back() == '.' || segment.back() == ' ' || segment.front() == ' ')
     return "a path segment ends in '.' or has a space at its edge";
-  if (std::size_t semicolon = segment.find(';'); semicolon != segment.npos && is_dots(segment.substr(0, semicolon)))
+  if (std::size_t semicolon = segment.find(';');
+      semicolon != segment.npos && is_dots(segment.substr(0, semicolon)))
     return "the path contains ';' parameters";
   for (std::size_t at = segment.find(kQuotedSlash); at != segment.npos;) {
     std::size_t end = segment.find(kQuotedSlash, at + 1);
@@ -167,7 +183,8 @@ Result<NormalPath> normalise(std::string_view target) {
       if (c == kQuotedSlash) c = '/';
     decoded->has_quote = false;
   }
-  if (auto done = assemble(decoded->text, decoded->has_quote, out); !done) return std::unexpected(done.error());
+  if (auto done = assemble(decoded->text, decoded->has_quote, out); !done)
+    return std::unexpected(done.error());
   return out;
 }
 
@@ -201,7 +218,8 @@ bool QueryCursor::next() {
     if (pair.empty()) continue;
     std::size_t equals = pair.find('=');
     name_ = decode_component(pair.substr(0, equals), name_buffer_);
-    value_ = equals == pair.npos ? std::string_view() : decode_component(pair.substr(equals + 1), value_buffer_);
+    value_ =
+        equals == pair.npos ? std::string_view() : decode_component(pair.substr(equals + 1), value_buffer_);
     return true;
   }
   return false;

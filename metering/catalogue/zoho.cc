@@ -37,8 +37,8 @@ std::optional<Root> find_root(const NormalPath& path) {
 // One request of this API: the call itself or a part of a composite.
 class Reader {
  public:
-  Reader(Call& call, const NormalPath& path, Method method, std::optional<JsonElement> body, std::uint32_t part,
-         bool in_batch)
+  Reader(Call& call, const NormalPath& path, Method method, std::optional<JsonElement> body,
+         std::uint32_t part, bool in_batch)
       : call_(call), path_(path), method_(method), body_(body), part_(part), in_batch_(in_batch) {}
 
   // False: `error` is set, or the call is settled otherwise (the body is missing).
@@ -115,7 +115,8 @@ bool Reader::read(const Root& root) {
   if (module == "settings") return read_settings();
   for (std::string_view meta : {"users", "org", "features"})
     if (module == meta) return is(Kind::metadata);
-  for (std::string_view other : {"upload", "files", "read", "write", "backup", "actions", "functions", "entity_scores__s"})
+  for (std::string_view other :
+       {"upload", "files", "read", "write", "backup", "actions", "functions", "entity_scores__s"})
     if (module == other) return is(Kind::unknown);
   if (module.starts_with("__")) return is(reading() ? Kind::metadata : Kind::unknown);
   if (!is_identifier(path_.segment(first_))) return refuse("the address names no module");
@@ -171,7 +172,8 @@ bool Reader::read_bulk_modules(JsonObject job) {
   Member operation = member(job, "operation"), resource = member(job, "resource");
   auto name = operation.text();
   auto list = resource.array();
-  if (operation.repeated || resource.repeated || !name || !list) return refuse("the job needs operation and resource");
+  if (operation.repeated || resource.repeated || !name || !list)
+    return refuse("the job needs operation and resource");
   for (JsonElement element : *list) {
     auto holder = as_object(element);
     if (!holder) return refuse("a resource of the job is not an object");
@@ -180,7 +182,8 @@ bool Reader::read_bulk_modules(JsonObject job) {
                 : equals_ignore_case(*name, "upsert") ? add(*holder, {Operation::create, Operation::edit})
                                                       : refuse("the job has an unknown operation");
     if (!fine) return false;
-    if (call_.result.uses.size() > 2 * call_.options.batch_parts_max) return refuse("the job has too many resources");
+    if (call_.result.uses.size() > 2 * call_.options.batch_parts_max)
+      return refuse("the job has too many resources");
   }
   if (call_.result.uses.empty()) return refuse("the job names no module");
   return true;
@@ -226,7 +229,8 @@ bool Reader::read_composite_item(JsonElement element, std::uint32_t part) {
   if (!object) return refuse("a sub-request is not an object");
   Member method = member(*object, "method"), uri = member(*object, "uri"), body = member(*object, "body"),
          headers = member(*object, "headers");
-  if (method.repeated || uri.repeated || body.repeated || headers.repeated) return refuse("a sub-request repeats a key");
+  if (method.repeated || uri.repeated || body.repeated || headers.repeated)
+    return refuse("a sub-request repeats a key");
   auto method_text = method.text(), uri_text = uri.text();
   if (!method_text || !uri_text) return refuse("a sub-request lacks `method` or `uri`");
   std::vector<HeaderField> fields;
@@ -249,11 +253,15 @@ bool Reader::read_composite_item(JsonElement element, std::uint32_t part) {
 bool Reader::read_module() {
   if (length() == 1) {
     switch (method_) {
-      case Method::post: return use(module_, Operation::create);
-      case Method::remove: return use(module_, Operation::remove);
+      case Method::post:
+        return use(module_, Operation::create);
+      case Method::remove:
+        return use(module_, Operation::remove);
       case Method::get:
-      case Method::head: return use(module_, Operation::read);
-      default: return use(module_, Operation::edit);
+      case Method::head:
+        return use(module_, Operation::read);
+      default:
+        return use(module_, Operation::edit);
     }
   }
   std::string_view second = word(1);
@@ -269,7 +277,9 @@ bool Reader::read_module() {
 
 bool Reader::read_record() {
   if (length() == 2)
-    return use(module_, reading() ? Operation::read : method_ == Method::remove ? Operation::remove : Operation::edit);
+    return use(module_, reading()                   ? Operation::read
+                        : method_ == Method::remove ? Operation::remove
+                                                    : Operation::edit);
   std::string_view related = word(2);
   if (related == "actions") return read_action(word(3));
   bool own = related.starts_with("__") || related == "photo";

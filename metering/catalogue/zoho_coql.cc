@@ -29,7 +29,8 @@ class Tokens {
 
  private:
   static bool is_word_char(char c) {
-    return is_alpha(c) || is_digit(c) || c == '_' || c == '.' || c == '$' || static_cast<unsigned char>(c) >= 0x80;
+    return is_alpha(c) || is_digit(c) || c == '_' || c == '.' || c == '$' ||
+           static_cast<unsigned char>(c) >= 0x80;
   }
   Token take(Token::Kind kind, std::size_t length) {
     Token token{kind, rest_.substr(0, length)};
@@ -78,7 +79,8 @@ std::optional<CoqlReading> read_coql(std::string_view query) {
     } else if (word && (equals_ignore_case(token.text, "where") || equals_ignore_case(token.text, "group") ||
                         equals_ignore_case(token.text, "order") || equals_ignore_case(token.text, "limit"))) {
       after_module = false;
-    } else if (std::size_t dot = token.text.find('.'); word && dot != token.text.npos && !is_digit(token.text.front()) &&
+    } else if (std::size_t dot = token.text.find('.'); word && dot != token.text.npos &&
+                                                       !is_digit(token.text.front()) &&
                                                        out.lookup_paths.size() < 256) {
       std::string_view tail = token.text.substr(dot + 1);
       out.lookup_paths.emplace_back(token.text.substr(0, dot), tail.substr(0, tail.find('.')));

@@ -14,11 +14,12 @@ namespace tollgate::identity {
 enum class UserType : std::uint8_t { unknown, portal, staff };
 
 struct Principal {
-  std::string user;                   // never empty once verified
-  std::string tenant;                 // "" when the token names none
-  std::string organization;           // "" when the token names none
+  std::string user;          // never empty once verified
+  std::string tenant;        // "" when the token names none
+  std::string organization;  // "" when the token names none
   UserType user_type = UserType::unknown;
-  std::vector<std::string> licenses;  // licence names as the CRM spells them, from the token or the directory file
+  std::vector<std::string>
+      licenses;  // licence names as the CRM spells them, from the token or the directory file
 
   bool is_staff() const { return user_type == UserType::staff; }
 };
@@ -26,7 +27,8 @@ struct Principal {
 struct VerifiedToken {
   Principal principal;
   UnixTime not_before;  // earliest moment of use, leeway included
-  UnixTime expires_at;  // first moment at which it is expired, leeway included; UnixTime::max() when the token has no exp
+  UnixTime
+      expires_at;  // first moment at which it is expired, leeway included; UnixTime::max() when the token has no exp
 };
 
 // Why a token was turned away. `detail` is a sentence for the caller: it never quotes the token.

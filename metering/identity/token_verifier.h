@@ -38,8 +38,8 @@ struct IssuerRules {
   std::shared_ptr<KeyRing> keys;
   Seconds leeway{30};
   bool require_expiry = true;
-  std::string user_claim = "sub", tenant_claim = "tenant", organization_claim = "org", user_type_claim = "user_type",
-              licenses_claim = "licenses";
+  std::string user_claim = "sub", tenant_claim = "tenant", organization_claim = "org",
+              user_type_claim = "user_type", licenses_claim = "licenses";
 };
 
 class TokenVerifier {
@@ -48,7 +48,8 @@ class TokenVerifier {
 
   // Thread-safe. The first issuer whose rules accept the token decides; a token that names an issuer is only tried
   // against that issuer. Cost: one signature check for each key that fits.
-  std::expected<std::shared_ptr<const VerifiedToken>, TokenRefusal> verify(std::string_view token, UnixTime now) const;
+  std::expected<std::shared_ptr<const VerifiedToken>, TokenRefusal> verify(std::string_view token,
+                                                                           UnixTime now) const;
 
   const std::vector<IssuerRules>& issuers() const { return issuers_; }
   // Grows whenever a key set of any issuer is swapped: read it before verify(); when it differs from the last call's,

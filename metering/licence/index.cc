@@ -58,7 +58,8 @@ void Policy::Index::add_custom_sections(const Rulebook& rulebook) {
   for (const std::string& root : rulebook.custom_sections) {
     Target target{"custom:" + root, root, ++custom_number, {}};
     for (const Product& product : rulebook.products)
-      target.rights.push_back(custom_number <= product.custom_sections_max ? product.custom_section_rights : Rights{0});
+      target.rights.push_back(custom_number <= product.custom_sections_max ? product.custom_section_rights
+                                                                           : Rights{0});
     std::size_t number = sections.size();
     sections.push_back(std::move(target));
     add(root, Role::custom, number, true);
@@ -107,8 +108,7 @@ ProductSet Policy::Index::match(std::string_view license) const {
   ProductSet products = 0;
   if (license.size() > kLicenseNameMax) return products;
   for (std::size_t i = 0; i < patterns_.size(); ++i)
-    for (const std::regex& pattern : patterns_[i])
-      try {
+    for (const std::regex& pattern : patterns_[i]) try {
         if (std::regex_search(license.begin(), license.end(), pattern)) products |= ProductSet{1} << i;
       } catch (const std::regex_error&) {
         // Too complex a pattern for this name (an operator's own rulebook): no match, which grants nothing.

@@ -26,14 +26,14 @@ struct Policy::Index {
   // Where an object belongs.
   struct Place {
     Role role = Role::none;
-    std::string canonical;               // spelling of the rulebook
-    std::size_t section = kNoSection;    // into sections
-    bool custom_root = false;            // role custom: the section's own root, not one of its details
+    std::string canonical;             // spelling of the rulebook
+    std::size_t section = kNoSection;  // into sections
+    bool custom_root = false;          // role custom: the section's own root, not one of its details
   };
   // A section of the rulebook or a permitted custom one.
   struct Target {
-    std::string id;       // "cases", "custom:UsrRealty"
-    std::string caption;  // for sentences
+    std::string id;                 // "cases", "custom:UsrRealty"
+    std::string caption;            // for sentences
     std::size_t custom_number = 0;  // custom sections: place in the list, from 1; 0 for the rulebook's own
     std::vector<Rights> rights;     // of each product, in the order of Rulebook::products
   };
@@ -45,13 +45,14 @@ struct Policy::Index {
   ProductSet products_of(const std::vector<std::string>& licenses) const;
 
   std::vector<Target> sections;
-  ProductSet available = 0;  // with the owned main products
+  ProductSet available = 0;          // with the owned main products
   bool everything_licensed = false;  // system "none"
 
  private:
   struct NameHash {
     using is_transparent = void;
-    std::size_t operator()(std::string_view name) const {  // FNV-1a over lower case; keys are the rulebook's own
+    std::size_t operator()(
+        std::string_view name) const {  // FNV-1a over lower case; keys are the rulebook's own
       std::uint64_t hash = 0xcbf29ce484222325ULL;
       for (char c : name) hash = (hash ^ static_cast<unsigned char>(ascii_lower(c))) * 0x100000001b3ULL;
       return static_cast<std::size_t>(hash);

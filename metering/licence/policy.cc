@@ -20,28 +20,38 @@ bool enforced(const ObjectUse& use) {
   switch (use.via) {
     case Via::primary:
     case Via::nav:
-    case Via::service: return true;
-    case Via::process: return use.operation != Operation::execute;  // the name of an undeclared process
+    case Via::service:
+      return true;
+    case Via::process:
+      return use.operation != Operation::execute;  // the name of an undeclared process
     case Via::expand:
     case Via::filter:
-    case Via::join: return false;
+    case Via::join:
+      return false;
   }
   return false;
 }
 
 std::string_view verb(Operation operation) {
   switch (operation) {
-    case Operation::read: return "Read";
-    case Operation::create: return "Create";
-    case Operation::edit: return "Edit";
-    case Operation::remove: return "Delete";
-    case Operation::execute: return "Execute";
+    case Operation::read:
+      return "Read";
+    case Operation::create:
+      return "Create";
+    case Operation::edit:
+      return "Edit";
+    case Operation::remove:
+      return "Delete";
+    case Operation::execute:
+      return "Execute";
   }
   return "";
 }
 
 // Object names of denied calls may be anything a client sent: sentences show the beginning.
-std::string_view shown(std::string_view object) { return object.substr(0, 64); }
+std::string_view shown(std::string_view object) {
+  return object.substr(0, 64);
+}
 
 std::string rights_text(Rights rights) {
   std::vector<std::string_view> names;
@@ -78,16 +88,19 @@ struct Granted {
 
 std::string custom_limit_text(const Granted& granted, std::string_view object) {
   std::uint32_t most = 0;
-  granted.each([&](std::size_t, const Product& product) { most = std::max(most, product.custom_sections_max); });
+  granted.each(
+      [&](std::size_t, const Product& product) { most = std::max(most, product.custom_sections_max); });
   const auto& listed = granted.rulebook.custom_sections;
   if (most == 0)
-    return fmt::format("{} belongs to a custom section, and {} includes no custom sections", object, granted.titles());
+    return fmt::format("{} belongs to a custom section, and {} includes no custom sections", object,
+                       granted.titles());
   std::size_t permitted = std::min<std::size_t>(most, listed.size());
-  return fmt::format("{} belongs to a custom section that is not one of the permitted ones ({}); {} includes {} of them",
-                     object,
-                     permitted == 0 ? std::string("none is configured")
-                                    : fmt::format("{}", fmt::join(listed.begin(), listed.begin() + permitted, ", ")),
-                     granted.titles(), most);
+  return fmt::format(
+      "{} belongs to a custom section that is not one of the permitted ones ({}); {} includes {} of them",
+      object,
+      permitted == 0 ? std::string("none is configured")
+                     : fmt::format("{}", fmt::join(listed.begin(), listed.begin() + permitted, ", ")),
+      granted.titles(), most);
 }
 
 }  // namespace
@@ -153,7 +166,8 @@ struct Policy::Judge {
     if (!bound) return std::move(out);
     if (use.operation == Operation::remove) {
       out.reason = Reason::operation_not_licensed;
-      out.detail = fmt::format("Delete on {} (custom section) is not part of {}", shown(use.object), granted.titles());
+      out.detail =
+          fmt::format("Delete on {} (custom section) is not part of {}", shown(use.object), granted.titles());
     } else {
       out.reason = Reason::custom_section_limit;
       out.detail = custom_limit_text(granted, shown(use.object));
@@ -162,12 +176,14 @@ struct Policy::Judge {
   }
 
   // Steps 4 to 6 for a section: sets the product that grants the use, or the reason against it.
-  void grant(const ObjectUse& use, const Index::Place& place, const Index::Target& target, Judgement& out) const {
+  void grant(const ObjectUse& use, const Index::Place& place, const Index::Target& target,
+             Judgement& out) const {
     Operation operation = section_operation(place.role, place.custom_root, use.operation);
     Rights all = 0;
     granted.each([&](std::size_t i, const Product& product) {
       all |= target.rights[i];
-      if (out.unit.product.empty() && (target.rights[i] & right(operation)) != 0) out.unit.product = product.id;
+      if (out.unit.product.empty() && (target.rights[i] & right(operation)) != 0)
+        out.unit.product = product.id;
     });
     if (!out.unit.product.empty()) return;
     std::string what = target.custom_number != 0
@@ -182,8 +198,9 @@ struct Policy::Judge {
                                granted.several() ? "they cover" : "it covers", sections_text());
     } else {
       out.reason = Reason::operation_not_licensed;
-      out.detail = fmt::format("{} on {} is not part of {}: {} {}", verb(use.operation), what, granted.titles(),
-                               granted.several() ? "they grant" : "it grants", rights_text(all));
+      out.detail =
+          fmt::format("{} on {} is not part of {}: {} {}", verb(use.operation), what, granted.titles(),
+                      granted.several() ? "they grant" : "it grants", rights_text(all));
     }
   }
 
@@ -207,8 +224,9 @@ std::string Policy::unavailable_text(std::uint32_t products) const {
   });
   return fmt::format("{} {} available only with {}; this installation has {}", named.titles(),
                      named.several() ? "are" : "is", fmt::join(with, ", "),
-                     rulebook_->main_products.empty() ? std::string("no main product configured")
-                                                      : fmt::format("{}", fmt::join(rulebook_->main_products, ", ")));
+                     rulebook_->main_products.empty()
+                         ? std::string("no main product configured")
+                         : fmt::format("{}", fmt::join(rulebook_->main_products, ", ")));
 }
 
 Decision Policy::decide(const identity::Principal& principal, const Classification& classification) const {
@@ -241,7 +259,8 @@ Decision Policy::decide(const identity::Principal& principal, const Classificati
     if (!judgement.licensed) continue;
     if (judgement.reason != Reason::ok && decision.reason == Reason::ok) {
       decision.reason = judgement.reason;
-      decision.detail = use.in_batch ? fmt::format("batch[{}]: {}", use.part, judgement.detail) : judgement.detail;
+      decision.detail =
+          use.in_batch ? fmt::format("batch[{}]: {}", use.part, judgement.detail) : judgement.detail;
     }
     if (!classification.counted || kind != Kind::objects) continue;
     if (part_counted.size() <= use.part) part_counted.resize(use.part + 1);
@@ -249,7 +268,8 @@ Decision Policy::decide(const identity::Principal& principal, const Classificati
     part_counted[use.part] = true;
     decision.units.push_back(judgement.unit);
   }
-  decision.metered = decision.reason == Reason::ok && !decision.units.empty() && (everything || !principal.is_staff());
+  decision.metered =
+      decision.reason == Reason::ok && !decision.units.empty() && (everything || !principal.is_staff());
   return decision;
 }
 

@@ -35,24 +35,25 @@ namespace tollgate::licence {
 
 // One countable operation: what a quota is charged for. A batch of n operations on licensed objects is n units.
 struct Unit {
-  std::string_view object;      // canonical name; lives as long as the Classification and the Policy
+  std::string_view object;  // canonical name; lives as long as the Classification and the Policy
   catalogue::Operation operation;
-  std::string_view section;     // "cases", "custom:UsrRealty"; lives as long as the Policy
-  std::string_view product;     // portal product that grants it; "" when not applicable
+  std::string_view section;  // "cases", "custom:UsrRealty"; lives as long as the Policy
+  std::string_view product;  // portal product that grants it; "" when not applicable
 };
 
 // What the licence room says of each use, in the order of Classification::uses; for `explain` and the tests.
 struct ResolvedUse {
-  std::string section;                       // "cases", "custom:UsrRealty"; "" when the object is in no section
-  catalogue::Operation section_operation;    // a write on a child is an edit of its section
+  std::string section;                     // "cases", "custom:UsrRealty"; "" when the object is in no section
+  catalogue::Operation section_operation;  // a write on a child is an edit of its section
   enum class Role : std::uint8_t { none, root, child, view, lookup, feed, custom } role = Role::none;
 };
 
 struct Decision {
   Reason reason = Reason::ok;
-  std::string detail;           // for the caller when denied: names object, section, product, operation
-  bool metered = false;         // allowed, `units` is not empty, and the caller is bound by these rules
-  std::vector<Unit> units;      // one a part that touches a licensed object; of a denied call too, for its usage fact
+  std::string detail;    // for the caller when denied: names object, section, product, operation
+  bool metered = false;  // allowed, `units` is not empty, and the caller is bound by these rules
+  std::vector<Unit>
+      units;  // one a part that touches a licensed object; of a denied call too, for its usage fact
 };
 
 class Policy {
@@ -60,8 +61,10 @@ class Policy {
   explicit Policy(std::shared_ptr<const Rulebook> rulebook);
   // Thread-safe. Cost: a hash look-up a use.
   // The units view the classification's object names, so it must stay in place as long as the decision.
-  Decision decide(const identity::Principal& principal, const catalogue::Classification& classification) const;
-  Decision decide(const identity::Principal& principal, catalogue::Classification&& gone_too_soon) const = delete;
+  Decision decide(const identity::Principal& principal,
+                  const catalogue::Classification& classification) const;
+  Decision decide(const identity::Principal& principal,
+                  catalogue::Classification&& gone_too_soon) const = delete;
   ResolvedUse resolve(const catalogue::ObjectUse& use) const;
   const Rulebook& rulebook() const { return *rulebook_; }
 

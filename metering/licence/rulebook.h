@@ -18,7 +18,7 @@ constexpr Rights right(catalogue::Operation operation) {
 }
 
 struct Section {
-  std::string id;                     // "cases"
+  std::string id;  // "cases"
   std::string caption;
   std::string entity;                 // root object
   std::vector<std::string> views;     // read in place of the root
@@ -28,11 +28,11 @@ struct Section {
 };
 
 struct Product {
-  std::string id;                                // "customer"
-  std::string title;                             // "Customer Portal"
-  std::vector<std::string> name_patterns;        // regular expressions, ECMAScript, searched without case
-  std::vector<std::string> available_with;       // main product ids; "ALL"
-  std::map<std::string, Rights> rights;          // section id -> operations
+  std::string id;                           // "customer"
+  std::string title;                        // "Customer Portal"
+  std::vector<std::string> name_patterns;   // regular expressions, ECMAScript, searched without case
+  std::vector<std::string> available_with;  // main product ids; "ALL"
+  std::map<std::string, Rights> rights;     // section id -> operations
   std::uint32_t custom_sections_max = 0;
   Rights custom_section_rights = 0;
 };
@@ -44,13 +44,13 @@ struct MainProduct {
 };
 
 struct Rulebook {
-  std::string system;                  // "bpmonline"; "none": every recognised object is licensed, nothing is denied
+  std::string system;  // "bpmonline"; "none": every recognised object is licensed, nothing is denied
   std::vector<MainProduct> known_main_products;
   std::vector<Section> sections;
   std::vector<Product> products;
-  std::vector<std::string> known_objects;                       // spelled canonically, in no section
-  std::map<std::string, std::string> uids;                      // schema UId -> object
-  std::map<std::string, std::string> relations;                 // "Object.Column" or "*.Column" -> object
+  std::vector<std::string> known_objects;        // spelled canonically, in no section
+  std::map<std::string, std::string> uids;       // schema UId -> object
+  std::map<std::string, std::string> relations;  // "Object.Column" or "*.Column" -> object
   // From the operator's settings:
   std::vector<std::string> main_products;
   // Permitted roots, at most 3. {Root}File, InFolder, Folder, InTag, Tag and Visa are details of their root unless they

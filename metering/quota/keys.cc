@@ -32,7 +32,8 @@ constexpr std::size_t kPrefixBytes = 9;
 
 std::uint16_t crc16(std::string_view bytes) {
   unsigned crc = 0;
-  for (char c : bytes) crc = ((crc << 8) ^ kCrcTable[((crc >> 8) ^ static_cast<unsigned char>(c)) & 0xFF]) & 0xFFFF;
+  for (char c : bytes)
+    crc = ((crc << 8) ^ kCrcTable[((crc >> 8) ^ static_cast<unsigned char>(c)) & 0xFF]) & 0xFFFF;
   return static_cast<std::uint16_t>(crc);
 }
 
@@ -100,8 +101,10 @@ std::optional<ParsedSubject> parse_subject_key(std::string_view key) {
     return piece;
   };
   ParsedSubject out;
-  if (auto tenant = unescape_name(next())) out.tenant = *tenant;
-  else return std::nullopt;
+  if (auto tenant = unescape_name(next()))
+    out.tenant = *tenant;
+  else
+    return std::nullopt;
   if (rest.starts_with("o:")) {
     next();
     out.organization = unescape_name(next());

@@ -32,20 +32,21 @@ struct AccountKey {
 
 struct AccountCharge {
   AccountKey key;
-  std::uint64_t limit = 0;   // the rule's limit; an override kept in the store wins
+  std::uint64_t limit = 0;  // the rule's limit; an override kept in the store wins
   Milliseconds window{0};
   Milliseconds bucket{0};
-  std::uint32_t units = 0;   // > 0
-  std::uint32_t rule = 0;    // index into the rules, for the reply; not sent to the store
+  std::uint32_t units = 0;  // > 0
+  std::uint32_t rule = 0;   // index into the rules, for the reply; not sent to the store
 };
 
 // What an account looks like right after a charge (or refusal), by the store's clock.
 struct AccountState {
-  std::uint64_t used = 0;               // units in the window now, this charge included if admitted
-  std::uint64_t limit = 0;              // effective limit, override included
-  Milliseconds next_free_after{0};      // when the oldest bucket leaves; 0 when nothing is counted
-  std::uint64_t next_free_units = 0;    // what it gives back
-  Milliseconds admitted_after{0};       // when the refused units would fit; 0 when they fit now; max() when never (units > limit)
+  std::uint64_t used = 0;             // units in the window now, this charge included if admitted
+  std::uint64_t limit = 0;            // effective limit, override included
+  Milliseconds next_free_after{0};    // when the oldest bucket leaves; 0 when nothing is counted
+  std::uint64_t next_free_units = 0;  // what it gives back
+  Milliseconds admitted_after{
+      0};  // when the refused units would fit; 0 when they fit now; max() when never (units > limit)
   std::uint64_t remaining() const { return used >= limit ? 0 : limit - used; }
 };
 
@@ -62,10 +63,10 @@ struct Receipt {
 
 struct ChargeOutcome {
   enum class Status : std::uint8_t { admitted, exceeded, unavailable } status = Status::unavailable;
-  std::vector<AccountState> states;   // in the order of the charges; empty when unavailable
+  std::vector<AccountState> states;     // in the order of the charges; empty when unavailable
   std::vector<std::uint32_t> violated;  // indexes of charges without room (exceeded)
-  Receipt receipt;                    // admitted
-  std::string error;                  // unavailable: why, for the log
+  Receipt receipt;                      // admitted
+  std::string error;                    // unavailable: why, for the log
 };
 
 class Ledger {
@@ -89,7 +90,8 @@ class Ledger {
   virtual void read(std::vector<AccountCharge> accounts, ReadDone done) = 0;
   // The accounts of one subject whose field starts with `prefix` and that hold anything, all counted over the same
   // window and bucket. For what was not known beforehand: which objects a user called (GET /.tollgate/usage).
-  virtual void list(std::string subject_key, std::string prefix, Milliseconds window, Milliseconds bucket, ListDone done) = 0;
+  virtual void list(std::string subject_key, std::string prefix, Milliseconds window, Milliseconds bucket,
+                    ListDone done) = 0;
 };
 
 }  // namespace tollgate::quota

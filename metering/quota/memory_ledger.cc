@@ -13,7 +13,8 @@ std::string map_key(const AccountKey& key) {
   return out.append(key.subject_key).append("\n").append(key.field);
 }
 
-AccountState state_of(const RollingWindow& window, const WindowShape& shape, Milliseconds now, std::uint64_t limit) {
+AccountState state_of(const RollingWindow& window, const WindowShape& shape, Milliseconds now,
+                      std::uint64_t limit) {
   AccountState state;
   state.used = window.used();
   state.limit = limit;
@@ -26,12 +27,17 @@ AccountState state_of(const RollingWindow& window, const WindowShape& shape, Mil
 
 }  // namespace
 
-MemoryLedger::MemoryLedger(std::function<Milliseconds()> store_clock) : store_clock_(std::move(store_clock)) {}
+MemoryLedger::MemoryLedger(std::function<Milliseconds()> store_clock)
+    : store_clock_(std::move(store_clock)) {}
 
-Milliseconds MemoryLedger::now() { return latest_ = std::max(latest_, store_clock_()); }
+Milliseconds MemoryLedger::now() {
+  return latest_ = std::max(latest_, store_clock_());
+}
 
-MemoryLedger::Account& MemoryLedger::account(const AccountKey& key, const WindowShape& shape, Milliseconds now) {
-  Account& account = accounts_.try_emplace(map_key(key), Account{RollingWindow(shape.bucket), std::nullopt}).first->second;
+MemoryLedger::Account& MemoryLedger::account(const AccountKey& key, const WindowShape& shape,
+                                             Milliseconds now) {
+  Account& account =
+      accounts_.try_emplace(map_key(key), Account{RollingWindow(shape.bucket), std::nullopt}).first->second;
   if (account.window.bucket() != shape.bucket) account.window.rebucket(shape.bucket);
   account.window.prune(shape, now);
   return account;
@@ -79,7 +85,8 @@ void MemoryLedger::charge(std::vector<AccountCharge> charges, ChargeDone done) {
   }
   for (std::size_t i = 0; i < charges.size(); ++i) {
     const WindowShape shape{charges[i].window, charges[i].bucket};
-    outcome.states[i] = state_of(account(charges[i].key, shape, at).window, shape, at, outcome.states[i].limit);
+    outcome.states[i] =
+        state_of(account(charges[i].key, shape, at).window, shape, at, outcome.states[i].limit);
   }
   done(std::move(outcome));
 }
@@ -116,7 +123,8 @@ void MemoryLedger::list(std::string subject_key, std::string prefix, Millisecond
   const std::size_t field_at = subject_key.size() + 1;
   const std::string first = map_key({std::move(subject_key), std::move(prefix)});
   std::vector<Listed> listed;
-  for (auto entry = accounts_.lower_bound(first); entry != accounts_.end() && entry->first.starts_with(first); ++entry) {
+  for (auto entry = accounts_.lower_bound(first); entry != accounts_.end() && entry->first.starts_with(first);
+       ++entry) {
     RollingWindow window_now = entry->second.window;
     if (window_now.bucket() != bucket) window_now.rebucket(bucket);
     window_now.prune(shape, at);
@@ -126,7 +134,8 @@ void MemoryLedger::list(std::string subject_key, std::string prefix, Millisecond
 }
 
 void MemoryLedger::set_override(const AccountKey& key, std::optional<std::uint64_t> limit) {
-  auto found = accounts_.try_emplace(map_key(key), Account{RollingWindow(Milliseconds(1)), std::nullopt}).first;
+  auto found =
+      accounts_.try_emplace(map_key(key), Account{RollingWindow(Milliseconds(1)), std::nullopt}).first;
   found->second.limit_override = limit;
   drop_if_empty(key);
 }

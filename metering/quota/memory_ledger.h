@@ -49,7 +49,8 @@ class MemoryLedger final : public Ledger {
   std::function<Milliseconds()> store_clock_;
   Milliseconds latest_{0};
   bool available_ = true;
-  std::map<std::string, Account> accounts_;  // subject key + '\n' + field: the fields of a subject stand together
+  std::map<std::string, Account>
+      accounts_;  // subject key + '\n' + field: the fields of a subject stand together
 };
 
 }  // namespace tollgate::quota

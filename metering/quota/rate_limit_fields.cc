@@ -9,7 +9,9 @@ namespace {
 
 constexpr std::uint64_t kStructuredIntegerMax = 999'999'999'999'999;  // RFC 9651 section 3.3.1: 15 digits
 
-std::uint64_t structured_integer(std::uint64_t value) { return std::min(value, kStructuredIntegerMax); }
+std::uint64_t structured_integer(std::uint64_t value) {
+  return std::min(value, kStructuredIntegerMax);
+}
 
 bool contains(std::span<const std::uint32_t> indexes, std::size_t index) {
   return std::ranges::find(indexes, index) != indexes.end();
@@ -74,7 +76,8 @@ std::optional<std::size_t> nearest_to_exhaustion(std::span<const AccountCharge> 
 }
 
 std::string rate_limit(std::string_view policy_name, const AccountState& state) {
-  std::string out = fmt::format("{};r={}", structured_string(policy_name), structured_integer(state.remaining()));
+  std::string out =
+      fmt::format("{};r={}", structured_string(policy_name), structured_integer(state.remaining()));
   if (state.next_free_after > Milliseconds(0))
     out += fmt::format(";t={}", structured_integer(seconds_up(state.next_free_after)));
   return out;
@@ -91,8 +94,9 @@ std::optional<std::uint64_t> retry_after_seconds(std::span<const AccountState> s
   return seconds;
 }
 
-std::string rate_limit_field_lines(const FieldOptions& options, std::string_view policy, std::span<const Rule> rules,
-                                   std::span<const AccountCharge> charges, std::span<const AccountState> states,
+std::string rate_limit_field_lines(const FieldOptions& options, std::string_view policy,
+                                   std::span<const Rule> rules, std::span<const AccountCharge> charges,
+                                   std::span<const AccountState> states,
                                    std::span<const std::uint32_t> violated) {
   std::string out;
   const auto nearest = nearest_to_exhaustion(charges, states, violated);
@@ -102,11 +106,12 @@ std::string rate_limit_field_lines(const FieldOptions& options, std::string_view
       out += fmt::format("RateLimit-Policy: {}\r\nRateLimit: {}\r\n", policy,
                          rate_limit(rules[charges[*nearest].rule].name, state));
     if (options.legacy)
-      out += fmt::format("X-RateLimit-Limit: {}\r\nX-RateLimit-Remaining: {}\r\nX-RateLimit-Reset: {}\r\n", state.limit,
-                         state.remaining(), seconds_up(state.next_free_after));
+      out += fmt::format("X-RateLimit-Limit: {}\r\nX-RateLimit-Remaining: {}\r\nX-RateLimit-Reset: {}\r\n",
+                         state.limit, state.remaining(), seconds_up(state.next_free_after));
   }
   if (!violated.empty())
-    if (const auto seconds = retry_after_seconds(states, violated)) out += fmt::format("Retry-After: {}\r\n", *seconds);
+    if (const auto seconds = retry_after_seconds(states, violated))
+      out += fmt::format("Retry-After: {}\r\n", *seconds);
   return out;
 }
 

@@ -41,8 +41,9 @@ struct FieldOptions {
 };
 // Complete field lines, each ending in CRLF, for a call with these charges and states. `policy` is the value of
 // rate_limit_policy(rules). "" when no rule applies to the call. Retry-After is added when `violated` is not empty.
-std::string rate_limit_field_lines(const FieldOptions& options, std::string_view policy, std::span<const Rule> rules,
-                                   std::span<const AccountCharge> charges, std::span<const AccountState> states,
+std::string rate_limit_field_lines(const FieldOptions& options, std::string_view policy,
+                                   std::span<const Rule> rules, std::span<const AccountCharge> charges,
+                                   std::span<const AccountState> states,
                                    std::span<const std::uint32_t> violated = {});
 
 // Whole seconds, rounded up.

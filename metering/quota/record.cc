@@ -81,16 +81,19 @@ Milliseconds default_bucket(Milliseconds window) {
 }
 
 RollingWindow::RollingWindow(Milliseconds bucket) : bucket_(bucket) {
-  CHECK(bucket.count() > 0 && static_cast<std::uint64_t>(bucket.count()) <= kBucketMsMax, "bucket of 1 ms .. 49 days");
+  CHECK(bucket.count() > 0 && static_cast<std::uint64_t>(bucket.count()) <= kBucketMsMax,
+        "bucket of 1 ms .. 49 days");
 }
 
 Result<RollingWindow> RollingWindow::decode(std::string_view bytes, Milliseconds bucket) {
   if (bytes.empty()) return RollingWindow(bucket);
   Reader in(bytes);
-  const std::uint64_t version = in.little_endian(1), leases = in.little_endian(1), slots = in.little_endian(1);
+  const std::uint64_t version = in.little_endian(1), leases = in.little_endian(1),
+                      slots = in.little_endian(1);
   if (!in.ok() || version != kVersion || leases != 0) return damaged("unknown version");
   const std::uint64_t bucket_ms = in.little_endian(4), total = in.little_endian(6);
-  const auto head = static_cast<std::int64_t>(in.little_endian(6)), last = static_cast<std::int64_t>(in.little_endian(6));
+  const auto head = static_cast<std::int64_t>(in.little_endian(6)),
+             last = static_cast<std::int64_t>(in.little_endian(6));
   const auto newest = static_cast<std::int64_t>(in.little_endian(6));
   if (!in.ok() || bucket_ms == 0 || slots < 1 || slots > kTailBuckets) return damaged("header");
   if (newest >= kTimeMax / static_cast<std::int64_t>(bucket_ms)) return damaged("time");
@@ -157,7 +160,8 @@ void RollingWindow::prune(const WindowShape& shape, Milliseconds now) {
 }
 
 std::int64_t RollingWindow::add(std::int64_t number, std::uint64_t units) {
-  CHECK(units > 0 && number >= 0 && static_cast<std::uint64_t>(number) <= kCountMax, "a charge has units and a time");
+  CHECK(units > 0 && number >= 0 && static_cast<std::uint64_t>(number) <= kCountMax,
+        "a charge has units and a time");
   if (total_ == 0) {
     // Nothing counted: no record exists, so there is no newest bucket to stay behind.
     *this = RollingWindow(bucket_);

@@ -61,7 +61,8 @@ namespace tollgate::quota {
 inline constexpr Milliseconds kGuardMax{2'000};
 inline constexpr std::size_t kTailBuckets = 20;
 inline constexpr std::size_t kBodyMax = 128;
-inline constexpr std::uint64_t kCountMax = (1ULL << 48) - 1;  // counts and bucket numbers have 48 bits; the total stops there
+inline constexpr std::uint64_t kCountMax =
+    (1ULL << 48) - 1;  // counts and bucket numbers have 48 bits; the total stops there
 
 // A window and its resolution: when a bucket leaves. Both > 0.
 struct WindowShape {
@@ -113,7 +114,8 @@ class RollingWindow {
   // How long from now until `units` more fit under `limit`: 0 when they fit now, Milliseconds::max() when never.
   // Exact: a call at that moment is admitted, one millisecond earlier it is not (nothing else being charged).
   // O(number of buckets).
-  Milliseconds fits_after(const WindowShape& shape, Milliseconds now, std::uint64_t limit, std::uint64_t units) const;
+  Milliseconds fits_after(const WindowShape& shape, Milliseconds now, std::uint64_t limit,
+                          std::uint64_t units) const;
 
   // All buckets with something in them, oldest first. For explanations and tests.
   std::vector<Bucket> buckets() const;
@@ -125,7 +127,7 @@ class RollingWindow {
   bool operator==(const RollingWindow&) const = default;
 
  private:
-  void shift_to(std::int64_t number);      // makes `number` the newest; slots that fall out go to the body
+  void shift_to(std::int64_t number);  // makes `number` the newest; slots that fall out go to the body
   void append_body(Bucket bucket);
   void merge_cheapest_pair();
 

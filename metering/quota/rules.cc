@@ -13,7 +13,9 @@ namespace {
 
 constexpr Milliseconds kObservationWindow{86'400'000};
 
-bool names(const Rule& rule, Dimension dimension) { return std::ranges::find(rule.per, dimension) != rule.per.end(); }
+bool names(const Rule& rule, Dimension dimension) {
+  return std::ranges::find(rule.per, dimension) != rule.per.end();
+}
 
 Subject subject_of(const Rule& rule, const Caller& caller) {
   Subject subject{caller.tenant, std::nullopt, std::nullopt};
@@ -23,7 +25,8 @@ Subject subject_of(const Rule& rule, const Caller& caller) {
 }
 
 bool per_operation(const Rule& rule) {
-  return names(rule, Dimension::product) || names(rule, Dimension::object) || names(rule, Dimension::operation);
+  return names(rule, Dimension::product) || names(rule, Dimension::object) ||
+         names(rule, Dimension::operation);
 }
 
 std::string field_of(const Rule& rule, const CountedOperation& operation) {
@@ -56,8 +59,8 @@ void merge(std::vector<AccountCharge>& charges, std::size_t from, AccountCharge&
   charges.push_back(std::move(charge));
 }
 
-void charge_rule(std::vector<AccountCharge>& charges, const Rule& rule, std::uint32_t number, const Caller& caller,
-                 std::span<const CountedOperation> operations) {
+void charge_rule(std::vector<AccountCharge>& charges, const Rule& rule, std::uint32_t number,
+                 const Caller& caller, std::span<const CountedOperation> operations) {
   AccountCharge charge;
   charge.limit = limit_for(rule, caller);
   charge.window = rule.window;
@@ -115,7 +118,9 @@ std::vector<AccountCharge> Rules::charges(const Caller& caller,
     charge.rule = kObservation;
     charge.key.subject_key = where.subject_key;
     charge.key.field = where.prefix;
-    charge.key.field.append(escape_name(operation.object)).append("|").append(escape_name(operation.operation));
+    charge.key.field.append(escape_name(operation.object))
+        .append("|")
+        .append(escape_name(operation.operation));
     merge(charges, from, std::move(charge));
   }
   return charges;
@@ -137,10 +142,12 @@ Rules::Observation Rules::observation(const Caller& caller) const {
 }
 
 std::optional<CountedOperation> Rules::parse_observation(std::string_view field) {
-  if (!field.starts_with(kObservationField) || field.substr(kObservationField.size(), 1) != "|") return std::nullopt;
+  if (!field.starts_with(kObservationField) || field.substr(kObservationField.size(), 1) != "|")
+    return std::nullopt;
   field.remove_prefix(kObservationField.size() + 1);
   const std::size_t bar = field.find('|');
-  if (bar == std::string_view::npos || field.find('|', bar + 1) != std::string_view::npos) return std::nullopt;
+  if (bar == std::string_view::npos || field.find('|', bar + 1) != std::string_view::npos)
+    return std::nullopt;
   CountedOperation out;
   out.object = field.substr(0, bar);
   out.operation = field.substr(bar + 1);

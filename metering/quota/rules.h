@@ -16,12 +16,13 @@ enum class Dimension : std::uint8_t { tenant, organization, product, user, objec
 enum class Scope : std::uint8_t { licensed, all };
 
 struct Rule {
-  std::string name;              // [a-z0-9_-]+, stable: it is part of the key under which calls are counted
+  std::string name;  // [a-z0-9_-]+, stable: it is part of the key under which calls are counted
   std::uint64_t limit = 0;
   Milliseconds window{0};
-  Milliseconds bucket{0};        // resolution: window/1440 within 100 ms .. 60 s unless configured
-  std::vector<Dimension> per;    // tenant is always part of the subject
-  Scope on = Scope::licensed;    // licensed: units on licensed objects; all: every forwarded call of an authenticated user is one unit
+  Milliseconds bucket{0};      // resolution: window/1440 within 100 ms .. 60 s unless configured
+  std::vector<Dimension> per;  // tenant is always part of the subject
+  Scope on = Scope::
+      licensed;  // licensed: units on licensed objects; all: every forwarded call of an authenticated user is one unit
   bool applies_to_staff = false;
   std::map<std::string, std::uint64_t> overrides;  // user (or organization, for rules without user) -> limit
 };
@@ -44,7 +45,8 @@ class Rules {
   // A subject dimension that the caller lacks (no organization) gives the account of the empty name.
   // With count_by_object, one unlimited account a (object, operation) is added per call for GET /.tollgate/usage;
   // its `rule` is kObservation.
-  std::vector<AccountCharge> charges(const Caller& caller, std::span<const CountedOperation> licensed_operations) const;
+  std::vector<AccountCharge> charges(const Caller& caller,
+                                     std::span<const CountedOperation> licensed_operations) const;
   // The accounts of a caller that can be listed without a call: rules per tenant, organization, user.
   std::vector<AccountCharge> accounts(const Caller& caller) const;
 

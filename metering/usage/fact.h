@@ -17,24 +17,24 @@ struct CountedOperation {
 
 // Views live only during the call of FactSink::record.
 struct Fact {
-  UnixTime time;                    // arrival of the request head
+  UnixTime time;  // arrival of the request head
   std::string_view request_id;
   std::string_view client_address;  // after trusted proxies
   std::string_view user, tenant, organization;
-  std::string_view method, path;    // path without query: queries may carry secrets
-  std::string_view kind;            // catalogue::name(Kind)
+  std::string_view method, path;                 // path without query: queries may carry secrets
+  std::string_view kind;                         // catalogue::name(Kind)
   std::span<const CountedOperation> operations;  // licensed operations of the call, also of a denied one
-  std::uint32_t units = 0;          // charged (0 when denied, given back or free)
+  std::uint32_t units = 0;                       // charged (0 when denied, given back or free)
   bool staff = false;
   Reason reason = Reason::ok;
-  bool degraded = false;            // let through without a store decision (on_outage: allow)
-  int status = 0;                   // sent to the client; 0 when nothing was sent
+  bool degraded = false;                      // let through without a store decision (on_outage: allow)
+  int status = 0;                             // sent to the client; 0 when nothing was sent
   std::uint64_t bytes_in = 0, bytes_out = 0;  // body bytes from and to the client
-  Duration total{0};                // head received .. last byte sent
-  Duration upstream{0};             // request handed to upstream .. last byte of its reply (0: never forwarded)
-  Duration store{0};                // waiting for the quota store
-  std::string_view upstream_server; // "" when never forwarded
-  std::uint32_t attempts = 0;       // upstream connections tried
+  Duration total{0};                          // head received .. last byte sent
+  Duration upstream{0};  // request handed to upstream .. last byte of its reply (0: never forwarded)
+  Duration store{0};     // waiting for the quota store
+  std::string_view upstream_server;  // "" when never forwarded
+  std::uint32_t attempts = 0;        // upstream connections tried
 };
 
 class FactSink {

@@ -34,7 +34,9 @@ Reply method_not_allowed(std::string_view allow) {
   return reply;
 }
 
-Reply store_failed(const Error& error) { return problem(503, "The quota store is unavailable", error.message); }
+Reply store_failed(const Error& error) {
+  return problem(503, "The quota store is unavailable", error.message);
+}
 
 // Compares in a time that does not tell how much of the token was right.
 bool same_secret(std::string_view a, std::string_view b) {
@@ -74,8 +76,10 @@ std::vector<std::string> segments(std::string_view path) {
     path.remove_prefix(1);  // the slash
     std::string_view segment = path.substr(0, path.find('/'));
     path.remove_prefix(segment.size());
-    if (auto decoded = percent_decode(segment)) out.push_back(std::move(*decoded));
-    else return {};
+    if (auto decoded = percent_decode(segment))
+      out.push_back(std::move(*decoded));
+    else
+      return {};
   }
   return out;
 }
@@ -88,16 +92,18 @@ void write_state(JsonWriter& json, const quota::AccountState& state) {
 
 }  // namespace
 
-Service::Service(Sources sources, std::string token) : sources_(std::move(sources)), token_(std::move(token)) {}
+Service::Service(Sources sources, std::string token)
+    : sources_(std::move(sources)), token_(std::move(token)) {}
 
 Reply Service::ready(bool verbose) const {
   const std::vector<Check> checks = sources_.readiness();
   const bool ok = std::all_of(checks.begin(), checks.end(), [](const Check& check) { return check.ok; });
-  Reply reply{.status = ok ? 200 : 503, .content_type = "text/plain; charset=utf-8", .fields = {}, .body = {}};
+  Reply reply{
+      .status = ok ? 200 : 503, .content_type = "text/plain; charset=utf-8", .fields = {}, .body = {}};
   if (verbose)
     for (const Check& check : checks)
-      reply.body += fmt::format("[{}]{} {}{}{}\n", check.ok ? '+' : '-', check.name, check.ok ? "ok" : "failed",
-                                check.detail.empty() ? "" : ": ", check.detail);
+      reply.body += fmt::format("[{}]{} {}{}{}\n", check.ok ? '+' : '-', check.name,
+                                check.ok ? "ok" : "failed", check.detail.empty() ? "" : ": ", check.detail);
   reply.body += ok ? "ready\n" : "not ready\n";
   return reply;
 }
@@ -106,14 +112,19 @@ void Service::handle(const Request& request, Done done) const {
   std::string_view path = request.path;
   if (path.starts_with("/api/")) return handle_api(request, path, std::move(done));
   const bool get = request.method == "GET" || request.method == "HEAD";
-  if (path == "/livez" || path == "/healthz" || path == "/readyz" || path == "/metrics" || path == "/version" || path == "/") {
+  if (path == "/livez" || path == "/healthz" || path == "/readyz" || path == "/metrics" ||
+      path == "/version" || path == "/") {
     if (!get) return done(method_not_allowed("GET, HEAD"));
   }
   if (path == "/livez" || path == "/healthz")
     return done({.status = 200, .content_type = "text/plain; charset=utf-8", .fields = {}, .body = "ok\n"});
-  if (path == "/readyz") return done(ready(request.query == "verbose" || request.query.starts_with("verbose=")));
+  if (path == "/readyz")
+    return done(ready(request.query == "verbose" || request.query.starts_with("verbose=")));
   if (path == "/metrics")
-    return done({.status = 200, .content_type = sources_.metrics_content_type, .fields = {}, .body = sources_.metrics()});
+    return done({.status = 200,
+                 .content_type = sources_.metrics_content_type,
+                 .fields = {},
+                 .body = sources_.metrics()});
   if (path == "/version") {
     Reply reply;
     JsonWriter json(reply.body);
@@ -134,12 +145,16 @@ void Service::handle(const Request& request, Done done) const {
 
 void Service::handle_api(const Request& request, std::string_view path, Done done) const {
   if (token_.empty())
-    return done(problem(403, "Closed", "The admin API is closed: admin.token_file is not set in the configuration."));
+    return done(
+        problem(403, "Closed", "The admin API is closed: admin.token_file is not set in the configuration."));
   std::string_view given = request.authorization;
-  if (starts_with_ignore_case(given, "Bearer ")) given = trim(given.substr(7));
-  else given = {};
+  if (starts_with_ignore_case(given, "Bearer "))
+    given = trim(given.substr(7));
+  else
+    given = {};
   if (given.empty() || !same_secret(given, token_)) {
-    Reply reply = problem(401, "Not authorised", "Send the admin token: Authorization: Bearer <content of admin.token_file>.");
+    Reply reply = problem(401, "Not authorised",
+                          "Send the admin token: Authorization: Bearer <content of admin.token_file>.");
     reply.fields = "WWW-Authenticate: Bearer realm=\"tollgate-admin\"\r\n";
     return done(std::move(reply));
   }
@@ -148,9 +163,11 @@ void Service::handle_api(const Request& request, std::string_view path, Done don
     if (request.method != "POST") return done(method_not_allowed("POST"));
     auto reloaded = sources_.reload();
     if (!reloaded) return done(problem(422, "The configuration was not accepted", reloaded.error().message));
-    return done({.status = 200, .content_type = "application/json", .fields = {}, .body = R"({"reloaded":true})"});
+    return done(
+        {.status = 200, .content_type = "application/json", .fields = {}, .body = R"({"reloaded":true})"});
   }
-  if (parts.size() >= 6 && parts[1] == "v1" && parts[2] == "users") return handle_user(request, std::move(parts), std::move(done));
+  if (parts.size() >= 6 && parts[1] == "v1" && parts[2] == "users")
+    return handle_user(request, std::move(parts), std::move(done));
   done(not_found(path));
 }
 
@@ -161,13 +178,17 @@ void Service::handle_user(const Request& request, std::vector<std::string> parts
   principal.tenant = parts[3] == "-" ? "" : parts[3];
   principal.user = parts[4];
   principal.organization = query_value(request.query, "organization");
-  const quota::Caller caller{.tenant = principal.tenant, .organization = principal.organization, .user = principal.user, .staff = false};
+  const quota::Caller caller{.tenant = principal.tenant,
+                             .organization = principal.organization,
+                             .user = principal.user,
+                             .staff = false};
   std::vector<quota::AccountCharge> accounts = snapshot->rules.accounts(caller);
   const bool get = request.method == "GET" || request.method == "HEAD";
 
   if (parts[5] == "usage" && parts.size() == 6) {
     if (!get) return done(method_not_allowed("GET, HEAD"));
-    auto answer = [snapshot, principal, accounts, done = std::move(done)](Sources::States states, Sources::Listed listed) {
+    auto answer = [snapshot, principal, accounts, done = std::move(done)](Sources::States states,
+                                                                          Sources::Listed listed) {
       if (!states) return done(store_failed(states.error()));
       if (!listed) return done(store_failed(listed.error()));
       Reply reply;
@@ -182,12 +203,17 @@ void Service::handle_user(const Request& request, std::vector<std::string> parts
     return reply_quotas(std::move(accounts), false, std::move(done));
   }
   auto wanted = std::find_if(accounts.begin(), accounts.end(), [&](const quota::AccountCharge& account) {
-    return account.rule != quota::Rules::kObservation && snapshot->rules.rules()[account.rule].name == parts[6];
+    return account.rule != quota::Rules::kObservation &&
+           snapshot->rules.rules()[account.rule].name == parts[6];
   });
   if (wanted == accounts.end())
-    return done(problem(404, "No such quota", fmt::format("There is no quota '{}' that can be set for one user; GET .../quotas lists them.", parts[6])));
+    return done(
+        problem(404, "No such quota",
+                fmt::format("There is no quota '{}' that can be set for one user; GET .../quotas lists them.",
+                            parts[6])));
   quota::AccountCharge account = *wanted;
-  const std::string name = fmt::format("quota {} of user {} (tenant '{}')", parts[6], principal.user, principal.tenant);
+  const std::string name =
+      fmt::format("quota {} of user {} (tenant '{}')", parts[6], principal.user, principal.tenant);
   if (parts.size() == 8) {
     if (parts[7] != "reset") return done(not_found(request.path));
     if (request.method != "POST") return done(method_not_allowed("POST"));
@@ -204,8 +230,11 @@ void Service::handle_user(const Request& request, std::vector<std::string> parts
 
 void Service::reply_quotas(std::vector<quota::AccountCharge> accounts, bool single, Done done) const {
   auto snapshot = sources_.snapshot();
-  std::erase_if(accounts, [](const quota::AccountCharge& account) { return account.rule == quota::Rules::kObservation; });
-  auto answer = [snapshot, accounts, single, done = std::move(done)](Sources::States states, Sources::Listed) {
+  std::erase_if(accounts, [](const quota::AccountCharge& account) {
+    return account.rule == quota::Rules::kObservation;
+  });
+  auto answer = [snapshot, accounts, single, done = std::move(done)](Sources::States states,
+                                                                     Sources::Listed) {
     if (!states) return done(store_failed(states.error()));
     Reply reply;
     JsonWriter json(reply.body);
@@ -229,22 +258,27 @@ void Service::reply_quotas(std::vector<quota::AccountCharge> accounts, bool sing
   sources_.read_usage(accounts, {}, std::move(answer));
 }
 
-void Service::change_quota(const Request& request, quota::AccountCharge account, std::string name, Done done) const {
+void Service::change_quota(const Request& request, quota::AccountCharge account, std::string name,
+                           Done done) const {
   std::optional<std::uint64_t> limit;
   if (request.method == "PUT") {
     simdjson::dom::parser parser;
     simdjson::dom::element document;
     std::uint64_t value = 0;
     const simdjson::padded_string body(request.body);
-    if (parser.parse(body).get(document) != simdjson::SUCCESS || document["limit"].get(value) != simdjson::SUCCESS)
-      return done(problem(400, "Bad request", R"(The body must be {"limit": n} with a whole number n >= 0.)"));
+    if (parser.parse(body).get(document) != simdjson::SUCCESS ||
+        document["limit"].get(value) != simdjson::SUCCESS)
+      return done(
+          problem(400, "Bad request", R"(The body must be {"limit": n} with a whole number n >= 0.)"));
     limit = value;
   } else if (request.method != "DELETE") {
     return done(method_not_allowed("GET, HEAD, PUT, DELETE"));
   }
-  auto answer = [this, account, limit, name = std::move(name), done = std::move(done)](Result<void> changed) mutable {
+  auto answer = [this, account, limit, name = std::move(name),
+                 done = std::move(done)](Result<void> changed) mutable {
     if (!changed) return done(store_failed(changed.error()));
-    sources_.audit(limit ? fmt::format("set {} to {}", name, *limit) : fmt::format("removed the override of {}", name));
+    sources_.audit(limit ? fmt::format("set {} to {}", name, *limit)
+                         : fmt::format("removed the override of {}", name));
     reply_quotas({std::move(account)}, true, std::move(done));
   };
   sources_.set_override(account.key, limit, std::move(answer));

@@ -60,11 +60,13 @@ struct Sources {
   std::string metrics_content_type;
   std::function<std::vector<Check>()> readiness;
   std::function<Result<void>()> reload;  // blocks until the new configuration is in force, or refused
-  std::function<void(std::vector<quota::AccountCharge>, quota::Rules::Observation, std::function<void(States, Listed)>)>
+  std::function<void(std::vector<quota::AccountCharge>, quota::Rules::Observation,
+                     std::function<void(States, Listed)>)>
       read_usage;
   std::function<void(quota::AccountKey, std::optional<std::uint64_t>, Changed)> set_override;
   std::function<void(std::vector<quota::AccountKey>, Changed)> reset;
-  std::function<void(std::string_view text)> audit;  // one sentence a change: who asked is not known, what changed is
+  std::function<void(std::string_view text)>
+      audit;  // one sentence a change: who asked is not known, what changed is
   std::string version, revision;
 };
 

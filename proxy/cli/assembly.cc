@@ -63,7 +63,8 @@ Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t gen
   if (!settings.licensing.directory_file.empty()) {
     auto parsed = identity::Directory::parse(loaded.file_texts.at(settings.licensing.directory_file));
     if (!parsed)
-      return fail(Origin::config, fmt::format("{}: {}", settings.licensing.directory_file, parsed.error().message));
+      return fail(Origin::config,
+                  fmt::format("{}: {}", settings.licensing.directory_file, parsed.error().message));
     directory = std::make_shared<const identity::Directory>(std::move(*parsed));
   }
 
@@ -80,7 +81,8 @@ Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t gen
   auto keys = std::make_unique<net::KeySetFetcher>(sources, std::move(log));
   keys->start();
   const auto statuses = keys->status();
-  for (std::size_t i = 0; i < sources.size(); ++i)  // a URL may come up later; a file that is no key set is a mistake
+  for (std::size_t i = 0; i < sources.size();
+       ++i)  // a URL may come up later; a file that is no key set is a mistake
     if (sources[i].kind != net::KeySource::Kind::url && statuses[i].keys == 0)
       return fail(Origin::config, fmt::format("{}: {}", sources[i].location, statuses[i].last_error));
 

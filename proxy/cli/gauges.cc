@@ -11,7 +11,9 @@
 namespace tollgate::cli {
 
 void ReloadStatus::succeeded() {
-  timestamp_ = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  timestamp_ =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count();
   successful_ = true;
 }
 
@@ -44,12 +46,19 @@ std::vector<telemetry::Family> gauges(const net::Server& server, const telemetry
   using Family = telemetry::Family;
   std::vector<Family> out;
   auto add = [&](std::string name, std::string help, Type type, auto value) {
-    out.push_back({.name = std::move(name), .help = std::move(help), .type = type, .samples = {{.labels = {}, .value = static_cast<double>(value)}}});
+    out.push_back({.name = std::move(name),
+                   .help = std::move(help),
+                   .type = type,
+                   .samples = {{.labels = {}, .value = static_cast<double>(value)}}});
   };
   const net::Counters now = server.counters();
-  Family connections{.name = "tollgate_connections", .help = "Open connections by side and state.", .type = Type::gauge, .samples = {}};
+  Family connections{.name = "tollgate_connections",
+                     .help = "Open connections by side and state.",
+                     .type = Type::gauge,
+                     .samples = {}};
   auto state = [&](std::string side, std::string name, std::uint64_t value) {
-    connections.samples.push_back({.labels = {{"side", std::move(side)}, {"state", std::move(name)}}, .value = static_cast<double>(value)});
+    connections.samples.push_back({.labels = {{"side", std::move(side)}, {"state", std::move(name)}},
+                                   .value = static_cast<double>(value)});
   };
   state("client", "active", now.client.active);
   state("client", "idle", now.client.idle);
@@ -58,31 +67,55 @@ std::vector<telemetry::Family> gauges(const net::Server& server, const telemetry
   state("upstream", "idle", now.upstream.idle);
   state("upstream", "connecting", now.upstream_connecting);
   out.push_back(std::move(connections));
-  add("tollgate_upstream_waiting_requests", "Requests waiting for an upstream connection.", Type::gauge, now.upstream_waiting);
-  add("tollgate_connections_accepted_total", "Client connections accepted.", Type::counter, now.accepted_total);
-  add("tollgate_connections_refused_total", "Client connections turned away by limits.max_connections.", Type::counter, now.refused_connections_total);
-  add("tollgate_accept_failures_total", "Connections that could not be accepted (file descriptors, memory).", Type::counter, now.accept_failures_total);
-  add("tollgate_tls_handshake_failures_total", "TLS handshakes with clients that failed.", Type::counter, now.tls_failures_total);
-  add("tollgate_upstream_connects_total", "Connections opened to the CRM.", Type::counter, now.upstream_connects_total);
-  add("tollgate_upstream_connect_failures_total", "Connections to the CRM that could not be opened.", Type::counter, now.upstream_connect_failures_total);
+  add("tollgate_upstream_waiting_requests", "Requests waiting for an upstream connection.", Type::gauge,
+      now.upstream_waiting);
+  add("tollgate_connections_accepted_total", "Client connections accepted.", Type::counter,
+      now.accepted_total);
+  add("tollgate_connections_refused_total", "Client connections turned away by limits.max_connections.",
+      Type::counter, now.refused_connections_total);
+  add("tollgate_accept_failures_total", "Connections that could not be accepted (file descriptors, memory).",
+      Type::counter, now.accept_failures_total);
+  add("tollgate_tls_handshake_failures_total", "TLS handshakes with clients that failed.", Type::counter,
+      now.tls_failures_total);
+  add("tollgate_upstream_connects_total", "Connections opened to the CRM.", Type::counter,
+      now.upstream_connects_total);
+  add("tollgate_upstream_connect_failures_total", "Connections to the CRM that could not be opened.",
+      Type::counter, now.upstream_connect_failures_total);
   add("tollgate_token_cache_hits_total", "Tokens found verified.", Type::counter, now.token_cache_hits);
-  add("tollgate_token_cache_misses_total", "Tokens that had to be verified.", Type::counter, now.token_cache_misses);
-  Family health{.name = "tollgate_upstream_healthy", .help = "0 when the last attempt to connect failed.", .type = Type::gauge, .samples = {}};
+  add("tollgate_token_cache_misses_total", "Tokens that had to be verified.", Type::counter,
+      now.token_cache_misses);
+  Family health{.name = "tollgate_upstream_healthy",
+                .help = "0 when the last attempt to connect failed.",
+                .type = Type::gauge,
+                .samples = {}};
   for (const auto& one : now.upstream_health)
-    health.samples.push_back({.labels = {{"upstream", one.upstream}, {"server", one.server}}, .value = one.healthy ? 1.0 : 0.0});
+    health.samples.push_back(
+        {.labels = {{"upstream", one.upstream}, {"server", one.server}}, .value = one.healthy ? 1.0 : 0.0});
   out.push_back(std::move(health));
-  Family expiry{.name = "tollgate_certificate_expiry_timestamp_seconds", .help = "End of validity of each certificate in use, seconds since 1970.", .type = Type::gauge, .samples = {}};
+  Family expiry{.name = "tollgate_certificate_expiry_timestamp_seconds",
+                .help = "End of validity of each certificate in use, seconds since 1970.",
+                .type = Type::gauge,
+                .samples = {}};
   for (const auto& certificate : server.certificates())
-    expiry.samples.push_back({.labels = {{"file", certificate.file}}, .value = static_cast<double>(unix_seconds(certificate.not_after))});
+    expiry.samples.push_back({.labels = {{"file", certificate.file}},
+                              .value = static_cast<double>(unix_seconds(certificate.not_after))});
   if (!expiry.samples.empty()) out.push_back(std::move(expiry));
-  add("tollgate_config_last_reload_successful", "1 when the last reload was accepted.", Type::gauge, reload.successful() ? 1 : 0);
-  add("tollgate_config_last_reload_success_timestamp_seconds", "Time of the last accepted configuration, seconds since 1970.", Type::gauge, reload.success_timestamp());
+  add("tollgate_config_last_reload_successful", "1 when the last reload was accepted.", Type::gauge,
+      reload.successful() ? 1 : 0);
+  add("tollgate_config_last_reload_success_timestamp_seconds",
+      "Time of the last accepted configuration, seconds since 1970.", Type::gauge,
+      reload.success_timestamp());
   add("tollgate_draining", "1 while shutting down.", Type::gauge, server.draining() ? 1 : 0);
   if (access_log != nullptr) {
-    add("tollgate_access_log_dropped_lines_total", "Lines dropped because the log could not be written fast enough.", Type::counter, access_log->dropped_lines());
-    add("tollgate_access_log_write_errors_total", "Failed writes to the access log.", Type::counter, access_log->write_errors());
+    add("tollgate_access_log_dropped_lines_total",
+        "Lines dropped because the log could not be written fast enough.", Type::counter,
+        access_log->dropped_lines());
+    add("tollgate_access_log_write_errors_total", "Failed writes to the access log.", Type::counter,
+        access_log->write_errors());
   }
-  if (embedded != nullptr) add("tollgate_embedded_redis_restarts_total", "Restarts of the embedded redis-server.", Type::counter, embedded->restarts());
+  if (embedded != nullptr)
+    add("tollgate_embedded_redis_restarts_total", "Restarts of the embedded redis-server.", Type::counter,
+        embedded->restarts());
   return out;
 }
 
@@ -92,8 +125,10 @@ telemetry::Family key_set_failures(const config::Settings& settings, const net::
                         .type = telemetry::Family::Type::counter,
                         .samples = {}};
   const auto statuses = keys.status();
-  std::map<std::string, std::uint64_t> by_issuer;  // an issuer may have several entries: one series all the same
-  for (std::size_t i = 0; i < statuses.size(); ++i) by_issuer[settings.identity.jwt[i].issuer] += statuses[i].failures;
+  std::map<std::string, std::uint64_t>
+      by_issuer;  // an issuer may have several entries: one series all the same
+  for (std::size_t i = 0; i < statuses.size(); ++i)
+    by_issuer[settings.identity.jwt[i].issuer] += statuses[i].failures;
   for (const auto& [issuer, failures] : by_issuer)
     out.samples.push_back({.labels = {{"issuer", issuer}}, .value = static_cast<double>(failures)});
   return out;
@@ -106,7 +141,8 @@ std::vector<std::string> needs_restart(const config::Settings& now, const config
   };
   compare(now.workers == next.workers, "workers");
   compare(now.admin.address == next.admin.address && now.admin.token_file == next.admin.token_file, "admin");
-  compare(now.store.url == next.store.url && now.store.user == next.store.user && now.store.password_file == next.store.password_file &&
+  compare(now.store.url == next.store.url && now.store.user == next.store.user &&
+              now.store.password_file == next.store.password_file &&
               now.store.timeout == next.store.timeout && now.store.ca_file == next.store.ca_file,
           "store (all but on_outage)");
   compare(now.access_log.file == next.access_log.file, "access_log.file");

@@ -18,7 +18,8 @@ namespace tollgate::flow {
 struct LocalReply {
   int status = 0;
   Reason reason = Reason::ok;
-  std::string fields;  // complete field lines, each ending in CRLF: content type, WWW-Authenticate, Retry-After, ...
+  std::string
+      fields;  // complete field lines, each ending in CRLF: content type, WWW-Authenticate, Retry-After, ...
   std::string body;
 };
 
@@ -29,7 +30,7 @@ struct Call {
   std::string client_address;  // after trusted proxies
 
   // Filled by the gate.
-  const config::Route* route = nullptr;  // in snapshot->settings
+  const config::Route* route = nullptr;                  // in snapshot->settings
   std::shared_ptr<const identity::VerifiedToken> token;  // nullptr on unmetered routes
   catalogue::Classification classification;
   licence::Decision decision;
@@ -37,12 +38,12 @@ struct Call {
   std::vector<quota::AccountState> states;  // of the charges, after the store answered
   quota::Receipt receipt;                   // empty: nothing to give back
   Reason reason = Reason::ok;
-  bool degraded = false;                    // let through without a store decision
-  bool usage_request = false;               // GET /.tollgate/usage
-  quota::Rules::Observation observation;    // usage_request: what to list
-  bool odata_reply = false;                 // the caller accepts OData JSON
-  LocalReply reply;                         // when the gate said Next::reply
-  std::string response_fields;              // field lines to add to a forwarded reply (RateLimit, ...)
+  bool degraded = false;                  // let through without a store decision
+  bool usage_request = false;             // GET /.tollgate/usage
+  quota::Rules::Observation observation;  // usage_request: what to list
+  bool odata_reply = false;               // the caller accepts OData JSON
+  LocalReply reply;                       // when the gate said Next::reply
+  std::string response_fields;            // field lines to add to a forwarded reply (RateLimit, ...)
 };
 
 }  // namespace tollgate::flow

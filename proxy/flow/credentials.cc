@@ -8,7 +8,8 @@ namespace tollgate::flow {
 namespace {
 
 using identity::TokenRefusal;
-using Found = std::expected<std::optional<std::string_view>, TokenRefusal>;  // nullopt: this source is not there
+using Found =
+    std::expected<std::optional<std::string_view>, TokenRefusal>;  // nullopt: this source is not there
 
 std::unexpected<TokenRefusal> invalid(std::string detail) {
   return std::unexpected(TokenRefusal{.reason = Reason::token_invalid, .detail = std::move(detail)});
@@ -24,7 +25,8 @@ Found in_header(const http::RequestHead& head, std::string_view name) {
   }
   if (!value) return std::nullopt;
   const std::size_t space = value->find(' ');
-  const bool bearer = space != std::string_view::npos && equals_ignore_case(value->substr(0, space), "Bearer");
+  const bool bearer =
+      space != std::string_view::npos && equals_ignore_case(value->substr(0, space), "Bearer");
   if (bearer) value = trim(value->substr(space + 1));
   // Another scheme (Basic, Negotiate, ...), or Authorization without any.
   else if (equals_ignore_case(name, "Authorization")) {
@@ -32,7 +34,8 @@ Found in_header(const http::RequestHead& head, std::string_view name) {
     return std::nullopt;
   }
   if (value->empty()) return invalid("The credentials are empty.");
-  if (value->find_first_of(" \t,") != std::string_view::npos) return invalid("The credentials are not one token.");
+  if (value->find_first_of(" \t,") != std::string_view::npos)
+    return invalid("The credentials are not one token.");
   return value;
 }
 
@@ -50,7 +53,8 @@ Found in_cookie(const http::RequestHead& head, std::string_view name) {
       std::size_t equals = pair.find('=');
       if (equals == std::string_view::npos || trim(pair.substr(0, equals)) != name) continue;
       std::string_view found = trim(pair.substr(equals + 1));
-      if (found.size() >= 2 && found.front() == '"' && found.back() == '"') found = found.substr(1, found.size() - 2);
+      if (found.size() >= 2 && found.front() == '"' && found.back() == '"')
+        found = found.substr(1, found.size() - 2);
       if (value && *value != found) return invalid("The token cookie was sent more than once.");
       value = found;
     }

@@ -27,12 +27,15 @@ Next refuse(Call& call, Reason reason, std::string_view detail) {
 // Does the caller read OData errors? It says so by an OData version field or by an Accept with an OData parameter.
 bool accepts_odata(const http::RequestHead& head) {
   for (const http::Field& field : head.fields) {
-    if (equals_ignore_case(field.name, "OData-Version") || equals_ignore_case(field.name, "OData-MaxVersion") ||
-        equals_ignore_case(field.name, "DataServiceVersion") || equals_ignore_case(field.name, "MaxDataServiceVersion"))
+    if (equals_ignore_case(field.name, "OData-Version") ||
+        equals_ignore_case(field.name, "OData-MaxVersion") ||
+        equals_ignore_case(field.name, "DataServiceVersion") ||
+        equals_ignore_case(field.name, "MaxDataServiceVersion"))
       return true;
     if (!equals_ignore_case(field.name, "Accept")) continue;
     std::string accept = to_lower(field.value);
-    if (accept.find("application/json") != std::string::npos && accept.find("odata") != std::string::npos) return true;
+    if (accept.find("application/json") != std::string::npos && accept.find("odata") != std::string::npos)
+      return true;
   }
   return false;
 }
@@ -50,7 +53,8 @@ bool may_be_anonymous(catalogue::Kind kind) {
 
 }  // namespace
 
-Gate::Gate(std::size_t token_cache_entries, std::uint64_t hash_seed) : cache_(token_cache_entries, hash_seed) {}
+Gate::Gate(std::size_t token_cache_entries, std::uint64_t hash_seed)
+    : cache_(token_cache_entries, hash_seed) {}
 
 void Gate::fail(Call& call, Reason reason, std::string_view detail) {
   call.reason = reason;
@@ -85,7 +89,8 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
   }
   const bool own = path == kOwnPrefix || path.starts_with(std::string(kOwnPrefix) + "/");
   if (own) {
-    if (path != kUsagePath) return refuse(call, Reason::not_found, "There is no such page. Try /.tollgate/usage.");
+    if (path != kUsagePath)
+      return refuse(call, Reason::not_found, "There is no such page. Try /.tollgate/usage.");
     if (head.method != "GET" && head.method != "HEAD")
       return refuse(call, Reason::not_implemented, "/.tollgate/usage answers GET only.");
     if (auto refusal = authenticate(call, head, now)) return reply_with(call, std::move(*refusal));
@@ -93,7 +98,8 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
   }
 
   call.route = find_route(snapshot.settings, head.authority, path);
-  if (call.route == nullptr) return refuse(call, Reason::not_found, "No route leads from this host and path to a CRM.");
+  if (call.route == nullptr)
+    return refuse(call, Reason::not_found, "No route leads from this host and path to a CRM.");
   if (!call.route->metered) return Next::forward;
 
   std::optional<LocalReply> refusal = authenticate(call, head, now);
@@ -109,9 +115,11 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
     }
     return reply_with(call, std::move(*refusal));
   }
-  if (head.framing != http::Framing::none && snapshot.classifier.body_need(request) == catalogue::BodyNeed::whole) {
+  if (head.framing != http::Framing::none &&
+      snapshot.classifier.body_need(request) == catalogue::BodyNeed::whole) {
     if (head.framing == http::Framing::length && head.content_length > snapshot.settings.catalogue.max_body)
-      return refuse(call, Reason::body_uninspectable, "This kind of request must be inspected and is too large for that.");
+      return refuse(call, Reason::body_uninspectable,
+                    "This kind of request must be inspected and is too large for that.");
     return Next::need_body;
   }
   return decide(call, request);
@@ -158,9 +166,11 @@ Next Gate::decide(Call& call, const catalogue::Request& request) {
     case catalogue::Kind::unknown:
       if (!snapshot.settings.catalogue.allow_unknown && !principal.is_staff())
         return refuse(call, Reason::section_not_licensed,
-                      "It cannot be told from this request what it touches, and such requests are not let through here.");
+                      "It cannot be told from this request what it touches, and such requests are not let "
+                      "through here.");
       break;
-    default: break;
+    default:
+      break;
   }
   call.decision = snapshot.policy.decide(principal, seen);
   if (call.decision.reason != Reason::ok) return refuse(call, call.decision.reason, call.decision.detail);
@@ -183,13 +193,15 @@ Next Gate::on_charge(Call& call, quota::ChargeOutcome&& outcome) {
     case quota::ChargeOutcome::Status::exceeded:
       call.states = std::move(outcome.states);
       return reply_with(call, quota_exceeded(call, outcome.violated));
-    case quota::ChargeOutcome::Status::unavailable: break;
+    case quota::ChargeOutcome::Status::unavailable:
+      break;
   }
   call.degraded = true;
   // Without leases there is nothing left to serve when the store is away, so `lease` denies as `deny` does.
   if (call.snapshot->settings.store.on_outage == config::OnOutage::allow) return Next::forward;
-  return refuse(call, Reason::store_unavailable,
-                "Calls cannot be counted at the moment, so none are let through. Nothing was charged; try again.");
+  return refuse(
+      call, Reason::store_unavailable,
+      "Calls cannot be counted at the moment, so none are let through. Nothing was charged; try again.");
 }
 
 Next Gate::begin_usage(Call& call) {

@@ -55,10 +55,10 @@ class Gate {
   catalogue::Request request_of(const http::RequestHead& head, std::string_view body);
 
   identity::TokenCache cache_;
-  std::uint64_t generation_ = 0, keys_version_ = 0;         // of the snapshot whose tokens are in the cache
-  std::vector<catalogue::HeaderField> headers_;             // scratch of request_of
-  std::string target_;                                      // scratch of request_of
-  std::vector<quota::CountedOperation> operations_;         // scratch of decide
+  std::uint64_t generation_ = 0, keys_version_ = 0;  // of the snapshot whose tokens are in the cache
+  std::vector<catalogue::HeaderField> headers_;      // scratch of request_of
+  std::string target_;                               // scratch of request_of
+  std::vector<quota::CountedOperation> operations_;  // scratch of decide
 };
 
 }  // namespace tollgate::flow

@@ -57,14 +57,17 @@ std::string quotable(std::string_view text) {
   return out;
 }
 
-bool is_observation(const quota::AccountCharge& charge) { return charge.rule == quota::Rules::kObservation; }
+bool is_observation(const quota::AccountCharge& charge) {
+  return charge.rule == quota::Rules::kObservation;
+}
 
 std::string hours_and_minutes(Milliseconds span) {
   auto seconds = quota::seconds_up(span);
   if (seconds < 120) return fmt::format("{} seconds", seconds);
   if (seconds < 7'200) return fmt::format("{} minutes", (seconds + 59) / 60);
   const auto minutes = (seconds + 59) / 60;
-  return minutes % 60 == 0 ? fmt::format("{} h", minutes / 60) : fmt::format("{} h {} min", minutes / 60, minutes % 60);
+  return minutes % 60 == 0 ? fmt::format("{} h", minutes / 60)
+                           : fmt::format("{} h {} min", minutes / 60, minutes % 60);
 }
 
 }  // namespace
@@ -107,11 +110,13 @@ LocalReply quota_exceeded(const Call& call, std::span<const std::uint32_t> viola
     const quota::Rule& rule = rules[charge.rule];
     auto window = std::chrono::duration_cast<Seconds>(rule.window).count();
     if (never)
-      detail = fmt::format("This request costs {} calls, more than the limit of {} of quota '{}' ({} s rolling).",
-                           charge.units, worst->limit, rule.name, window);
+      detail =
+          fmt::format("This request costs {} calls, more than the limit of {} of quota '{}' ({} s rolling).",
+                      charge.units, worst->limit, rule.name, window);
     else
       detail = fmt::format(
-          "{} of {} calls of quota '{}' were made in the last {} s; this request needs {}. There is room again in {}. "
+          "{} of {} calls of quota '{}' were made in the last {} s; this request needs {}. There is room "
+          "again in {}. "
           "The window is rolling: it does not reset at midnight.",
           worst->used, worst->limit, rule.name, window, charge.units, hours_and_minutes(wait));
   }
@@ -134,7 +139,8 @@ LocalReply quota_exceeded(const Call& call, std::span<const std::uint32_t> viola
 }
 
 std::string usage_json(const Snapshot& snapshot, const identity::Principal& principal,
-                       std::span<const quota::AccountCharge> accounts, std::span<const quota::AccountState> states,
+                       std::span<const quota::AccountCharge> accounts,
+                       std::span<const quota::AccountState> states,
                        std::span<const quota::Ledger::Listed> objects) {
   std::string body;
   JsonWriter json(body);
@@ -181,18 +187,19 @@ std::string usage_json(const Snapshot& snapshot, const identity::Principal& prin
 
 LocalReply usage(const Call& call, std::span<const quota::AccountState> states,
                  std::span<const quota::Ledger::Listed> objects) {
-  return LocalReply{.status = 200,
-                    .reason = Reason::ok,
-                    .fields = "Content-Type: application/json\r\nCache-Control: no-store\r\n" + rate_limit_lines(call),
-                    .body = usage_json(*call.snapshot, call.token->principal, call.charges, states, objects)};
+  return LocalReply{
+      .status = 200,
+      .reason = Reason::ok,
+      .fields = "Content-Type: application/json\r\nCache-Control: no-store\r\n" + rate_limit_lines(call),
+      .body = usage_json(*call.snapshot, call.token->principal, call.charges, states, objects)};
 }
 
 std::string rate_limit_lines(const Call& call, std::span<const std::uint32_t> violated) {
   const config::Proxy& settings = call.snapshot->settings.proxy;
   quota::FieldOptions options{.rate_limit = settings.rate_limit_headers != "never",
                               .legacy = settings.legacy_rate_limit_headers};
-  return quota::rate_limit_field_lines(options, call.snapshot->rate_limit_policy, call.snapshot->rules.rules(),
-                                       call.charges, call.states, violated);
+  return quota::rate_limit_field_lines(options, call.snapshot->rate_limit_policy,
+                                       call.snapshot->rules.rules(), call.charges, call.states, violated);
 }
 
 }  // namespace tollgate::flow

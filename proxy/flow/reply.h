@@ -27,7 +27,8 @@ LocalReply usage(const Call& call, std::span<const quota::AccountState> states,
 
 // The body of that reply for any user: also what the admin API answers.
 std::string usage_json(const Snapshot& snapshot, const identity::Principal& principal,
-                       std::span<const quota::AccountCharge> accounts, std::span<const quota::AccountState> states,
+                       std::span<const quota::AccountCharge> accounts,
+                       std::span<const quota::AccountState> states,
                        std::span<const quota::Ledger::Listed> objects);
 
 // RateLimit-Policy and RateLimit field lines for the states of call.charges; "" when no rule applies. `violated`: the

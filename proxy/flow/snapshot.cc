@@ -86,20 +86,21 @@ Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts) {
   std::string policy = quota::rate_limit_policy(rules.rules());
   identity::TokenVerifier verifier = make_verifier(parts.settings.identity, parts.key_rings);
   catalogue::Classifier classifier(catalogue_options(parts.settings.catalogue), parts.schema);
-  return std::make_shared<const Snapshot>(
-      Snapshot{.settings = std::move(parts.settings),
-               .verifier = std::move(verifier),
-               .key_rings = std::move(parts.key_rings),
-               .directory = std::move(parts.directory),
-               .classifier = std::move(classifier),
-               .policy = licence::Policy(std::make_shared<const licence::Rulebook>(std::move(parts.rulebook))),
-               .rules = std::move(rules),
-               .trusted_proxies = std::move(*trusted),
-               .rate_limit_policy = std::move(policy),
-               .generation = parts.generation});
+  return std::make_shared<const Snapshot>(Snapshot{
+      .settings = std::move(parts.settings),
+      .verifier = std::move(verifier),
+      .key_rings = std::move(parts.key_rings),
+      .directory = std::move(parts.directory),
+      .classifier = std::move(classifier),
+      .policy = licence::Policy(std::make_shared<const licence::Rulebook>(std::move(parts.rulebook))),
+      .rules = std::move(rules),
+      .trusted_proxies = std::move(*trusted),
+      .rate_limit_policy = std::move(policy),
+      .generation = parts.generation});
 }
 
-const config::Route* find_route(const config::Settings& settings, std::string_view host, std::string_view path) {
+const config::Route* find_route(const config::Settings& settings, std::string_view host,
+                                std::string_view path) {
   const config::Route* best = nullptr;
   for (const config::Route& route : settings.routes) {
     if (!route.host.empty() && !equals_ignore_case(route.host, without_port(host))) continue;

@@ -22,7 +22,7 @@ struct Snapshot {
   config::Settings settings;
   identity::TokenVerifier verifier;
   std::vector<std::shared_ptr<identity::KeyRing>> key_rings;  // one an issuer; their sets change while we run
-  std::shared_ptr<const identity::Directory> directory;  // nullptr without licensing.directory_file
+  std::shared_ptr<const identity::Directory> directory;       // nullptr without licensing.directory_file
   catalogue::Classifier classifier;
   licence::Policy policy;
   quota::Rules rules;
@@ -36,8 +36,9 @@ struct SnapshotParts {
   config::Settings settings;
   licence::Rulebook rulebook;  // the preset with the operator's settings applied
   std::shared_ptr<const catalogue::Schema> schema;
-  std::shared_ptr<const identity::Directory> directory;        // may be nullptr
-  std::vector<std::shared_ptr<identity::KeyRing>> key_rings;  // one for each of settings.identity.jwt, in order
+  std::shared_ptr<const identity::Directory> directory;  // may be nullptr
+  std::vector<std::shared_ptr<identity::KeyRing>>
+      key_rings;  // one for each of settings.identity.jwt, in order
   std::uint64_t generation = 1;
 };
 // Errors (origin config) say which setting cannot be used.
@@ -46,6 +47,7 @@ Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts);
 // The route for a request, or nullptr: a route that names the host before one that does not, then the longest prefix,
 // matched on whole segments and without case, as the CRM matches paths. `path` is normalised (percent-decoded once, no
 // dot segments). Cost: linear in the number of routes.
-const config::Route* find_route(const config::Settings& settings, std::string_view host, std::string_view path);
+const config::Route* find_route(const config::Settings& settings, std::string_view host,
+                                std::string_view path);
 
 }  // namespace tollgate::flow

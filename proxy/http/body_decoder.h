@@ -28,11 +28,11 @@
 namespace tollgate::http {
 
 struct BodyLimits {
-  std::uint64_t body_bytes = 0;         // payload; 0: no limit. Beyond it: body_too_large
-  std::size_t chunk_line_bytes = 1024;  // one size line with its extensions
+  std::uint64_t body_bytes = 0;            // payload; 0: no limit. Beyond it: body_too_large
+  std::size_t chunk_line_bytes = 1024;     // one size line with its extensions
   std::size_t chunk_overhead = 16 * 1024;  // size lines beyond 2 bytes a payload byte and 16 a chunk
-  std::size_t trailer_bytes = 8 * 1024;  // all trailer lines
-  std::size_t trailer_count = 32;        // trailer fields, dropped ones too
+  std::size_t trailer_bytes = 8 * 1024;    // all trailer lines
+  std::size_t trailer_count = 32;          // trailer fields, dropped ones too
 };
 
 struct TrailerField {

@@ -29,18 +29,18 @@ enum class Framing : std::uint8_t { none, length, chunked, until_close };
 
 struct RequestHead {
   std::string_view method;
-  std::string_view target;         // as sent
-  std::string_view path;           // target in origin-form without the query; "*" for OPTIONS *
-  std::string_view query;          // after '?', without it; empty when there is none
+  std::string_view target;  // as sent
+  std::string_view path;    // target in origin-form without the query; "*" for OPTIONS *
+  std::string_view query;   // after '?', without it; empty when there is none
   bool has_query = false;
   std::string_view authority;      // Host, or the authority of an absolute-form target (they must agree)
   std::uint8_t minor_version = 1;  // HTTP/1.minor
   Fields fields;
   Framing framing = Framing::none;  // none, length or chunked
   std::uint64_t content_length = 0;
-  bool keep_alive = true;          // the connection may carry another request
+  bool keep_alive = true;  // the connection may carry another request
   bool expect_continue = false;
-  bool wants_upgrade = false;      // Connection: upgrade and an Upgrade field
+  bool wants_upgrade = false;  // Connection: upgrade and an Upgrade field
 };
 
 struct ResponseHead {

@@ -111,7 +111,8 @@ struct AccessLog::Impl {
       wake.wait_for(lock, kFlushInterval, [&] { return stop || flush_wanted != flush_done; });
       const bool last = stop;
       const std::uint64_t serving = flush_wanted;
-      for (std::size_t i = 0; i < buffers.size(); ++i) {  // by index: a new worker may be added while we write
+      for (std::size_t i = 0; i < buffers.size();
+           ++i) {  // by index: a new worker may be added while we write
         auto buffer = buffers[i];
         batch.clear();
         {
@@ -138,7 +139,8 @@ Result<std::unique_ptr<AccessLog>> AccessLog::open(const std::string& path) {
   impl->path = path;
   impl->fd = open_log(path);
   if (impl->fd < 0)
-    return fail(Origin::config, fmt::format("access_log.file: cannot open {} for writing: {}", path, std::strerror(errno)));
+    return fail(Origin::config,
+                fmt::format("access_log.file: cannot open {} for writing: {}", path, std::strerror(errno)));
   return std::unique_ptr<AccessLog>(new AccessLog(std::move(impl)));
 }
 
@@ -207,6 +209,8 @@ std::uint64_t AccessLog::dropped_lines() const {
   return total;
 }
 
-std::uint64_t AccessLog::write_errors() const { return impl_->write_errors.load(std::memory_order_relaxed); }
+std::uint64_t AccessLog::write_errors() const {
+  return impl_->write_errors.load(std::memory_order_relaxed);
+}
 
 }  // namespace tollgate::telemetry

@@ -19,7 +19,9 @@ using Cell = std::atomic<std::uint64_t>;
 void bump(Cell& cell, std::uint64_t by = 1) {
   cell.store(cell.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
 }
-std::uint64_t get(const Cell& cell) { return cell.load(std::memory_order_relaxed); }
+std::uint64_t get(const Cell& cell) {
+  return cell.load(std::memory_order_relaxed);
+}
 
 constexpr std::array<double, 19> kBuckets = {.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .075,
                                              .1,    .25,    .5,    .75,  1,     2.5,  5,   7.5,  10};
@@ -74,7 +76,7 @@ struct alignas(64) Shard {
       : calls(objects * kOperations.size() * kReasonCount), upstream_by_object(objects) {}
 
   std::array<Cell, kStatusLast - kStatusFirst + 1> statuses{};
-  Cell unanswered{0};  // the client was gone before anything was sent
+  Cell unanswered{0};       // the client was gone before anything was sent
   std::vector<Cell> calls;  // [object][operation][reason]
   std::vector<Histogram> upstream_by_object;
   Histogram duration, overhead, store;
@@ -85,7 +87,8 @@ struct Metrics::Impl final : prometheus::Collectable {
   explicit Impl(Options given) : options(std::move(given)) {
     options.objects.emplace_back("other");
     for (std::size_t i = 0; i < options.objects.size(); ++i) index.emplace(options.objects[i], i);
-    for (unsigned i = 0; i < options.workers; ++i) shards.push_back(std::make_unique<Shard>(options.objects.size()));
+    for (unsigned i = 0; i < options.workers; ++i)
+      shards.push_back(std::make_unique<Shard>(options.objects.size()));
   }
 
   std::size_t object_index(std::string_view object) const {
@@ -103,15 +106,18 @@ struct Metrics::Impl final : prometheus::Collectable {
       bump(shard.unanswered);
     for (const usage::CountedOperation& operation : fact.operations) {
       const std::size_t object = object_index(operation.object);
-      bump(shard.calls[call_index(object, operation_index(operation.operation), static_cast<std::size_t>(fact.reason))]);
+      bump(shard.calls[call_index(object, operation_index(operation.operation),
+                                  static_cast<std::size_t>(fact.reason))]);
     }
     shard.duration.observe(fact.total);
     shard.overhead.observe(std::max(fact.total - fact.upstream, Duration(0)));
     if (fact.upstream > Duration(0))
-      shard.upstream_by_object[fact.operations.empty() ? options.objects.size() - 1
-                                                       : object_index(fact.operations.front().object)]
+      shard
+          .upstream_by_object[fact.operations.empty() ? options.objects.size() - 1
+                                                      : object_index(fact.operations.front().object)]
           .observe(fact.upstream);
-    if (fact.degraded) bump(fact.reason == Reason::store_unavailable ? shard.degraded_deny : shard.degraded_allow);
+    if (fact.degraded)
+      bump(fact.reason == Reason::store_unavailable ? shard.degraded_deny : shard.degraded_allow);
     bump(shard.bytes_in, fact.bytes_in);
     bump(shard.bytes_out, fact.bytes_out);
     bump(shard.charged, fact.units);
@@ -140,11 +146,14 @@ struct Metrics::Impl final : prometheus::Collectable {
     }
     if (cumulative == 0 && !even_if_empty) return;
     metric.histogram.sample_count = cumulative;
-    metric.histogram.sample_sum =
-        static_cast<double>(sum([&](const Shard& shard) -> const Cell& { return select(shard).nanoseconds; })) / 1e9;
+    metric.histogram.sample_sum = static_cast<double>(sum([&](const Shard& shard) -> const Cell& {
+                                    return select(shard).nanoseconds;
+                                  })) /
+                                  1e9;
     out.metric.push_back(std::move(metric));
   }
-  void add_counter(std::vector<prometheus::MetricFamily>& out, std::string name, std::string help, double value) const {
+  void add_counter(std::vector<prometheus::MetricFamily>& out, std::string name, std::string help,
+                   double value) const {
     auto one = family(std::move(name), std::move(help), prometheus::MetricType::Counter);
     prometheus::ClientMetric metric;
     metric.counter.value = value;
@@ -164,7 +173,8 @@ struct Metrics::Impl final : prometheus::Collectable {
 };
 
 prometheus::MetricFamily Metrics::Impl::requests() const {
-  auto out = family("tollgate_requests_total", "Requests by status sent to the client; 0: the client was gone before.",
+  auto out = family("tollgate_requests_total",
+                    "Requests by status sent to the client; 0: the client was gone before.",
                     prometheus::MetricType::Counter);
   auto add = [&](int status, std::uint64_t count) {
     prometheus::ClientMetric metric;
@@ -178,22 +188,27 @@ prometheus::MetricFamily Metrics::Impl::requests() const {
       return shard.statuses[static_cast<std::size_t>(status - kStatusFirst)];
     });
     bool ours = false;
-    for (std::size_t i = 0; i < kReasonCount; ++i) ours = ours || info(static_cast<Reason>(i)).status == status;
+    for (std::size_t i = 0; i < kReasonCount; ++i)
+      ours = ours || info(static_cast<Reason>(i)).status == status;
     if (count > 0 || ours) add(status, count);
   }
   return out;
 }
 
 prometheus::MetricFamily Metrics::Impl::calls() const {
-  auto out = family("tollgate_calls_total", "Operations on licensed objects by outcome; a batch counts each of its parts.",
+  auto out = family("tollgate_calls_total",
+                    "Operations on licensed objects by outcome; a batch counts each of its parts.",
                     prometheus::MetricType::Counter);
   for (std::size_t object = 0; object < options.objects.size(); ++object) {
-    const bool main = std::find(options.main_objects.begin(), options.main_objects.end(), options.objects[object]) !=
-                      options.main_objects.end();
+    const bool main = std::find(options.main_objects.begin(), options.main_objects.end(),
+                                options.objects[object]) != options.main_objects.end();
     for (std::size_t operation = 0; operation < kOperations.size(); ++operation)
       for (std::size_t reason = 0; reason < kReasonCount; ++reason) {
-        auto count = sum([&](const Shard& shard) -> const Cell& { return shard.calls[call_index(object, operation, reason)]; });
-        const bool zero_wanted = main && static_cast<Reason>(reason) == Reason::ok && kOperations[operation] != "execute";
+        auto count = sum([&](const Shard& shard) -> const Cell& {
+          return shard.calls[call_index(object, operation, reason)];
+        });
+        const bool zero_wanted =
+            main && static_cast<Reason>(reason) == Reason::ok && kOperations[operation] != "execute";
         if (count == 0 && !zero_wanted) continue;
         prometheus::ClientMetric metric;
         metric.label = {label("object", options.objects[object]), label("operation", kOperations[operation]),
@@ -207,7 +222,8 @@ prometheus::MetricFamily Metrics::Impl::calls() const {
 
 prometheus::MetricFamily Metrics::Impl::degraded() const {
   auto out = family("tollgate_store_degraded_decisions_total",
-                    "Calls decided without the quota store, by what was done with them.", prometheus::MetricType::Counter);
+                    "Calls decided without the quota store, by what was done with them.",
+                    prometheus::MetricType::Counter);
   auto add = [&](std::string_view mode, std::uint64_t count) {
     prometheus::ClientMetric metric;
     metric.label = {label("mode", mode)};
@@ -225,14 +241,17 @@ void Metrics::Impl::add_histograms(std::vector<prometheus::MetricFamily>& out) c
     add_histogram(one, {}, true, [member](const Shard& shard) -> const Histogram& { return shard.*member; });
     out.push_back(std::move(one));
   };
-  single("tollgate_request_duration_seconds", "Request head received to last byte of the reply sent.", &Shard::duration);
+  single("tollgate_request_duration_seconds", "Request head received to last byte of the reply sent.",
+         &Shard::duration);
   single("tollgate_overhead_seconds", "Of that, time not spent waiting for the CRM.", &Shard::overhead);
   single("tollgate_store_roundtrip_seconds", "Round trips to the quota store.", &Shard::store);
-  auto upstream = family("tollgate_upstream_duration_seconds", "Request handed to the CRM to last byte of its reply, by object.",
+  auto upstream = family("tollgate_upstream_duration_seconds",
+                         "Request handed to the CRM to last byte of its reply, by object.",
                          prometheus::MetricType::Histogram);
   for (std::size_t object = 0; object < options.objects.size(); ++object)
-    add_histogram(upstream, {label("object", options.objects[object])}, options.objects[object] == "other",
-                  [object](const Shard& shard) -> const Histogram& { return shard.upstream_by_object[object]; });
+    add_histogram(
+        upstream, {label("object", options.objects[object])}, options.objects[object] == "other",
+        [object](const Shard& shard) -> const Histogram& { return shard.upstream_by_object[object]; });
   out.push_back(std::move(upstream));
 }
 
@@ -248,7 +267,8 @@ std::vector<prometheus::MetricFamily> Metrics::Impl::Collect() const {
               static_cast<double>(sum([](const Shard& shard) -> const Cell& { return shard.bytes_in; })));
   add_counter(out, "tollgate_client_sent_bytes_total", "Body bytes sent to clients.",
               static_cast<double>(sum([](const Shard& shard) -> const Cell& { return shard.bytes_out; })));
-  auto build = family("tollgate_build_info", "Version and revision of this program.", prometheus::MetricType::Gauge);
+  auto build =
+      family("tollgate_build_info", "Version and revision of this program.", prometheus::MetricType::Gauge);
   prometheus::ClientMetric one;
   one.label = {label("version", options.version), label("revision", options.revision)};
   one.gauge.value = 1;
@@ -277,8 +297,8 @@ Metrics::~Metrics() = default;
 
 std::unique_ptr<usage::FactSink> Metrics::worker_sink(unsigned worker) {
   CHECK(worker < impl_->shards.size(), "a worker without a shard");
-  return std::make_unique<usage::FunctionSink>(
-      [impl = impl_.get(), shard = impl_->shards[worker].get()](const usage::Fact& fact) { impl->record(*shard, fact); });
+  return std::make_unique<usage::FunctionSink>([impl = impl_.get(), shard = impl_->shards[worker].get()](
+                                                   const usage::Fact& fact) { impl->record(*shard, fact); });
 }
 
 void Metrics::observe_store_roundtrip(unsigned worker, Duration duration) {
@@ -290,6 +310,8 @@ void Metrics::add_source(std::function<std::vector<Family>()> source) {
   impl_->sources.push_back(std::move(source));
 }
 
-std::string Metrics::scrape() const { return prometheus::TextSerializer().Serialize(impl_->Collect()); }
+std::string Metrics::scrape() const {
+  return prometheus::TextSerializer().Serialize(impl_->Collect());
+}
 
 }  // namespace tollgate::telemetry

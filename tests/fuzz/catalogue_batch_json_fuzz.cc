@@ -4,6 +4,8 @@
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
   using namespace tollgate::catalogue;
   const HeaderField fields[] = {{"Content-Type", "application/json"}};
-  for (std::string_view target : {"/0/odata/$batch", "/crm/v8/__composite_requests", "/cherwellapi/api/V1/savebusinessobjectbatch"}) check_request(Request{"POST", target, fields, as_text(bytes, size)});
+  for (std::string_view target :
+       {"/0/odata/$batch", "/crm/v8/__composite_requests", "/cherwellapi/api/V1/savebusinessobjectbatch"})
+    check_request(Request{"POST", target, fields, as_text(bytes, size)});
   return 0;
 }

@@ -13,10 +13,12 @@ namespace tollgate::catalogue {
 inline const Classifier& fuzz_classifier() {
   static const Classifier kClassifier = [] {
     auto schema = std::make_shared<Schema>();
-    for (const char* object : {"Case", "CaseFile", "CaseStatus", "Account", "Contact", "Leads", "Incident"}) schema->add_object(object);
+    for (const char* object : {"Case", "CaseFile", "CaseStatus", "Account", "Contact", "Leads", "Incident"})
+      schema->add_object(object);
     schema->add_relation("*", "Owner", "Contact");
     schema->add_uid("6dd53665c0c24cab86870a21cf6434ae", "Incident");
-    return Classifier(Options{{Dialect::creatio, Dialect::zoho, Dialect::cherwell, Dialect::rest}}, std::move(schema));
+    return Classifier(Options{{Dialect::creatio, Dialect::zoho, Dialect::cherwell, Dialect::rest}},
+                      std::move(schema));
   }();
   return kClassifier;
 }
@@ -24,7 +26,8 @@ inline const Classifier& fuzz_classifier() {
 inline bool same(const Classification& a, const Classification& b) {
   if (a.kind != b.kind || a.uses.size() != b.uses.size() || a.counted != b.counted) return false;
   for (std::size_t i = 0; i < a.uses.size(); ++i)
-    if (a.uses[i].object != b.uses[i].object || a.uses[i].operation != b.uses[i].operation || a.uses[i].part != b.uses[i].part)
+    if (a.uses[i].object != b.uses[i].object || a.uses[i].operation != b.uses[i].operation ||
+        a.uses[i].part != b.uses[i].part)
       return false;
   return true;
 }

@@ -21,11 +21,12 @@ TEST(JsonText, EscapesWhatJsonDemands) {
 }
 
 TEST(JsonText, KeepsValidUtf8AndReplacesTheRest) {
-  EXPECT_EQ(json("z\xc3\xbcrich \xe2\x82\xac \xf0\x9f\x98\x80"), "\"z\xc3\xbcrich \xe2\x82\xac \xf0\x9f\x98\x80\"");
+  EXPECT_EQ(json("z\xc3\xbcrich \xe2\x82\xac \xf0\x9f\x98\x80"),
+            "\"z\xc3\xbcrich \xe2\x82\xac \xf0\x9f\x98\x80\"");
   EXPECT_EQ(json("\xff"), "\"\\ufffd\"");
-  EXPECT_EQ(json("\xc0\xaf"), "\"\\ufffd\\ufffd\"");              // overlong
+  EXPECT_EQ(json("\xc0\xaf"), "\"\\ufffd\\ufffd\"");             // overlong
   EXPECT_EQ(json("\xed\xa0\x80"), "\"\\ufffd\\ufffd\\ufffd\"");  // surrogate
-  EXPECT_EQ(json("\xe2\x82"), "\"\\ufffd\\ufffd\"");              // cut short
+  EXPECT_EQ(json("\xe2\x82"), "\"\\ufffd\\ufffd\"");             // cut short
   EXPECT_EQ(json("\xf4\x90\x80\x80"), "\"\\ufffd\\ufffd\\ufffd\\ufffd\"");
 }
 

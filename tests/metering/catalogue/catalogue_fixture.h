@@ -17,11 +17,38 @@ namespace tollgate::catalogue {
 
 inline std::shared_ptr<const Schema> small_schema() {
   auto schema = std::make_shared<Schema>();
-  for (const char* object :
-       {"Account", "Contact", "KnowledgeBase", "Case", "CaseFile", "CaseStatus", "CaseMessageHistory", "Lead", "FileLead",
-        "Opportunity", "OpportunityContact", "VwPortalOpportunity", "Order", "OrderVisa", "OrderPaymentStatus", "Document",
-        "Partnership", "Contract", "City", "SysImage", "SysSettings", "PortalMessageFile", "ActivityFile",
-        "UsrRealtyFreedomUI", "Leads", "Contacts", "Vendors", "Accounts", "Deals", "Products", "Incident", "Customer"})
+  for (const char* object : {"Account",
+                             "Contact",
+                             "KnowledgeBase",
+                             "Case",
+                             "CaseFile",
+                             "CaseStatus",
+                             "CaseMessageHistory",
+                             "Lead",
+                             "FileLead",
+                             "Opportunity",
+                             "OpportunityContact",
+                             "VwPortalOpportunity",
+                             "Order",
+                             "OrderVisa",
+                             "OrderPaymentStatus",
+                             "Document",
+                             "Partnership",
+                             "Contract",
+                             "City",
+                             "SysImage",
+                             "SysSettings",
+                             "PortalMessageFile",
+                             "ActivityFile",
+                             "UsrRealtyFreedomUI",
+                             "Leads",
+                             "Contacts",
+                             "Vendors",
+                             "Accounts",
+                             "Deals",
+                             "Products",
+                             "Incident",
+                             "Customer"})
     schema->add_object(object);
   schema->add_uid("117d32f9-8275-4534-8411-1c66115ce9cd", "Case");
   schema->add_uid("7b332db9-3993-4136-ac32-09353333cc7a", "DocumentFile");
@@ -56,7 +83,8 @@ struct Told {
   Request request(std::vector<HeaderField>& fields) const {
     for (const auto& [key, value] : headers) fields.push_back({key, value});
     std::size_t space = line.find(' ');
-    return Request{std::string_view(line).substr(0, space), std::string_view(line).substr(space + 1), fields, body};
+    return Request{std::string_view(line).substr(0, space), std::string_view(line).substr(space + 1), fields,
+                   body};
   }
   Classification classify(Dialect dialect, std::shared_ptr<const Schema> schema = small_schema()) const {
     std::vector<HeaderField> fields;

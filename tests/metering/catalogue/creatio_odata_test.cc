@@ -72,7 +72,9 @@ TEST(ODataKey, EveryFormNamesTheSameObject) {
          {"DELETE /0/odata/%43%61se%28%27x%27%29", "Case delete"},
          {"PUT /0/odata/Case(1)", "Case edit"},
          {"POST /0/odata/Case()", "Case create"},
-         {"MERGE /0/ServiceModel/EntityDataService.svc/CaseCollection(guid'405947d0-2ffb-4ded-8675-0475f19f5a81')", "Case edit"},
+         {"MERGE "
+          "/0/ServiceModel/EntityDataService.svc/CaseCollection(guid'405947d0-2ffb-4ded-8675-0475f19f5a81')",
+          "Case edit"},
          {"GET /0/odata/Case/405947d0-2ffb-4ded-8675-0475f19f5a81/Account", "Case read; Account read nav"}});
 }
 
@@ -86,24 +88,26 @@ TEST(ODataPath, NavigationIsPartOfWhatIsRead) {
          {"GET /0/odata/Case/Account", "Case read; Account read nav"},
          {"GET /0/odata/Case(1)/Account/$ref", "Case read"},
          {"GET /0/odata/$entity?$id=Case(1)/Account", "Case read; Account read nav"},
-         {"GET /0/odata/$entity?$id=https%3A%2F%2Fh%2F0%2Fodata%2FCase(1)&$expand=Account", "Case read; Account read expand"},
+         {"GET /0/odata/$entity?$id=https%3A%2F%2Fh%2F0%2Fodata%2FCase(1)&$expand=Account",
+          "Case read; Account read expand"},
          {"GET /0/odata/$crossjoin(Case,Account)", "Case read; Account read"},
          {"GET /0/odata/Case(1)/Model.Case/Account", "Case read; Account read nav"}});
 }
 
 TEST(ODataPath, WritesThroughANavigationEditTheObjectsOnTheWay) {
-  check({{"POST /0/odata/Account(1)/CaseCollectionByAccount", "Account edit; Case create nav"},
-         {"PATCH /0/odata/Case(1)/Account", "Case edit; Account edit nav"},
-         {"PUT /0/odata/Case(1)/Account/Name", "Case edit; Account edit nav"},
-         {"DELETE /0/odata/Case(1)/Account", "Case edit; Account delete nav"},
-         {"DELETE /0/odata/Account(1)/CaseCollectionByAccount(2)", "Account edit; Case delete nav"},
-         {"DELETE /0/odata/Case(1)/Account/$ref", "Case edit"},
-         {"DELETE /0/odata/Case(1)/UsrThing/$ref", "Case edit"},
-         {"PUT /0/odata/Case(1)/Account/$ref", "Case edit"},
-         {"POST /0/odata/Account(1)/CaseCollectionByAccount/$ref", "Account edit"},
-         {"DELETE /0/odata/Case(1)/$ref", "Case delete"},
-         {"DELETE /0/ServiceModel/EntityDataService.svc/OrderCollection(1)/$links/Contact", "Order edit"},
-         {"GET /0/ServiceModel/EntityDataService.svc/OrderCollection(1)/$links/Contact/$count", "Order read"}});
+  check(
+      {{"POST /0/odata/Account(1)/CaseCollectionByAccount", "Account edit; Case create nav"},
+       {"PATCH /0/odata/Case(1)/Account", "Case edit; Account edit nav"},
+       {"PUT /0/odata/Case(1)/Account/Name", "Case edit; Account edit nav"},
+       {"DELETE /0/odata/Case(1)/Account", "Case edit; Account delete nav"},
+       {"DELETE /0/odata/Account(1)/CaseCollectionByAccount(2)", "Account edit; Case delete nav"},
+       {"DELETE /0/odata/Case(1)/Account/$ref", "Case edit"},
+       {"DELETE /0/odata/Case(1)/UsrThing/$ref", "Case edit"},
+       {"PUT /0/odata/Case(1)/Account/$ref", "Case edit"},
+       {"POST /0/odata/Account(1)/CaseCollectionByAccount/$ref", "Account edit"},
+       {"DELETE /0/odata/Case(1)/$ref", "Case delete"},
+       {"DELETE /0/ServiceModel/EntityDataService.svc/OrderCollection(1)/$links/Contact", "Order edit"},
+       {"GET /0/ServiceModel/EntityDataService.svc/OrderCollection(1)/$links/Contact/$count", "Order read"}});
 }
 
 TEST(ODataPath, DeletingAPropertyEditsAndDeletingAStreamDeletes) {
@@ -153,21 +157,23 @@ TEST(ODataPath, MetadataIsMetadata) {
 }
 
 TEST(ODataQuery, RelatedObjectsAreReported) {
-  check({{"GET /0/odata/Case?$expand=Account,Owner", "Case read; Account read expand; Contact read expand"},
-         {"GET /0/odata/Case?expand=Account($expand=Owner($select=Name);$filter=Owner/Name%20eq%20'x')",
-          "Case read; Account read expand; Contact read expand; Contact read filter"},
-         {"GET /0/odata/Case?%24EXPAND=Account%28%24expand%3DOwner%3B%24top%3D1%29",
-          "Case read; Account read expand; Contact read expand"},
-         {"GET /0/odata/Case?$filter=Account/Owner/Name%20eq%20'Owner/Status'", "Case read; Account read filter; Contact read filter"},
-         {"GET /0/odata/Case?$filter=CaseFileCollectionByCase/any(f:f/Owner/Name%20eq%20'x')",
-          "Case read; CaseFile read filter; Contact read filter"},
-         {"GET /0/odata/Case?$orderby=Account/Name%20desc&$select=Owner/Name",
-          "Case read; Account read filter; Contact read expand"},
-         {"GET /0/odata/Case?@p=Account/Name&$filter=Name%20eq%20@p", "Case read; Account read filter"},
-         {"GET /0/odata/Case?$expand=*&$filter=$it/Account/Name%20eq%20null", "Case read; Account read filter"},
-         {"POST /0/odata/Case?$expand=Account", "Case create; Account read expand"},
-         {"GET /0/odata/Case?$filter=contains(Subject,'a/b?c$batch')", "Case read"},
-         {"GET /0/odata/Case?$filter=Id%20eq%201a7ece2d-628d-4677-a717-56c2cecda346", "Case read"}});
+  check(
+      {{"GET /0/odata/Case?$expand=Account,Owner", "Case read; Account read expand; Contact read expand"},
+       {"GET /0/odata/Case?expand=Account($expand=Owner($select=Name);$filter=Owner/Name%20eq%20'x')",
+        "Case read; Account read expand; Contact read expand; Contact read filter"},
+       {"GET /0/odata/Case?%24EXPAND=Account%28%24expand%3DOwner%3B%24top%3D1%29",
+        "Case read; Account read expand; Contact read expand"},
+       {"GET /0/odata/Case?$filter=Account/Owner/Name%20eq%20'Owner/Status'",
+        "Case read; Account read filter; Contact read filter"},
+       {"GET /0/odata/Case?$filter=CaseFileCollectionByCase/any(f:f/Owner/Name%20eq%20'x')",
+        "Case read; CaseFile read filter; Contact read filter"},
+       {"GET /0/odata/Case?$orderby=Account/Name%20desc&$select=Owner/Name",
+        "Case read; Account read filter; Contact read expand"},
+       {"GET /0/odata/Case?@p=Account/Name&$filter=Name%20eq%20@p", "Case read; Account read filter"},
+       {"GET /0/odata/Case?$expand=*&$filter=$it/Account/Name%20eq%20null", "Case read; Account read filter"},
+       {"POST /0/odata/Case?$expand=Account", "Case create; Account read expand"},
+       {"GET /0/odata/Case?$filter=contains(Subject,'a/b?c$batch')", "Case read"},
+       {"GET /0/odata/Case?$filter=Id%20eq%201a7ece2d-628d-4677-a717-56c2cecda346", "Case read"}});
 }
 
 TEST(ODataQuery, RepeatedOrUnclosedOptionsAreRejected) {
@@ -195,8 +201,10 @@ TEST(MethodOverride, ReplacesPostOnly) {
   EXPECT_EQ(with("POST /0/odata/Case(1)", {{"X-HTTP-Method", "DELETE"}}), "Case delete");
   EXPECT_EQ(with("POST /0/odata/Case(1)", {{"x-http-method-override", "patch"}}), "Case edit");
   EXPECT_EQ(with("POST /0/odata/Case(1)", {{"X-Method-Override", " MERGE "}}), "Case edit");
-  EXPECT_EQ(with("POST /0/odata/Case(1)", {{"X-HTTP-Method", "PUT"}, {"X-HTTP-Method-Override", "PUT"}}), "Case edit");
-  EXPECT_EQ(with("POST /0/odata/Case(1)", {{"X-HTTP-Method", "GET"}, {"X-HTTP-Method-Override", "DELETE"}}), "reject");
+  EXPECT_EQ(with("POST /0/odata/Case(1)", {{"X-HTTP-Method", "PUT"}, {"X-HTTP-Method-Override", "PUT"}}),
+            "Case edit");
+  EXPECT_EQ(with("POST /0/odata/Case(1)", {{"X-HTTP-Method", "GET"}, {"X-HTTP-Method-Override", "DELETE"}}),
+            "reject");
   EXPECT_EQ(with("POST /0/odata/Case(1)", {{"X-HTTP-Method", "GET, DELETE"}}), "reject");
   EXPECT_EQ(with("POST /0/odata/Case(1)", {{"X-HTTP-Method", ""}}), "reject");
   EXPECT_EQ(with("GET /0/odata/Case(1)", {{"X-HTTP-Method", "DELETE"}}), "reject");
@@ -206,12 +214,15 @@ TEST(MethodOverride, ReplacesPostOnly) {
 // A server that ignores the override executes the POST.
 TEST(MethodOverride, NeverMakesAReadOfAPost) {
   for (const char* method : {"GET", "HEAD", "OPTIONS", "get"}) {
-    EXPECT_EQ((Told{"POST /0/odata/KnowledgeBase", "{}", {{"X-HTTP-Method", method}}}.creatio()), "reject") << method;
-    const std::string batch = R"({"requests":[{"id":"1","method":"POST","url":"Case","headers":{"X-HTTP-Method":")" +
-                              std::string(method) + R"("}}]})";
+    EXPECT_EQ((Told{"POST /0/odata/KnowledgeBase", "{}", {{"X-HTTP-Method", method}}}.creatio()), "reject")
+        << method;
+    const std::string batch =
+        R"({"requests":[{"id":"1","method":"POST","url":"Case","headers":{"X-HTTP-Method":")" +
+        std::string(method) + R"("}}]})";
     EXPECT_EQ((Told{"POST /0/odata/$batch", batch, kJson}.creatio()), "reject") << method;
   }
-  EXPECT_EQ((Told{"POST /0/odata/Case", "{}", {{"X-HTTP-Method", "PATCH"}}}.creatio()), "Case edit; Case create");
+  EXPECT_EQ((Told{"POST /0/odata/Case", "{}", {{"X-HTTP-Method", "PATCH"}}}.creatio()),
+            "Case edit; Case create");
 }
 
 TEST(Classifier, UndecodableTargetsAreRejectedWithADetail) {

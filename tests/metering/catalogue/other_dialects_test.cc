@@ -5,9 +5,15 @@
 namespace tollgate::catalogue {
 namespace {
 
-std::string zoho(const std::string& line, const std::string& body = "") { return Told{line, body, kJson}.zoho(); }
-std::string cherwell(const std::string& line, const std::string& body = "") { return Told{line, body, kJson}.cherwell(); }
-std::string coql(const std::string& query) { return zoho("POST /crm/v8/coql", "{\"select_query\":\"" + query + "\"}"); }
+std::string zoho(const std::string& line, const std::string& body = "") {
+  return Told{line, body, kJson}.zoho();
+}
+std::string cherwell(const std::string& line, const std::string& body = "") {
+  return Told{line, body, kJson}.cherwell();
+}
+std::string coql(const std::string& query) {
+  return zoho("POST /crm/v8/coql", "{\"select_query\":\"" + query + "\"}");
+}
 
 TEST(Zoho, MethodsAndActionsGiveTheOperation) {
   EXPECT_EQ(zoho("POST /crm/v2.1/contacts"), "Contacts create");
@@ -16,7 +22,8 @@ TEST(Zoho, MethodsAndActionsGiveTheOperation) {
   EXPECT_EQ(zoho("POST /crm/v8/Contacts/actions/count"), "Contacts read");
   EXPECT_EQ(zoho("POST /crm/v8/Contacts/actions/mass_delete"), "Contacts delete");
   EXPECT_EQ(zoho("POST /crm/v8/Contacts/1/actions/clone"), "Contacts create");
-  EXPECT_EQ(zoho("POST /crm/v8/Leads/1/actions/convert"), "Leads edit; Contacts create; Accounts create; Deals create");
+  EXPECT_EQ(zoho("POST /crm/v8/Leads/1/actions/convert"),
+            "Leads edit; Contacts create; Accounts create; Deals create");
   EXPECT_EQ(zoho("POST /crm/v8/Leads/1/actions/merge"), "Leads edit; Leads delete");
   EXPECT_EQ(zoho("DELETE /crm/v8/Leads/1/photo"), "Leads edit");
   EXPECT_EQ(zoho("GET /crm/v8/Leads/1/__timeline"), "Leads read");
@@ -33,55 +40,90 @@ TEST(Zoho, MethodsAndActionsGiveTheOperation) {
 
 TEST(ZohoCoql, TokensAreReadAsTheServerDoes) {
   EXPECT_EQ(coql("SELECT a\\n\\tFROM\\n leads WHERE x = 'from Contacts'"), "Leads read");
-  EXPECT_EQ(coql("select x from Leads where y = 'it''s from Deals' and z = 'a\\\\' from Deals'"), "Leads read");
+  EXPECT_EQ(coql("select x from Leads where y = 'it''s from Deals' and z = 'a\\\\' from Deals'"),
+            "Leads read");
   EXPECT_EQ(coql("select Account_Name.Industry from Leads"), "Leads read; Accounts read join");
   EXPECT_EQ(coql("select a from Leads, Contacts"), "Leads read; Contacts read");
   EXPECT_EQ(coql("select a from Leads where id in (select x from Deals)"), "Leads read; Deals read");
-  for (const char* bad : {"", "select a", "from Leads", "select a from", "select a from 'Leads'", "select a from Leads where b = 'x",
-                          "select a from/**/Leads", "select a from Leads -- x", "select a from `Leads`", "select a from Leads; drop"})
+  for (const char* bad : {"", "select a", "from Leads", "select a from", "select a from 'Leads'",
+                          "select a from Leads where b = 'x", "select a from/**/Leads",
+                          "select a from Leads -- x", "select a from `Leads`", "select a from Leads; drop"})
     EXPECT_EQ(coql(bad), "reject") << bad;
-  EXPECT_EQ(zoho("POST /crm/v8/coql", R"({"select_query":"select a from Leads","SELECT_query":"select a from Deals"})"), "reject");
+  EXPECT_EQ(zoho("POST /crm/v8/coql",
+                 R"({"select_query":"select a from Leads","SELECT_query":"select a from Deals"})"),
+            "reject");
 }
 
 TEST(ZohoComposite, EachSubRequestIsAPart) {
-  EXPECT_EQ(zoho("POST /crm/v8/__composite_requests",
-                 R"({"__composite_requests":[{"method":"GET","uri":"/crm/v8/settings/modules"},{"method":"POST","uri":"/crm/v8/coql",
+  EXPECT_EQ(
+      zoho(
+          "POST /crm/v8/__composite_requests",
+          R"({"__composite_requests":[{"method":"GET","uri":"/crm/v8/settings/modules"},{"method":"POST","uri":"/crm/v8/coql",
                  "body":{"select_query":"select a from Deals"}},{"method":"DELETE","uri":"/crm/v8/Leads/@{1:$.data[0].id}"}]})"),
-            "[1] Deals read; [2] Leads delete");
-  for (const char* item : {R"({"method":"GET","uri":"/0/odata/Case"})", R"({"method":"GET","uri":"/crm/v8/@{1:$.x}"})", R"({"uri":"/crm/v8/Leads"})",
-                           R"({"method":"GET","METHOD":"DELETE","uri":"/crm/v8/Leads/1"})", R"({"method":"POST","uri":"/crm/v8/__composite_requests"})",
-                           R"({"method":"POST","uri":"/crm/v8/Contacts/actions/portal_invite"})"})
-    EXPECT_EQ(zoho("POST /crm/v8/__composite_requests", std::string(R"({"__composite_requests":[)") + item + "]}"), "reject") << item;
+      "[1] Deals read; [2] Leads delete");
+  for (const char* item :
+       {R"({"method":"GET","uri":"/0/odata/Case"})", R"({"method":"GET","uri":"/crm/v8/@{1:$.x}"})",
+        R"({"uri":"/crm/v8/Leads"})", R"({"method":"GET","METHOD":"DELETE","uri":"/crm/v8/Leads/1"})",
+        R"({"method":"POST","uri":"/crm/v8/__composite_requests"})",
+        R"({"method":"POST","uri":"/crm/v8/Contacts/actions/portal_invite"})"})
+    EXPECT_EQ(
+        zoho("POST /crm/v8/__composite_requests", std::string(R"({"__composite_requests":[)") + item + "]}"),
+        "reject")
+        << item;
 }
 
 TEST(ZohoBulk, JobsNameTheirModules) {
   EXPECT_EQ(zoho("POST /crm/bulk/v2/read", R"({"query":{"module":"leads"}})"), "Leads read");
-  EXPECT_EQ(zoho("POST /crm/bulk/v8/read", R"({"query":{"module":{"api_name":"Contacts"}}})"), "Contacts read");
-  EXPECT_EQ(zoho("POST /crm/bulk/v8/write", R"({"operation":"update","resource":[{"module":"Leads"},{"module":{"api_name":"Deals"}}]})"), "Leads edit; Deals edit");
-  EXPECT_EQ(zoho("POST /crm/bulk/v8/write", R"({"operation":"erase","resource":[{"module":"Leads"}]})"), "reject");
+  EXPECT_EQ(zoho("POST /crm/bulk/v8/read", R"({"query":{"module":{"api_name":"Contacts"}}})"),
+            "Contacts read");
+  EXPECT_EQ(zoho("POST /crm/bulk/v8/write",
+                 R"({"operation":"update","resource":[{"module":"Leads"},{"module":{"api_name":"Deals"}}]})"),
+            "Leads edit; Deals edit");
+  EXPECT_EQ(zoho("POST /crm/bulk/v8/write", R"({"operation":"erase","resource":[{"module":"Leads"}]})"),
+            "reject");
   EXPECT_EQ(zoho("POST /crm/bulk/v8/write", R"({"operation":"insert","resource":[]})"), "reject");
   EXPECT_EQ(zoho("GET /crm/bulk/v8/write/1"), "metadata");
 }
 
 TEST(Cherwell, TheOperationsNameDecides) {
   const std::string api = "/CHERWELLapi/api/v1/";
-  EXPECT_EQ(cherwell("GET " + api + "GetBusinessObject/BusObId/6DD53665C0C24CAB86870A21CF6434AE/PublicId/1"), "Incident read");
+  EXPECT_EQ(cherwell("GET " + api + "GetBusinessObject/BusObId/6DD53665C0C24CAB86870A21CF6434AE/PublicId/1"),
+            "Incident read");
   EXPECT_EQ(cherwell("GET " + api + "getbusinessobject/scancode/9/busobname/incident"), "Incident read");
   EXPECT_EQ(cherwell("GET " + api + "getbusinessobject/busobid/ffff/publicid/1"), "ffff read");
   EXPECT_EQ(cherwell("GET " + api + "getbusinessobject/busobid/ffff/busobid/eeee"), "reject");
-  EXPECT_EQ(cherwell("POST " + api + "savebusinessobjectbatch",
-                     R"({"saveRequests":[{"busObId":"6dd53665c0c24cab86870a21cf6434ae","busObRecId":null,"busObPublicId":""},{"busobid":"6dd53665c0c24cab86870a21cf6434ae","busObRecId":"1"}]})"),
-            "[0] Incident create; [1] Incident edit");
+  EXPECT_EQ(
+      cherwell(
+          "POST " + api + "savebusinessobjectbatch",
+          R"({"saveRequests":[{"busObId":"6dd53665c0c24cab86870a21cf6434ae","busObRecId":null,"busObPublicId":""},{"busobid":"6dd53665c0c24cab86870a21cf6434ae","busObRecId":"1"}]})"),
+      "[0] Incident create; [1] Incident edit");
   EXPECT_EQ(cherwell("POST " + api + "savebusinessobject", R"({"busObId":"a","busobid":"b"})"), "reject");
   EXPECT_EQ(cherwell("POST " + api + "savebusinessobject", "{}"), "reject");
-  EXPECT_EQ(cherwell("POST " + api + "getsearchresults", R"({"association":"6dd53665c0c24cab86870a21cf6434ae"})"), "Incident read");
-  EXPECT_EQ(cherwell("GET /cherwellapi/api/V2/storedsearches/Global/6dd53665c0c24cab86870a21cf6434ae/All"), "Incident read");
-  EXPECT_EQ(cherwell("POST /Trebuchet.WebApi/api/V1/6dd53665c0c24cab86870a21cf6434ae/records/1/transitions"), "Incident edit");
-  EXPECT_EQ(cherwell("POST " + api + "uploadbusinessobjectattachment/filename/busobid/busobid/6dd53665c0c24cab86870a21cf6434ae/offset/5/totalsize/10"), "Incident edit (free)");
-  EXPECT_EQ(cherwell("GET " + api + "runonestepaction/standinkey/DefType%3AOneStepDef%23Id%3A94quiet/busobid/6dd53665c0c24cab86870a21cf6434ae/busobrecid/1"), "objects");
-  EXPECT_EQ(cherwell("GET " + api + "runonestepaction/standinkey/Id%3Aother/busobid/6dd53665c0c24cab86870a21cf6434ae/busobrecid/1"), "Incident edit process");
-  EXPECT_EQ(cherwell("DELETE " + api + "deleterelatedbusinessobject/parentbusobid/6dd53665c0c24cab86870a21cf6434ae/parentbusobrecid/1/relationshipid/2/busobid/93405caa107c376a2bd15c4c8885a900be316f3a72/busobrecid/3"),
-            "Customer delete; Incident edit nav");
+  EXPECT_EQ(
+      cherwell("POST " + api + "getsearchresults", R"({"association":"6dd53665c0c24cab86870a21cf6434ae"})"),
+      "Incident read");
+  EXPECT_EQ(cherwell("GET /cherwellapi/api/V2/storedsearches/Global/6dd53665c0c24cab86870a21cf6434ae/All"),
+            "Incident read");
+  EXPECT_EQ(cherwell("POST /Trebuchet.WebApi/api/V1/6dd53665c0c24cab86870a21cf6434ae/records/1/transitions"),
+            "Incident edit");
+  EXPECT_EQ(cherwell("POST " + api +
+                     "uploadbusinessobjectattachment/filename/busobid/busobid/"
+                     "6dd53665c0c24cab86870a21cf6434ae/offset/5/totalsize/10"),
+            "Incident edit (free)");
+  EXPECT_EQ(cherwell("GET " + api +
+                     "runonestepaction/standinkey/DefType%3AOneStepDef%23Id%3A94quiet/busobid/"
+                     "6dd53665c0c24cab86870a21cf6434ae/busobrecid/1"),
+            "objects");
+  EXPECT_EQ(
+      cherwell(
+          "GET " + api +
+          "runonestepaction/standinkey/Id%3Aother/busobid/6dd53665c0c24cab86870a21cf6434ae/busobrecid/1"),
+      "Incident edit process");
+  EXPECT_EQ(
+      cherwell("DELETE " + api +
+               "deleterelatedbusinessobject/parentbusobid/6dd53665c0c24cab86870a21cf6434ae/parentbusobrecid/"
+               "1/relationshipid/2/busobid/93405caa107c376a2bd15c4c8885a900be316f3a72/busobrecid/3"),
+      "Customer delete; Incident edit nav");
   EXPECT_EQ(cherwell("POST " + api + "neverheardof"), "unknown");
   EXPECT_EQ(cherwell("GET " + api + "getonestepactions/association/1"), "metadata");
   EXPECT_EQ(cherwell("GET /0/odata/Case"), "foreign");
@@ -103,15 +145,16 @@ TEST(Rest, CollectionsAreObjects) {
 
 // A directory named like a folder of Creatio's files is no cover for another system's API behind it.
 TEST(Dialects, AnotherSystemBehindAFolderOfFilesIsRead) {
-  const Classifier classifier(
-      Options{{Dialect::creatio, Dialect::zoho, Dialect::cherwell, Dialect::rest}}, small_schema());
+  const Classifier classifier(Options{{Dialect::creatio, Dialect::zoho, Dialect::cherwell, Dialect::rest}},
+                              small_schema());
   auto told = [&](std::string_view target) {
     return describe(classifier.classify(Request{"GET", target, {}, {}}));
   };
   EXPECT_EQ(told("/core/api/v1/cases"), "cases read");
   EXPECT_EQ(told("/core/crm/v8/Leads"), "Leads read");
-  EXPECT_EQ(told("/core/CherwellAPI/api/V1/getbusinessobject/busobid/6dd53665c0c24cab86870a21cf6434ae/publicid/1"),
-            "Incident read");
+  EXPECT_EQ(
+      told("/core/CherwellAPI/api/V1/getbusinessobject/busobid/6dd53665c0c24cab86870a21cf6434ae/publicid/1"),
+      "Incident read");
   EXPECT_EQ(told("/core/hash/api/x.js"), "asset");
   EXPECT_EQ(told("/Login/NuiLogin.aspx"), "asset");
 }

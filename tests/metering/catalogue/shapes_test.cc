@@ -53,7 +53,8 @@ std::vector<Shape> load_shapes() {
     shape.told.body = text_of(root, "body");
     dom::object headers;
     if (root["headers"].get(headers) == simdjson::SUCCESS)
-      for (auto field : headers) shape.told.headers.emplace_back(field.key, std::string_view(field.value.get_string().value_unsafe()));
+      for (auto field : headers)
+        shape.told.headers.emplace_back(field.key, std::string_view(field.value.get_string().value_unsafe()));
     if (root["units"].get(shape.units) != simdjson::SUCCESS) shape.units = 999;
     shapes.push_back(std::move(shape));
   }
@@ -66,7 +67,8 @@ Dialect dialect_of(const std::string& name) {
 
 // Objects that belong to no section in the samples; everything else there is licensed.
 bool is_free(const std::string& object) {
-  static const std::set<std::string> kFree = {"CaseStatus", "OrderPaymentStatus", "City", "SysImage", "SysSettings"};
+  static const std::set<std::string> kFree = {"CaseStatus", "OrderPaymentStatus", "City", "SysImage",
+                                              "SysSettings"};
   return kFree.contains(object);
 }
 
@@ -74,11 +76,13 @@ std::uint64_t units_of(const Classification& c) {
   if (c.kind != Kind::objects || !c.counted) return 0;
   std::set<std::uint32_t> parts;
   for (const ObjectUse& use : c.uses)
-    if (use.via != Via::expand && use.via != Via::filter && use.via != Via::join && !is_free(use.object)) parts.insert(use.part);
+    if (use.via != Via::expand && use.via != Via::filter && use.via != Via::join && !is_free(use.object))
+      parts.insert(use.part);
   return parts.size();
 }
 
-void check_all(const std::vector<Shape>& shapes, const std::shared_ptr<const Schema>& schema, const char* only) {
+void check_all(const std::vector<Shape>& shapes, const std::shared_ptr<const Schema>& schema,
+               const char* only) {
   for (const Shape& shape : shapes) {
     if (only && shape.dialect != only) continue;
     SCOPED_TRACE(shape.id + " " + shape.told.line);

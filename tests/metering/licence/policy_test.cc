@@ -19,7 +19,8 @@ using catalogue::ObjectUse;
 using catalogue::Operation;
 using catalogue::Via;
 
-constexpr Operation kReadCreateEditDelete[] = {Operation::read, Operation::create, Operation::edit, Operation::remove};
+constexpr Operation kReadCreateEditDelete[] = {Operation::read, Operation::create, Operation::edit,
+                                               Operation::remove};
 
 const std::vector<std::string> kSelfService{"bpm'online self-service portal cloud"};
 const std::vector<std::string> kCustomer{"Creatio Customer Portal on-site"};
@@ -32,9 +33,12 @@ Rulebook preset(std::vector<std::string> main_products = {"service_enterprise", 
   rulebook->custom_prefixes = {"Usr"};
   return *rulebook;
 }
-Policy policy_of(Rulebook rulebook) { return Policy(std::make_shared<const Rulebook>(std::move(rulebook))); }
+Policy policy_of(Rulebook rulebook) {
+  return Policy(std::make_shared<const Rulebook>(std::move(rulebook)));
+}
 
-identity::Principal user(std::vector<std::string> licenses, identity::UserType type = identity::UserType::portal) {
+identity::Principal user(std::vector<std::string> licenses,
+                         identity::UserType type = identity::UserType::portal) {
   identity::Principal out;
   out.user = "ann";
   out.tenant = "acme";
@@ -42,7 +46,8 @@ identity::Principal user(std::vector<std::string> licenses, identity::UserType t
   out.licenses = std::move(licenses);
   return out;
 }
-ObjectUse use(std::string object, Operation operation, Via via = Via::primary, std::uint32_t part = 0, bool batch = false) {
+ObjectUse use(std::string object, Operation operation, Via via = Via::primary, std::uint32_t part = 0,
+              bool batch = false) {
   return {std::move(object), operation, via, part, batch};
 }
 // A decision's units view the classification: it is kept until the program ends.
@@ -53,7 +58,8 @@ Classification& touching(std::vector<ObjectUse> uses, Kind kind = Kind::objects)
   out.uses = std::move(uses);
   return out;
 }
-Reason decide(const Policy& policy, const std::vector<std::string>& licenses, const std::string& object, Operation op) {
+Reason decide(const Policy& policy, const std::vector<std::string>& licenses, const std::string& object,
+              Operation op) {
   return policy.decide(user(licenses), touching({use(object, op)})).reason;
 }
 
@@ -89,9 +95,10 @@ TEST(PortalMatrix, EveryProductSectionAndOperationIsAsTheLicenceSheetSays) {
         const Reason expected = granted         ? Reason::ok
                                 : rights == "-" ? Reason::section_not_licensed
                                                 : Reason::operation_not_licensed;
-        Decision decision = policy.decide(user(*kLicenses[product]), touching({use(row.root, kReadCreateEditDelete[i])}));
-        SCOPED_TRACE(testing::Message() << row.section << " " << catalogue::name(kReadCreateEditDelete[i]) << " product "
-                                        << product << ": " << decision.detail);
+        Decision decision =
+            policy.decide(user(*kLicenses[product]), touching({use(row.root, kReadCreateEditDelete[i])}));
+        SCOPED_TRACE(testing::Message() << row.section << " " << catalogue::name(kReadCreateEditDelete[i])
+                                        << " product " << product << ": " << decision.detail);
         EXPECT_EQ(decision.reason, expected);
         EXPECT_EQ(decision.metered, granted);
         EXPECT_EQ(decision.detail.empty(), granted);
@@ -124,14 +131,15 @@ TEST(PortalMatrix, DeleteOnTheRootIsNeverGrantedButOnAChildItIsAnEdit) {
 TEST(PortalMatrix, ViewsAreReadInPlaceOfTheRoot) {
   Policy policy = policy_of(preset());
   EXPECT_EQ(decide(policy, kPartner, "VwPortalOpportunity", Operation::read), Reason::ok);
-  EXPECT_EQ(decide(policy, kPartner, "VwPortalOpportunity", Operation::remove), Reason::operation_not_licensed);
+  EXPECT_EQ(decide(policy, kPartner, "VwPortalOpportunity", Operation::remove),
+            Reason::operation_not_licensed);
   EXPECT_EQ(decide(policy, kCustomer, "VwPortalOpportunity", Operation::read), Reason::section_not_licensed);
 }
 
 TEST(PortalMatrix, LookupsFeedAndKnownObjectsAreFree) {
   Policy policy = policy_of(preset());
-  for (const char* object : {"OrderPaymentStatus", "CaseStatus", "LeadType", "Comment", "Like", "City", "SysImage", "Activity",
-                             "NobodyKnowsThis"}) {
+  for (const char* object : {"OrderPaymentStatus", "CaseStatus", "LeadType", "Comment", "Like", "City",
+                             "SysImage", "Activity", "NobodyKnowsThis"}) {
     Decision decision = policy.decide(user(kSelfService), touching({use(object, Operation::read)}));
     EXPECT_EQ(decision.reason, Reason::ok) << object;
     EXPECT_FALSE(decision.metered) << object;
@@ -148,16 +156,24 @@ TEST(PortalMatrix, NamesCompareWithoutCase) {
 }
 
 TEST(Availability, FollowsTheOwnedMainProduct) {
-  const std::vector<std::string> owned{"studio", "sales", "sales_enterprise", "marketing", "customer_center",
-                                       "service_enterprise", "bank_customer_journey", "crm_bundle"};
+  const std::vector<std::string> owned{"studio",
+                                       "sales",
+                                       "sales_enterprise",
+                                       "marketing",
+                                       "customer_center",
+                                       "service_enterprise",
+                                       "bank_customer_journey",
+                                       "crm_bundle"};
   for (const std::string& main_product : owned) {
     Policy policy = policy_of(preset({main_product}));
     const bool service = main_product == "customer_center" || main_product == "service_enterprise" ||
                          main_product == "bank_customer_journey";
     const bool sales = main_product == "sales_enterprise" || main_product == "crm_bundle";
-    EXPECT_EQ(decide(policy, kSelfService, "Case", Operation::read), service ? Reason::ok : Reason::product_unavailable)
+    EXPECT_EQ(decide(policy, kSelfService, "Case", Operation::read),
+              service ? Reason::ok : Reason::product_unavailable)
         << main_product;
-    EXPECT_EQ(decide(policy, kPartner, "Case", Operation::read), sales ? Reason::ok : Reason::product_unavailable)
+    EXPECT_EQ(decide(policy, kPartner, "Case", Operation::read),
+              sales ? Reason::ok : Reason::product_unavailable)
         << main_product;
     EXPECT_EQ(decide(policy, kCustomer, "Case", Operation::read), Reason::ok) << main_product;
   }
@@ -185,9 +201,11 @@ TEST(Availability, AnUnavailableLicenceDoesNotSpoilAnAvailableOne) {
 
 TEST(LicenseNames, MatchAnySpellingOfTheDeployment) {
   Policy policy = policy_of(preset());
-  const char* good[] = {"customer portal on-site", "CUSTOMER PORTAL CLOUD", "bpm'online customer portal onsite (2020)",
-                        "Creatio customer portal on site", "customer portal on-site/cloud"};
-  for (const char* name : good) EXPECT_EQ(decide(policy, {name}, "Contract", Operation::read), Reason::ok) << name;
+  const char* good[] = {"customer portal on-site", "CUSTOMER PORTAL CLOUD",
+                        "bpm'online customer portal onsite (2020)", "Creatio customer portal on site",
+                        "customer portal on-site/cloud"};
+  for (const char* name : good)
+    EXPECT_EQ(decide(policy, {name}, "Contract", Operation::read), Reason::ok) << name;
   EXPECT_EQ(decide(policy, {"Creatio self service portal cloud"}, "Case", Operation::read), Reason::ok);
   EXPECT_EQ(decide(policy, {"creatio self-service portal on-site"}, "Case", Operation::read), Reason::ok);
   EXPECT_EQ(decide(policy, {"partner portal on-site/cloud"}, "Lead", Operation::create), Reason::ok);
@@ -195,9 +213,15 @@ TEST(LicenseNames, MatchAnySpellingOfTheDeployment) {
 
 TEST(LicenseNames, OtherNamesGrantNothing) {
   Policy policy = policy_of(preset());
-  const char* bad[] = {"", "customer portal", "portal cloud", "service enterprise cloud", "customer  portal cloud",
-                       "customerportal cloud", "External user"};
-  for (const char* name : bad) EXPECT_EQ(decide(policy, {name}, "Case", Operation::read), Reason::license_missing) << name;
+  const char* bad[] = {"",
+                       "customer portal",
+                       "portal cloud",
+                       "service enterprise cloud",
+                       "customer  portal cloud",
+                       "customerportal cloud",
+                       "External user"};
+  for (const char* name : bad)
+    EXPECT_EQ(decide(policy, {name}, "Case", Operation::read), Reason::license_missing) << name;
   EXPECT_EQ(decide(policy, {}, "Case", Operation::read), Reason::license_missing);
 }
 
@@ -259,7 +283,8 @@ TEST(CustomSections, WithNoneListedThePrefixIsEnoughToDeny) {
   Decision decision = policy.decide(user(kCustomer), touching({use("UsrRealty", Operation::read)}));
   EXPECT_EQ(decision.reason, Reason::custom_section_limit);
   EXPECT_EQ(decision.detail,
-            "UsrRealty belongs to a custom section that is not one of the permitted ones (none is configured); Customer "
+            "UsrRealty belongs to a custom section that is not one of the permitted ones (none is "
+            "configured); Customer "
             "Portal includes 3 of them");
 }
 
@@ -269,7 +294,8 @@ TEST(CustomSections, DetailsOfAListedRootFollowIt) {
   rulebook.custom_children["UsrRealty"] = {"UsrRealtyFile", "RealtyVisit"};
   rulebook.unlicensed_objects = {"UsrColour"};
   Policy policy = policy_of(std::move(rulebook));
-  EXPECT_EQ(decide(policy, kCustomer, "UsrRealtyFile", Operation::remove), Reason::ok) << "an edit of the section";
+  EXPECT_EQ(decide(policy, kCustomer, "UsrRealtyFile", Operation::remove), Reason::ok)
+      << "an edit of the section";
   EXPECT_EQ(decide(policy, kCustomer, "RealtyVisit", Operation::create), Reason::ok) << "needs no prefix";
   EXPECT_EQ(decide(policy, kSelfService, "RealtyVisit", Operation::read), Reason::custom_section_limit);
   EXPECT_EQ(decide(policy, kSelfService, "UsrColour", Operation::edit), Reason::ok) << "declared free";
@@ -279,7 +305,8 @@ TEST(CustomSections, DetailsOfAListedRootFollowIt) {
 TEST(Sections, OfTheMainApplicationThatNoPortalOffersAreRefused) {
   Policy policy = policy_of(preset());
   for (const auto& licenses : {kSelfService, kCustomer, kPartner})
-    for (const char* object : {"Invoice", "invoiceproduct", "Project", "Employee", "Campaign", "BulkEmail", "Event"})
+    for (const char* object :
+         {"Invoice", "invoiceproduct", "Project", "Employee", "Campaign", "BulkEmail", "Event"})
       EXPECT_EQ(decide(policy, licenses, object, Operation::read), Reason::section_not_licensed) << object;
   EXPECT_EQ(decide(policy, kCustomer, "InvoicePaymentStatus", Operation::read), Reason::ok);
 }
@@ -291,7 +318,8 @@ TEST(CustomSections, DetailsThatTheWizardMakesBelongToTheSection) {
   Policy policy = policy_of(rulebook);
   for (const char* detail : {"UsrRealtyFile", "usrrealtyinfolder", "UsrRealtyInTag", "UsrVisitVisa"}) {
     EXPECT_EQ(decide(policy, kCustomer, detail, Operation::read), Reason::ok) << detail;
-    EXPECT_EQ(decide(policy, kCustomer, detail, Operation::remove), Reason::ok) << detail;  // an edit of the section
+    EXPECT_EQ(decide(policy, kCustomer, detail, Operation::remove), Reason::ok)
+        << detail;  // an edit of the section
     EXPECT_EQ(decide(policy, kSelfService, detail, Operation::read), Reason::custom_section_limit) << detail;
   }
   EXPECT_TRUE(policy.decide(user(kCustomer), touching({use("UsrVisitTag", Operation::read)})).units.empty());
@@ -310,8 +338,8 @@ TEST(CustomSections, OtherPublishersPrefixesAreConfiguration) {
 TEST(Uses, ExpandFilterAndJoinAreReportedNotEnforced) {
   Policy policy = policy_of(preset());
   for (Via via : {Via::expand, Via::filter, Via::join}) {
-    Decision decision =
-        policy.decide(user(kCustomer), touching({use("Case", Operation::read), use("Contact", Operation::read, via)}));
+    Decision decision = policy.decide(
+        user(kCustomer), touching({use("Case", Operation::read), use("Contact", Operation::read, via)}));
     EXPECT_EQ(decision.reason, Reason::ok);
     EXPECT_EQ(decision.units.size(), 1U);
   }
@@ -319,26 +347,28 @@ TEST(Uses, ExpandFilterAndJoinAreReportedNotEnforced) {
 
 TEST(Uses, NavigationIsEnforcedLikeThePrimaryObject) {
   Policy policy = policy_of(preset());
-  Decision decision =
-      policy.decide(user(kCustomer), touching({use("Case", Operation::read), use("Account", Operation::read, Via::nav)}));
+  Decision decision = policy.decide(
+      user(kCustomer), touching({use("Case", Operation::read), use("Account", Operation::read, Via::nav)}));
   EXPECT_EQ(decision.reason, Reason::section_not_licensed);
   EXPECT_EQ(decision.units.size(), 1U) << "one part, one unit";
 }
 
 TEST(Uses, AnUpsertNeedsBothRightsAndCostsOneUnit) {
   Policy policy = policy_of(preset());
-  Decision decision = policy.decide(user(kCustomer), touching({use("Case", Operation::edit), use("Case", Operation::create)}));
+  Decision decision = policy.decide(user(kCustomer),
+                                    touching({use("Case", Operation::edit), use("Case", Operation::create)}));
   EXPECT_EQ(decision.reason, Reason::ok);
   EXPECT_EQ(decision.units.size(), 1U);
 }
 
 TEST(Uses, ABatchCostsOneUnitAPartThatTouchesALicensedObject) {
   Policy policy = policy_of(preset());
-  Decision decision = policy.decide(
-      user(kCustomer),
-      touching({use("Case", Operation::edit, Via::primary, 0, true), use("CaseFile", Operation::remove, Via::primary, 1, true),
-                use("SysSettings", Operation::read, Via::primary, 2, true),
-                use("Case", Operation::read, Via::primary, 3, true), use("CaseStatus", Operation::read, Via::expand, 3, true)}));
+  Decision decision =
+      policy.decide(user(kCustomer), touching({use("Case", Operation::edit, Via::primary, 0, true),
+                                               use("CaseFile", Operation::remove, Via::primary, 1, true),
+                                               use("SysSettings", Operation::read, Via::primary, 2, true),
+                                               use("Case", Operation::read, Via::primary, 3, true),
+                                               use("CaseStatus", Operation::read, Via::expand, 3, true)}));
   EXPECT_EQ(decision.reason, Reason::ok);
   ASSERT_EQ(decision.units.size(), 3U);
   EXPECT_EQ(decision.units[1].object, "CaseFile");
@@ -348,25 +378,28 @@ TEST(Uses, ABatchCostsOneUnitAPartThatTouchesALicensedObject) {
 
 TEST(Uses, OneDeniedPartDeniesTheBatchAndIsNamed) {
   Policy policy = policy_of(preset());
-  Decision decision = policy.decide(
-      user(kCustomer),
-      touching({use("Case", Operation::create, Via::primary, 0, true), use("Case", Operation::edit, Via::primary, 1, true),
-                use("Case", Operation::remove, Via::primary, 2, true)}));
+  Decision decision =
+      policy.decide(user(kCustomer), touching({use("Case", Operation::create, Via::primary, 0, true),
+                                               use("Case", Operation::edit, Via::primary, 1, true),
+                                               use("Case", Operation::remove, Via::primary, 2, true)}));
   EXPECT_EQ(decision.reason, Reason::operation_not_licensed);
   EXPECT_EQ(decision.detail,
-            "batch[2]: Delete on Case (section Cases) is not part of Customer Portal: it grants read, create, edit");
+            "batch[2]: Delete on Case (section Cases) is not part of Customer Portal: it grants read, "
+            "create, edit");
   EXPECT_FALSE(decision.metered);
   EXPECT_EQ(decision.units.size(), 3U);
 }
 
 TEST(Uses, DeclaredProcessesCountAndUndeclaredOnesPass) {
   Policy policy = policy_of(preset());
-  Decision declared = policy.decide(user(kCustomer), touching({use("Case", Operation::create, Via::process)}));
+  Decision declared =
+      policy.decide(user(kCustomer), touching({use("Case", Operation::create, Via::process)}));
   EXPECT_TRUE(declared.metered);
   EXPECT_EQ(policy.decide(user(kCustomer), touching({use("Lead", Operation::create, Via::process)})).reason,
             Reason::section_not_licensed);
-  Decision undeclared =
-      policy.decide(user(kCustomer), touching({use("process:UsrCreateCase", Operation::execute, Via::process)}, Kind::unknown));
+  Decision undeclared = policy.decide(
+      user(kCustomer),
+      touching({use("process:UsrCreateCase", Operation::execute, Via::process)}, Kind::unknown));
   EXPECT_EQ(undeclared.reason, Reason::ok);
   EXPECT_TRUE(undeclared.units.empty());
 }
@@ -385,9 +418,13 @@ TEST(Uses, FreeCallsAreStillBoundByTheLicence) {
 
 TEST(Uses, UnknownCallsAreBoundByTheObjectsTheyNameButNotCounted) {
   Policy policy = policy_of(preset());
-  EXPECT_EQ(policy.decide(user(kCustomer), touching({use("Account", Operation::create, Via::service)}, Kind::unknown)).reason,
-            Reason::section_not_licensed);
-  Decision decision = policy.decide(user(kCustomer), touching({use("Case", Operation::create, Via::service)}, Kind::unknown));
+  EXPECT_EQ(
+      policy
+          .decide(user(kCustomer), touching({use("Account", Operation::create, Via::service)}, Kind::unknown))
+          .reason,
+      Reason::section_not_licensed);
+  Decision decision =
+      policy.decide(user(kCustomer), touching({use("Case", Operation::create, Via::service)}, Kind::unknown));
   EXPECT_EQ(decision.reason, Reason::ok);
   EXPECT_TRUE(decision.units.empty());
 }
@@ -402,8 +439,8 @@ TEST(Kinds, PagesLogInAndForeignAddressesNeedNoLicence) {
 
 TEST(Kinds, BasicFunctionsAreFree) {
   Policy policy = policy_of(preset());
-  Decision decision =
-      policy.decide(user(kCustomer), touching({use("KnowledgeBase", Operation::read, Via::service)}, Kind::basic_function));
+  Decision decision = policy.decide(
+      user(kCustomer), touching({use("KnowledgeBase", Operation::read, Via::service)}, Kind::basic_function));
   EXPECT_EQ(decision.reason, Reason::ok);
   EXPECT_TRUE(decision.units.empty());
 }
@@ -411,13 +448,15 @@ TEST(Kinds, BasicFunctionsAreFree) {
 TEST(Staff, MayDoEverythingAndItsCallsAreListedForRulesThatBindStaff) {
   Policy policy = policy_of(preset());
   for (const char* object : {"Account", "Case", "UsrAnything"}) {
-    Decision decision = policy.decide(user({}, identity::UserType::staff), touching({use(object, Operation::remove)}));
+    Decision decision =
+        policy.decide(user({}, identity::UserType::staff), touching({use(object, Operation::remove)}));
     EXPECT_EQ(decision.reason, Reason::ok) << object;
     EXPECT_EQ(decision.units.size(), 1U) << object;
     EXPECT_FALSE(decision.metered) << object;
   }
-  EXPECT_EQ(policy.decide(user({}, identity::UserType::unknown), touching({use("Case", Operation::read)})).reason,
-            Reason::license_missing)
+  EXPECT_EQ(
+      policy.decide(user({}, identity::UserType::unknown), touching({use("Case", Operation::read)})).reason,
+      Reason::license_missing)
       << "a user of unknown type is a portal user";
 }
 
@@ -426,10 +465,10 @@ TEST(SystemNone, EveryObjectIsLicensedAndNothingIsDenied) {
   rulebook.system = "none";
   Policy policy = policy_of(std::move(rulebook));
   for (auto type : {identity::UserType::portal, identity::UserType::staff}) {
-    Decision decision = policy.decide(
-        user({}, type), touching({use("Account", Operation::remove, Via::primary, 0, true),
-                                  use("Anything", Operation::read, Via::primary, 1, true),
-                                  use("Contact", Operation::read, Via::expand, 1, true)}));
+    Decision decision =
+        policy.decide(user({}, type), touching({use("Account", Operation::remove, Via::primary, 0, true),
+                                                use("Anything", Operation::read, Via::primary, 1, true),
+                                                use("Contact", Operation::read, Via::expand, 1, true)}));
     EXPECT_EQ(decision.reason, Reason::ok);
     EXPECT_TRUE(decision.metered);
     ASSERT_EQ(decision.units.size(), 2U);
@@ -446,13 +485,16 @@ TEST(Detail, SaysWhatIsMissingInPlainWords) {
   };
   EXPECT_EQ(detail({}, "Case", Operation::read), "The user has no portal licence");
   EXPECT_EQ(detail({"x"}, "Case", Operation::read), "None of the user's licences is a portal licence");
-  EXPECT_EQ(detail(kPartner, "Case", Operation::read),
-            "Partner Portal is available only with sales_enterprise, crm_bundle; this installation has sales");
+  EXPECT_EQ(
+      detail(kPartner, "Case", Operation::read),
+      "Partner Portal is available only with sales_enterprise, crm_bundle; this installation has sales");
   EXPECT_EQ(detail(kCustomer, "Account", Operation::read),
-            "Account (section Contractors) is not part of Customer Portal: it covers Knowledge Base, Cases, Requests for "
+            "Account (section Contractors) is not part of Customer Portal: it covers Knowledge Base, Cases, "
+            "Requests for "
             "financial products, Contracts");
-  EXPECT_EQ(detail(kCustomer, "KnowledgeBaseFile", Operation::create),
-            "Create on KnowledgeBaseFile (section Knowledge Base) is not part of Customer Portal: it grants read");
+  EXPECT_EQ(
+      detail(kCustomer, "KnowledgeBaseFile", Operation::create),
+      "Create on KnowledgeBaseFile (section Knowledge Base) is not part of Customer Portal: it grants read");
 }
 
 TEST(Resolve, SectionsOfRecordedRequestsAreTheExpectedOnes) {

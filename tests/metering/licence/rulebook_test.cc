@@ -57,7 +57,8 @@ TEST(Rulebook, ReadsEveryPart) {
   EXPECT_EQ(rulebook->sections[0].children, std::vector<std::string>{"ThingFile"});
   ASSERT_EQ(rulebook->products.size(), 1U);
   const auto& door = rulebook->products[0];
-  EXPECT_EQ(door.rights.at("things"), licence::right(catalogue::Operation::read) | licence::right(catalogue::Operation::remove));
+  EXPECT_EQ(door.rights.at("things"),
+            licence::right(catalogue::Operation::read) | licence::right(catalogue::Operation::remove));
   EXPECT_EQ(door.custom_sections_max, 2U);
   EXPECT_EQ(rulebook->uids.at("11111111-2222-3333-4444-555555555555"), "Thing");
   EXPECT_EQ(rulebook->relations.at("*.Part"), "ThingFile") << "in the listed spelling";
@@ -65,26 +66,33 @@ TEST(Rulebook, ReadsEveryPart) {
 
 TEST(Rulebook, MistakesNameLineColumnAndCure) {
   EXPECT_EQ(error_of(replaced("caption:", "captoin:")),
-            "x.yaml:7:5: unknown key \"captoin\" in section things; known: caption, entity, uid, views, children, lookups, feed");
+            "x.yaml:7:5: unknown key \"captoin\" in section things; known: caption, entity, uid, views, "
+            "children, lookups, feed");
   EXPECT_EQ(error_of(replaced("[read, delete]", "[read, remove]")),
             "x.yaml:17:29: \"remove\" is no right: read, create, edit, delete");
-  EXPECT_EQ(error_of(replaced("rights: {things", "rights: {thing")), "x.yaml:17:14: \"thing\" is not in sections");
-  EXPECT_EQ(error_of(replaced("available_with: [big]", "available_with: [small]")), "x.yaml:16:22: \"small\" is not in main_products");
+  EXPECT_EQ(error_of(replaced("rights: {things", "rights: {thing")),
+            "x.yaml:17:14: \"thing\" is not in sections");
+  EXPECT_EQ(error_of(replaced("available_with: [big]", "available_with: [small]")),
+            "x.yaml:16:22: \"small\" is not in main_products");
   EXPECT_EQ(error_of(replaced("Thing.Place: City", "Thing.Place: Town")),
             "x.yaml:23:16: object Town is in no section and not in known_objects");
   EXPECT_EQ(error_of(replaced("Thing.Place:", "ThingPlace:")),
             "x.yaml:23:3: \"ThingPlace\" is no relation: write Object.Column or *.Column");
-  EXPECT_EQ(error_of(replaced("[City]", "[City, thing]")), "x.yaml:19:23: object thing is listed twice; each belongs to one place");
+  EXPECT_EQ(error_of(replaced("[City]", "[City, thing]")),
+            "x.yaml:19:23: object thing is listed twice; each belongs to one place");
   EXPECT_EQ(error_of(replaced("aaaaaaaa-", "aaaaaa-")),
             "x.yaml:21:3: \"aaaaaa-2222-3333-4444-555555555555\" is no UId: 32 hexadecimal digits");
-  EXPECT_EQ(error_of(replaced("version: 1", "version: 2")), "x.yaml:1:10: this program reads version 1 of the rulebook format");
+  EXPECT_EQ(error_of(replaced("version: 1", "version: 2")),
+            "x.yaml:1:10: this program reads version 1 of the rulebook format");
   EXPECT_EQ(error_of(replaced("max: 2", "max: many")), "x.yaml:18:28: max must be a whole number");
   EXPECT_EQ(error_of(replaced("    entity: Thing\n", "")), "x.yaml:7:5: section things lacks \"entity\"");
 }
 
 TEST(Rulebook, RepeatedKeysBadPatternsAndBrokenTextAreRefused) {
-  EXPECT_NE(error_of(replaced("    title: Door\n", "    title: Door\n    title: Gate\n")).find("x.yaml:15:5"), std::string::npos);
-  EXPECT_NE(error_of(replaced("door (a|b)", "door (a|b")).find("is no regular expression"), std::string::npos);
+  EXPECT_NE(error_of(replaced("    title: Door\n", "    title: Door\n    title: Gate\n")).find("x.yaml:15:5"),
+            std::string::npos);
+  EXPECT_NE(error_of(replaced("door (a|b)", "door (a|b")).find("is no regular expression"),
+            std::string::npos);
   EXPECT_NE(error_of(std::string(kSmall) + "---\nmore: 1\n"), "");
   EXPECT_NE(error_of("]["), "");
   EXPECT_NE(error_of(""), "");
@@ -94,7 +102,8 @@ TEST(Rulebook, RepeatedKeysBadPatternsAndBrokenTextAreRefused) {
 
 TEST(Rulebook, EveryCutOfThePresetIsAnErrorOrARulebookNeverACrash) {
   const std::string_view text = embedded::k_bpmonline;
-  for (std::size_t length = 0; length < text.size(); length += 97) (void)load_rulebook(text.substr(0, length), "cut.yaml");
+  for (std::size_t length = 0; length < text.size(); length += 97)
+    (void)load_rulebook(text.substr(0, length), "cut.yaml");
 }
 
 TEST(Preset, IsWholeAndConsistent) {
@@ -123,17 +132,21 @@ Result<void> apply(licence::Rulebook& rulebook, const std::function<void(Catalog
 
 TEST(ApplySettings, MainProductsAreTakenByIdOrName) {
   auto rulebook = load_rulebook(embedded::k_bpmonline, "bpmonline.yaml").value();
-  ASSERT_TRUE(apply(rulebook, [](Catalogue&, Licensing& l) { l.main_products = {"SERVICE_enterprise", "crm creatio"}; }));
+  ASSERT_TRUE(apply(
+      rulebook, [](Catalogue&, Licensing& l) { l.main_products = {"SERVICE_enterprise", "crm creatio"}; }));
   EXPECT_EQ(rulebook.main_products, (std::vector<std::string>{"service_enterprise", "crm_bundle"}));
   auto unknown = apply(rulebook, [](Catalogue&, Licensing& l) { l.main_products = {"service"}; });
   ASSERT_FALSE(unknown.has_value());
-  EXPECT_TRUE(unknown.error().message.starts_with("licensing.main_products: \"service\" is not known; known: studio"));
+  EXPECT_TRUE(unknown.error().message.starts_with(
+      "licensing.main_products: \"service\" is not known; known: studio"));
 }
 
 TEST(ApplySettings, CustomSectionsAreAtMostThreeAndNotStockObjects) {
   auto rulebook = load_rulebook(embedded::k_bpmonline, "bpmonline.yaml").value();
-  EXPECT_TRUE(apply(rulebook, [](Catalogue& c, Licensing&) { c.custom_sections = {"UsrA", "UsrB", "Realty"}; }));
-  EXPECT_FALSE(apply(rulebook, [](Catalogue& c, Licensing&) { c.custom_sections = {"UsrA", "UsrB", "UsrC", "UsrD"}; }));
+  EXPECT_TRUE(
+      apply(rulebook, [](Catalogue& c, Licensing&) { c.custom_sections = {"UsrA", "UsrB", "Realty"}; }));
+  EXPECT_FALSE(apply(rulebook,
+                     [](Catalogue& c, Licensing&) { c.custom_sections = {"UsrA", "UsrB", "UsrC", "UsrD"}; }));
   EXPECT_FALSE(apply(rulebook, [](Catalogue& c, Licensing&) { c.custom_sections = {"account"}; }));
   EXPECT_FALSE(apply(rulebook, [](Catalogue& c, Licensing&) { c.custom_sections = {"UsrA", "usra"}; }));
   EXPECT_FALSE(apply(rulebook, [](Catalogue& c, Licensing&) { c.custom_children["UsrA"] = {"UsrAFile"}; }));
@@ -143,7 +156,8 @@ TEST(ApplySettings, CustomSectionsAreAtMostThreeAndNotStockObjects) {
 TEST(MakeSchema, KnowsTheRulebooksNamesUidsAndRelations) {
   auto rulebook = load_rulebook(embedded::k_bpmonline, "bpmonline.yaml").value();
   rulebook.custom_sections = {"UsrRealty"};
-  auto schema = make_schema(rulebook, {{"0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a", "UsrRealty"}}, {{"UsrClose", {{"Case", "edit"}}}});
+  auto schema = make_schema(rulebook, {{"0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a", "UsrRealty"}},
+                            {{"UsrClose", {{"Case", "edit"}}}});
   EXPECT_EQ(schema->canonical("case"), "Case");
   EXPECT_EQ(schema->canonical("usrrealty"), "UsrRealty");
   EXPECT_EQ(schema->canonical("Usr"), std::nullopt);

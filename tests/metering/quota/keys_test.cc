@@ -44,7 +44,8 @@ TEST(SubjectKey, DifferentSubjectsHaveDifferentKeysAndReadBack) {
     Random random(seed);
     auto text = [&] {
       std::string out;
-      for (std::uint64_t n = random.below(4); n > 0; --n) out.push_back(alphabet[random.below(alphabet.size())]);
+      for (std::uint64_t n = random.below(4); n > 0; --n)
+        out.push_back(alphabet[random.below(alphabet.size())]);
       return out;
     };
     const std::string tenant = text(), organization = text(), user = text();
@@ -81,7 +82,8 @@ TEST(EscapeName, OneNameHasOneSpelling) {
 
 TEST(Partition, SpreadsUsersOverAll256) {
   std::set<unsigned> seen;
-  for (int i = 0; i < 20'000; ++i) seen.insert(partition_of(subject_key({"acme", std::nullopt, "user" + std::to_string(i)})));
+  for (int i = 0; i < 20'000; ++i)
+    seen.insert(partition_of(subject_key({"acme", std::nullopt, "user" + std::to_string(i)})));
   EXPECT_EQ(seen.size(), kPartitions);
 }
 

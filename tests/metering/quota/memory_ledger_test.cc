@@ -12,8 +12,14 @@ namespace {
 
 using namespace std::chrono_literals;
 
-AccountCharge charge(std::string field, std::uint64_t limit, std::uint32_t units, Milliseconds window = 86'400'000ms) {
-  return {{subject_key({"acme", std::nullopt, "ann"}), std::move(field)}, limit, window, default_bucket(window), units, 0};
+AccountCharge charge(std::string field, std::uint64_t limit, std::uint32_t units,
+                     Milliseconds window = 86'400'000ms) {
+  return {{subject_key({"acme", std::nullopt, "ann"}), std::move(field)},
+          limit,
+          window,
+          default_bucket(window),
+          units,
+          0};
 }
 
 struct Store {
@@ -27,7 +33,8 @@ struct Store {
   }
   AccountState read(AccountCharge account) {
     AccountState out;
-    ledger.read({std::move(account)}, [&](Result<std::vector<AccountState>>&& states) { out = states->at(0); });
+    ledger.read({std::move(account)},
+                [&](Result<std::vector<AccountState>>&& states) { out = states->at(0); });
     return out;
   }
 };
@@ -57,7 +64,8 @@ TEST(MemoryLedger, AdmitsUpToTheLimitAndThenSaysWhen) {
 
 TEST(MemoryLedger, ChargesAllAccountsOrNone) {
   Store store;
-  auto outcome = store.charge({charge("daily", 100, 5), charge("burst", 4, 5, 1'000ms), charge("hour", 4, 5, 3'600'000ms)});
+  auto outcome = store.charge(
+      {charge("daily", 100, 5), charge("burst", 4, 5, 1'000ms), charge("hour", 4, 5, 3'600'000ms)});
   EXPECT_EQ(outcome.status, ChargeOutcome::Status::exceeded);
   EXPECT_EQ(outcome.violated, (std::vector<std::uint32_t>{1, 2}));
   EXPECT_EQ(outcome.states[1].admitted_after, Milliseconds::max()) << "five units never fit under four";
@@ -67,8 +75,10 @@ TEST(MemoryLedger, ChargesAllAccountsOrNone) {
 
 TEST(MemoryLedger, TheSameAccountTwiceInACallNeedsRoomForBoth) {
   Store store;
-  EXPECT_EQ(store.charge({charge("daily", 5, 3), charge("daily", 5, 3)}).status, ChargeOutcome::Status::exceeded);
-  EXPECT_EQ(store.charge({charge("daily", 6, 3), charge("daily", 6, 3)}).status, ChargeOutcome::Status::admitted);
+  EXPECT_EQ(store.charge({charge("daily", 5, 3), charge("daily", 5, 3)}).status,
+            ChargeOutcome::Status::exceeded);
+  EXPECT_EQ(store.charge({charge("daily", 6, 3), charge("daily", 6, 3)}).status,
+            ChargeOutcome::Status::admitted);
   EXPECT_EQ(store.read(charge("daily", 6, 0)).used, 6U);
 }
 
@@ -104,7 +114,8 @@ TEST(MemoryLedger, OverrideWinsOverTheRule) {
 TEST(MemoryLedger, UnlimitedAccountsAreCountedAndNeverRefuse) {
   Store store;
   for (int i = 0; i < 10; ++i)
-    ASSERT_EQ(store.charge({charge("#|Case|read", kUnlimited, 1'000'000)}).status, ChargeOutcome::Status::admitted);
+    ASSERT_EQ(store.charge({charge("#|Case|read", kUnlimited, 1'000'000)}).status,
+              ChargeOutcome::Status::admitted);
   EXPECT_EQ(store.read(charge("#|Case|read", kUnlimited, 0)).used, 10'000'000U);
 }
 
@@ -125,7 +136,8 @@ TEST(MemoryLedger, UnavailableStoreSaysSoAndChargesNothing) {
   EXPECT_TRUE(outcome.states.empty());
   EXPECT_FALSE(outcome.error.empty());
   bool failed = false;
-  store.ledger.read({charge("daily", 5, 1)}, [&](Result<std::vector<AccountState>>&& states) { failed = !states; });
+  store.ledger.read({charge("daily", 5, 1)},
+                    [&](Result<std::vector<AccountState>>&& states) { failed = !states; });
   EXPECT_TRUE(failed);
   store.ledger.give_back(admitted.receipt);
   store.ledger.set_available(true);
@@ -136,7 +148,8 @@ TEST(MemoryLedger, ListsTheAccountsOfOneSubjectThatHoldSomething) {
   Store store;
   AccountCharge other = charge("#|Case|read", kUnlimited, 9);
   other.key.subject_key = subject_key({"acme", std::nullopt, "anna"});
-  store.charge({charge("daily", 10, 1), charge("#|Case|read", kUnlimited, 2), charge("#|Order|edit", kUnlimited, 1), other});
+  store.charge({charge("daily", 10, 1), charge("#|Case|read", kUnlimited, 2),
+                charge("#|Order|edit", kUnlimited, 1), other});
   auto list = [&] {
     std::map<std::string, std::uint64_t> out;
     store.ledger.list(charge("", 0, 0).key.subject_key, "#|", 86'400'000ms, 60'000ms, [&](auto&& listed) {
@@ -164,7 +177,8 @@ TEST(MemoryLedgerOracle, NoAccountEverHoldsMoreThanItsLimitInAnyWindow) {
     const Milliseconds windows[] = {1'000ms, 60'000ms, 3'600'000ms};
     std::map<std::string, std::deque<std::pair<Milliseconds, std::uint32_t>>> truth;
     for (int i = 0; i < 1'500; ++i) {
-      store.now += Milliseconds(static_cast<std::int64_t>(random.one_in(50) ? random.below(600'000) : random.below(300)));
+      store.now += Milliseconds(
+          static_cast<std::int64_t>(random.one_in(50) ? random.below(600'000) : random.below(300)));
       const std::string user = "u" + std::to_string(random.below(3));
       std::vector<AccountCharge> charges;
       const auto units = static_cast<std::uint32_t>(1 + random.below(3));

@@ -20,7 +20,8 @@ AccountCharge charge(std::uint32_t rule) {
   out.units = 1;
   return out;
 }
-AccountState state(std::uint64_t used, std::uint64_t limit, Milliseconds next_free = 0ms, Milliseconds admitted = 0ms) {
+AccountState state(std::uint64_t used, std::uint64_t limit, Milliseconds next_free = 0ms,
+                   Milliseconds admitted = 0ms) {
   AccountState out;
   out.used = used;
   out.limit = limit;
@@ -100,18 +101,20 @@ TEST(FieldLines, ARefusalCarriesAllOfThem) {
   std::vector<AccountCharge> charges{charge(0)};
   std::vector<AccountState> states{state(1000, 1000, 4'211'000ms, 4'211'000ms)};
   std::vector<std::uint32_t> violated{0};
-  EXPECT_EQ(rate_limit_field_lines({true, true}, rate_limit_policy(kRules), kRules, charges, states, violated),
-            "RateLimit-Policy: \"daily\";q=1000;w=86400, \"burst\";q=50;w=1\r\n"
-            "RateLimit: \"daily\";r=0;t=4211\r\n"
-            "X-RateLimit-Limit: 1000\r\nX-RateLimit-Remaining: 0\r\nX-RateLimit-Reset: 4211\r\n"
-            "Retry-After: 4211\r\n");
+  EXPECT_EQ(
+      rate_limit_field_lines({true, true}, rate_limit_policy(kRules), kRules, charges, states, violated),
+      "RateLimit-Policy: \"daily\";q=1000;w=86400, \"burst\";q=50;w=1\r\n"
+      "RateLimit: \"daily\";r=0;t=4211\r\n"
+      "X-RateLimit-Limit: 1000\r\nX-RateLimit-Remaining: 0\r\nX-RateLimit-Reset: 4211\r\n"
+      "Retry-After: 4211\r\n");
 }
 
 TEST(FieldLines, RetryAfterIsSentEvenWhenTheRateLimitFieldsAreOff) {
   std::vector<AccountCharge> charges{charge(0)};
   std::vector<AccountState> states{state(1000, 1000, 1ms, 1ms)};
   std::vector<std::uint32_t> violated{0};
-  EXPECT_EQ(rate_limit_field_lines({false, false}, "p", kRules, charges, states, violated), "Retry-After: 1\r\n");
+  EXPECT_EQ(rate_limit_field_lines({false, false}, "p", kRules, charges, states, violated),
+            "Retry-After: 1\r\n");
 }
 
 }  // namespace

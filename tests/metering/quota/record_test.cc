@@ -45,7 +45,8 @@ TEST(RollingWindow, CallExactly24hOldIsNoLongerCountedOnceItsBucketAndTheGuardHa
   const Milliseconds called = account.now;
   ASSERT_TRUE(account.charge(1, 1));
   account.now = called + 86'400'000ms;
-  EXPECT_FALSE(account.charge(1, 1)) << "24 h after the start of the bucket its last call could be younger than 24 h";
+  EXPECT_FALSE(account.charge(1, 1))
+      << "24 h after the start of the bucket its last call could be younger than 24 h";
   account.now = called + 60'000ms + 86'400'000ms + 2'000ms - 1ms;
   EXPECT_EQ(account.used(), 1U);
   account.now += 1ms;
@@ -164,7 +165,8 @@ TEST(RollingWindow, MergeTakesTheCheapestPairAndTheOldestOfEquals) {
   EXPECT_EQ(found->count, 6U);
   window.add(number += 20, 5);
   buckets = window.buckets();
-  EXPECT_EQ(buckets.front(), (RollingWindow::Bucket{1'020, 10})) << "all others cost the same: the oldest pair merges";
+  EXPECT_EQ(buckets.front(), (RollingWindow::Bucket{1'020, 10}))
+      << "all others cost the same: the oldest pair merges";
 }
 
 TEST(RollingWindow, NextFreeAndFitsAfterAreTrueToTheMillisecond) {
@@ -215,8 +217,9 @@ void run_oracle(std::uint64_t seed, WindowShape shape, bool merges) {
   const auto scale = static_cast<std::uint64_t>(shape.window.count());
   for (int i = 0; i < 700; ++i) {
     // Bursts, office hours and long pauses.
-    const std::uint64_t step = random.one_in(3) ? random.below(3) : random.one_in(40) ? random.below(scale * 2)
-                                                                                      : random.below(scale / 50 + 1);
+    const std::uint64_t step = random.one_in(3)    ? random.below(3)
+                               : random.one_in(40) ? random.below(scale * 2)
+                                                   : random.below(scale / 50 + 1);
     account.now += Milliseconds(static_cast<std::int64_t>(step));
     const std::uint64_t units = 1 + random.below(random.one_in(10) ? limit : 3);
     std::uint64_t surely = 0, perhaps = 0;
@@ -230,13 +233,15 @@ void run_oracle(std::uint64_t seed, WindowShape shape, bool merges) {
       ASSERT_LE(surely + units, limit) << "seed " << seed << " step " << i << ": one too many in a window";
       admitted.push_back({account.now, units, bucket});
     } else if (!merges) {
-      ASSERT_GT(perhaps + units, limit) << "seed " << seed << " step " << i << ": refused although there was room";
+      ASSERT_GT(perhaps + units, limit)
+          << "seed " << seed << " step " << i << ": refused although there was room";
     }
     if (!admitted.empty() && random.one_in(12) && shape.live(admitted.back().bucket, account.now)) {
       // A call that never arrived: the units come back exactly.
       const Admission back = admitted.back();
       const std::uint64_t used = account.used();
-      ASSERT_EQ(account.window.remove(shape, account.now, back.bucket, back.units), back.units) << "seed " << seed;
+      ASSERT_EQ(account.window.remove(shape, account.now, back.bucket, back.units), back.units)
+          << "seed " << seed;
       ASSERT_EQ(account.window.used(), used - back.units) << "seed " << seed;
       admitted.pop_back();
     }
@@ -250,10 +255,14 @@ void run_oracle(std::uint64_t seed, WindowShape shape, bool merges) {
 }
 
 TEST(RollingWindowOracle, NoWindowHoldsMoreThanTheLimitAndNoCallIsRefusedWithRoom) {
-  const WindowShape shapes[] = {{1'000ms, 100ms},         {10'000ms, 100ms},     {60'000ms, 100ms},
-                                {3'600'000ms, 60'000ms},  {86'400'000ms, 900'000ms}};
+  const WindowShape shapes[] = {{1'000ms, 100ms},
+                                {10'000ms, 100ms},
+                                {60'000ms, 100ms},
+                                {3'600'000ms, 60'000ms},
+                                {86'400'000ms, 900'000ms}};
   for (std::uint64_t seed = 1; seed <= 60; ++seed)
-    for (const WindowShape& shape : shapes) ASSERT_NO_FATAL_FAILURE(run_oracle(seed, shape, shape.window / shape.bucket > 140));
+    for (const WindowShape& shape : shapes)
+      ASSERT_NO_FATAL_FAILURE(run_oracle(seed, shape, shape.window / shape.bucket > 140));
 }
 
 TEST(RollingWindowOracle, LongWindowsWithMergingAreStillSafe) {
@@ -267,8 +276,8 @@ TEST(Record, LayoutIsTheDocumentedOne) {
   window.add(900, 5);
   window.add(998, 2);
   window.add(1'000, 3);
-  EXPECT_EQ(window.encode(), bytes({1, 0, 3, 0x60, 0xea, 0, 0, 10, 0, 0, 0, 0, 0, 0x84, 3, 0, 0, 0, 0, 0x84, 3, 0, 0, 0,
-                                    0, 0xe8, 3, 0, 0, 0, 0, 3, 0, 2, 0, 5}));
+  EXPECT_EQ(window.encode(), bytes({1, 0,    3, 0x60, 0xea, 0, 0, 10,   0, 0, 0, 0, 0, 0x84, 3, 0, 0, 0,
+                                    0, 0x84, 3, 0,    0,    0, 0, 0xe8, 3, 0, 0, 0, 0, 3,    0, 2, 0, 5}));
 }
 
 TEST(Record, AnAccountWithoutUnitsHasNoRecord) {
@@ -296,7 +305,8 @@ TEST(Record, EveryCutAndEveryFlippedBitIsRefusedOrIsOneValidRecord) {
   RollingWindow window(60'000ms);
   Random random(11);
   std::int64_t number = 28'000'000;
-  for (int i = 0; i < 60; ++i) window.add(number += 1 + static_cast<std::int64_t>(random.below(30)), 1 + random.below(300));
+  for (int i = 0; i < 60; ++i)
+    window.add(number += 1 + static_cast<std::int64_t>(random.below(30)), 1 + random.below(300));
   const std::string good = window.encode();
   for (std::size_t length = 1; length < good.size(); ++length)
     EXPECT_FALSE(RollingWindow::decode(good.substr(0, length), 60'000ms).has_value()) << length;
@@ -306,7 +316,8 @@ TEST(Record, EveryCutAndEveryFlippedBitIsRefusedOrIsOneValidRecord) {
       std::string bad = good;
       bad[i] = static_cast<char>(bad[i] ^ (1 << bit));
       auto read = RollingWindow::decode(bad, 60'000ms);
-      if (!read || bad.substr(3, 4) != good.substr(3, 4)) continue;  // refused, or renumbered from another bucket size
+      if (!read || bad.substr(3, 4) != good.substr(3, 4))
+        continue;  // refused, or renumbered from another bucket size
       EXPECT_EQ(read->encode(), bad) << "byte " << i << " bit " << bit;
     }
 }
@@ -347,7 +358,8 @@ TEST(Record, AnotherBucketSizeMovesUnitsLaterNeverEarlier) {
     const Milliseconds from = sizes[random.below(5)], to = sizes[random.below(5)];
     RollingWindow window(from);
     std::int64_t number = kStart / from;
-    for (int i = 0; i < 200; ++i) window.add(number += static_cast<std::int64_t>(random.below(4)), 1 + random.below(5));
+    for (int i = 0; i < 200; ++i)
+      window.add(number += static_cast<std::int64_t>(random.below(4)), 1 + random.below(5));
     auto read = RollingWindow::decode(window.encode(), to);
     ASSERT_TRUE(read.has_value());
     EXPECT_EQ(read->used(), window.used());

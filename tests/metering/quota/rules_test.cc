@@ -80,7 +80,8 @@ TEST(Rules, SubjectsFollowTheDimensions) {
 TEST(Rules, CallerWithoutAnOrganizationSharesTheAccountOfTheEmptyName) {
   Rules rules({rule("o", 1, {Dimension::organization})}, false);
   std::vector<CountedOperation> one{kReadCase};
-  EXPECT_EQ(rules.charges({"acme", "", "ann", false}, one)[0].key.subject_key, subject_key({"acme", "", std::nullopt}));
+  EXPECT_EQ(rules.charges({"acme", "", "ann", false}, one)[0].key.subject_key,
+            subject_key({"acme", "", std::nullopt}));
 }
 
 TEST(Rules, StaffIsBoundOnlyByRulesThatSaySo) {

@@ -15,42 +15,48 @@ class AdminTest : public testing::Test {
  protected:
   AdminTest() : snapshot_(flow::test::snapshot(flow::test::settings())) {}
 
-  Reply send(std::string_view method, std::string_view path, std::string_view query = "", std::string_view body = "",
-             std::string_view authorization = "Bearer admin-secret", std::string token = "admin-secret") {
-    Sources sources{.snapshot = [this] { return snapshot_; },
-                    .metrics = [] { return "metric 1\n"; },
-                    .metrics_content_type = "text/plain; version=0.0.4; charset=utf-8",
-                    .readiness = [this] { return checks_; },
-                    .reload = [this]() -> Result<void> {
-                      if (reload_fails_) return fail(Origin::config, "line 3: unknown key");
-                      return {};
-                    },
-                    .read_usage =
-                        [this](auto accounts, auto observation, auto done) {
-                          ledger_.read(accounts, [&](auto&& states) {
-                            ledger_.list(observation.subject_key, observation.prefix, observation.window, observation.bucket,
-                                         [&](auto&& listed) { done(std::move(states), std::move(listed)); });
-                          });
-                        },
-                    .set_override =
-                        [this](quota::AccountKey key, std::optional<std::uint64_t> limit, Sources::Changed done) {
-                          ledger_.set_override(key, limit);
-                          done({});
-                        },
-                    .reset = [this](std::vector<quota::AccountKey> keys, Sources::Changed done) {
-                      resets_ += keys.size();
-                      done({});
-                    },
-                    .audit = [this](std::string_view text) { audit_.emplace_back(text); },
-                    .version = "1.2.3",
-                    .revision = "abc"};
+  Reply send(std::string_view method, std::string_view path, std::string_view query = "",
+             std::string_view body = "", std::string_view authorization = "Bearer admin-secret",
+             std::string token = "admin-secret") {
+    Sources sources{
+        .snapshot = [this] { return snapshot_; },
+        .metrics = [] { return "metric 1\n"; },
+        .metrics_content_type = "text/plain; version=0.0.4; charset=utf-8",
+        .readiness = [this] { return checks_; },
+        .reload = [this]() -> Result<void> {
+          if (reload_fails_) return fail(Origin::config, "line 3: unknown key");
+          return {};
+        },
+        .read_usage =
+            [this](auto accounts, auto observation, auto done) {
+              ledger_.read(accounts, [&](auto&& states) {
+                ledger_.list(observation.subject_key, observation.prefix, observation.window,
+                             observation.bucket,
+                             [&](auto&& listed) { done(std::move(states), std::move(listed)); });
+              });
+            },
+        .set_override =
+            [this](quota::AccountKey key, std::optional<std::uint64_t> limit, Sources::Changed done) {
+              ledger_.set_override(key, limit);
+              done({});
+            },
+        .reset =
+            [this](std::vector<quota::AccountKey> keys, Sources::Changed done) {
+              resets_ += keys.size();
+              done({});
+            },
+        .audit = [this](std::string_view text) { audit_.emplace_back(text); },
+        .version = "1.2.3",
+        .revision = "abc"};
     Service service(std::move(sources), std::move(token));
     Reply out;
     int answers = 0;
-    service.handle({.method = method, .path = path, .query = query, .authorization = authorization, .body = body}, [&](Reply reply) {
-      out = std::move(reply);
-      ++answers;
-    });
+    service.handle(
+        {.method = method, .path = path, .query = query, .authorization = authorization, .body = body},
+        [&](Reply reply) {
+          out = std::move(reply);
+          ++answers;
+        });
     EXPECT_EQ(answers, 1);
     return out;
   }
@@ -58,7 +64,9 @@ class AdminTest : public testing::Test {
     const quota::CountedOperation read{.object = "Case", .operation = "read", .product = ""};
     std::vector<quota::CountedOperation> operations(units, read);
     ledger_.charge(snapshot_->rules.charges({.tenant = "acme", .organization = "", .user = user}, operations),
-                   [](quota::ChargeOutcome&& outcome) { EXPECT_EQ(outcome.status, quota::ChargeOutcome::Status::admitted); });
+                   [](quota::ChargeOutcome&& outcome) {
+                     EXPECT_EQ(outcome.status, quota::ChargeOutcome::Status::admitted);
+                   });
   }
 
   std::shared_ptr<const flow::Snapshot> snapshot_;
@@ -112,7 +120,8 @@ TEST_F(AdminTest, OverrideActsAtOnceIsAuditedAndGoesAway) {
   charge("ann", 3);
   auto put = send("PUT", "/api/v1/users/acme/ann/quotas/daily", "", R"({"limit":10})");
   EXPECT_EQ(put.status, 200);
-  EXPECT_THAT(put.body, HasSubstr(R"("limit":10,"used":3,"remaining":7,"configured_limit":3,"overridden":true)"));
+  EXPECT_THAT(put.body,
+              HasSubstr(R"("limit":10,"used":3,"remaining":7,"configured_limit":3,"overridden":true)"));
   charge("ann", 7);
   auto removed = send("DELETE", "/api/v1/users/acme/ann/quotas/daily");
   EXPECT_THAT(removed.body, HasSubstr(R"("limit":3,"used":10,"remaining":0)"));

@@ -41,7 +41,8 @@ TEST(Gate, LicensedReadIsChargedAndForwardedWithRateLimitFields) {
 
 TEST(Gate, CallBeyondTheLimitIs429WithTheMomentAtWhichItPasses) {
   Portal portal;
-  for (int i = 0; i < 3; ++i) EXPECT_EQ(portal.send(with_token("GET", "/0/odata/Case", token())).next, Next::forward);
+  for (int i = 0; i < 3; ++i)
+    EXPECT_EQ(portal.send(with_token("GET", "/0/odata/Case", token())).next, Next::forward);
   auto out = portal.send(with_token("GET", "/0/odata/Case", token()));
   ASSERT_EQ(out.next, Next::reply);
   EXPECT_EQ(out.call.reply.status, 429);
@@ -56,14 +57,17 @@ TEST(Gate, CallBeyondTheLimitIs429WithTheMomentAtWhichItPasses) {
   EXPECT_THAT(out.call.reply.fields, HasSubstr("RateLimit: \"daily\";r=0;t="));
 
   portal.store_time += Seconds(wait - 1);
-  EXPECT_EQ(portal.send(with_token("GET", "/0/odata/Case", token({.expires = test::kNow + 200'000}))).next, Next::reply);
+  EXPECT_EQ(portal.send(with_token("GET", "/0/odata/Case", token({.expires = test::kNow + 200'000}))).next,
+            Next::reply);
   portal.store_time += Seconds(1);
-  EXPECT_EQ(portal.send(with_token("GET", "/0/odata/Case", token({.expires = test::kNow + 200'000}))).next, Next::forward);
+  EXPECT_EQ(portal.send(with_token("GET", "/0/odata/Case", token({.expires = test::kNow + 200'000}))).next,
+            Next::forward);
 }
 
 TEST(Gate, BatchCostsItsOperationsAllOrNothing) {
   Portal portal;
-  const std::string two = R"({"requests":[{"id":"1","method":"GET","url":"Case"},{"id":"2","method":"POST","url":"Case","body":{}}]})";
+  const std::string two =
+      R"({"requests":[{"id":"1","method":"GET","url":"Case"},{"id":"2","method":"POST","url":"Case","body":{}}]})";
   std::vector<std::pair<std::string, std::string>> json = {{"Content-Type", "application/json"}};
   auto first = portal.send(with_token("POST", "/0/odata/$batch", token(), two, json));
   EXPECT_EQ(first.next, Next::forward);
@@ -76,8 +80,10 @@ TEST(Gate, BatchCostsItsOperationsAllOrNothing) {
 
 TEST(Gate, BatchWithOneDeniedPartCostsNothing) {
   Portal portal;
-  const std::string mixed = R"({"requests":[{"id":"1","method":"GET","url":"Case"},{"id":"2","method":"GET","url":"Lead"}]})";
-  auto out = portal.send(with_token("POST", "/0/odata/$batch", token(), mixed, {{"Content-Type", "application/json"}}));
+  const std::string mixed =
+      R"({"requests":[{"id":"1","method":"GET","url":"Case"},{"id":"2","method":"GET","url":"Lead"}]})";
+  auto out = portal.send(
+      with_token("POST", "/0/odata/$batch", token(), mixed, {{"Content-Type", "application/json"}}));
   ASSERT_EQ(out.next, Next::reply);
   EXPECT_EQ(out.call.reply.status, 403);
   EXPECT_EQ(text_of(out.call.reply.body, "reason"), "section_not_licensed");
@@ -97,7 +103,8 @@ TEST(Gate, BadAndExpiredTokensAreToldApart) {
   auto expired = portal.send(with_token("GET", "/0/odata/Case", token({.expires = test::kNow - 3'600})));
   EXPECT_EQ(text_of(expired.call.reply.body, "reason"), "token_expired");
   EXPECT_THAT(expired.call.reply.fields, HasSubstr("error=\"invalid_token\""));
-  auto forged = portal.send(with_token("GET", "/0/odata/Case", token({.secret = "another-secret-another-secret-12"})));
+  auto forged =
+      portal.send(with_token("GET", "/0/odata/Case", token({.secret = "another-secret-another-secret-12"})));
   EXPECT_EQ(text_of(forged.call.reply.body, "reason"), "token_invalid");
   auto twice = portal.send(Request("GET", "/0/odata/Case", {{"Authorization", "Bearer a.b.c"}}));
   EXPECT_EQ(twice.call.reply.status, 401);
@@ -127,7 +134,8 @@ TEST(Gate, ReloadMakesTokensProveThemselvesAgain) {
 TEST(Gate, StaffPassesUnmetered) {
   Portal portal;
   for (int i = 0; i < 5; ++i) {
-    auto out = portal.send(with_token("DELETE", "/0/odata/Lead(405947d0-2ffb-4ded-8675-0475f19f5a81)", token({.type = "staff"})));
+    auto out = portal.send(with_token("DELETE", "/0/odata/Lead(405947d0-2ffb-4ded-8675-0475f19f5a81)",
+                                      token({.type = "staff"})));
     EXPECT_EQ(out.next, Next::forward);
     EXPECT_EQ(out.call.response_fields, "");
   }
@@ -136,7 +144,8 @@ TEST(Gate, StaffPassesUnmetered) {
 
 TEST(Gate, DeniedOperationNamesWhatIsMissingAndCostsNothing) {
   Portal portal;
-  auto remove = portal.send(with_token("DELETE", "/0/odata/Case(405947d0-2ffb-4ded-8675-0475f19f5a81)", token()));
+  auto remove =
+      portal.send(with_token("DELETE", "/0/odata/Case(405947d0-2ffb-4ded-8675-0475f19f5a81)", token()));
   EXPECT_EQ(remove.call.reply.status, 403);
   EXPECT_EQ(text_of(remove.call.reply.body, "reason"), "operation_not_licensed");
   auto nobody = portal.send(with_token("GET", "/0/odata/Case", token({.user = "bob", .licenses = {}})));
@@ -155,9 +164,12 @@ TEST(Gate, UnlicensedObjectsAndMetadataAreFree) {
 
 TEST(Gate, LoginAndAssetsNeedNoToken) {
   Portal portal;
-  EXPECT_EQ(portal.send(Request("POST", "/ServiceModel/AuthService.svc/Login", {{"Content-Type", "application/json"}},
-                                R"({"UserName":"a","UserPassword":"b"})")).next,
-            Next::forward);
+  EXPECT_EQ(
+      portal
+          .send(Request("POST", "/ServiceModel/AuthService.svc/Login", {{"Content-Type", "application/json"}},
+                        R"({"UserName":"a","UserPassword":"b"})"))
+          .next,
+      Next::forward);
   EXPECT_EQ(portal.send(Request("GET", "/0/conf/content/PortalCasePage.js")).next, Next::forward);
   EXPECT_EQ(portal.send(Request("GET", "/0/odata/$metadata")).call.reply.status, 401);
 }
@@ -167,7 +179,8 @@ TEST(Gate, AbsoluteFormIsJudgedLikeOriginForm) {
   auto out = portal.send(with_token("GET", "http://crm.example/0/odata/Case?$top=1", token()));
   EXPECT_EQ(out.next, Next::forward) << out.call.reply.body;
   ASSERT_EQ(out.call.decision.units.size(), 1U);
-  EXPECT_EQ(portal.send(with_token("GET", "http://crm.example/0/odata/Account", token())).call.reply.status, 403);
+  EXPECT_EQ(portal.send(with_token("GET", "http://crm.example/0/odata/Account", token())).call.reply.status,
+            403);
   EXPECT_EQ(portal.send(Request("GET", "http://crm.example/0/odata/Case")).call.reply.status, 401);
 }
 
@@ -179,9 +192,10 @@ TEST(Gate, UsageIsABasicFunction) {
 
 TEST(Gate, DataUnderAnAddressThatNeedsNoTokenNeedsOne) {
   Portal portal;
-  for (const char* target : {"/0/Nui/../odata/Case", "/Login/odata/Case", "/core/0/odata/Case", "/connect/x/odata/Case",
-                             "/connect/token/../../0/odata/Case", "/ServiceModel/AuthService.svc/Login/odata/Case",
-                             "/0/ssp/rest/CasePortalService/CloseCase", "/0/img/entity/hash/Case/Photo/1"})
+  for (const char* target :
+       {"/0/Nui/../odata/Case", "/Login/odata/Case", "/core/0/odata/Case", "/connect/x/odata/Case",
+        "/connect/token/../../0/odata/Case", "/ServiceModel/AuthService.svc/Login/odata/Case",
+        "/0/ssp/rest/CasePortalService/CloseCase", "/0/img/entity/hash/Case/Photo/1"})
     EXPECT_EQ(portal.send(Request("GET", target)).call.reply.status, 401) << target;
   for (const char* target : {"/Login/NuiLogin.aspx", "/0/connect/token", "/0/conf/content/rest/x.js"})
     EXPECT_EQ(portal.send(Request("GET", target)).next, Next::forward) << target;
@@ -197,7 +211,8 @@ TEST(Gate, WaitOfMoreThanADayIsToldInHoursAndMinutes) {
 TEST(Gate, UsageTellsWhatWasCountedAndCostsNothing) {
   Portal portal;
   (void)portal.send(with_token("GET", "/0/odata/Case", token()));
-  (void)portal.send(with_token("POST", "/0/odata/Case", token(), "{}", {{"Content-Type", "application/json"}}));
+  (void)portal.send(
+      with_token("POST", "/0/odata/Case", token(), "{}", {{"Content-Type", "application/json"}}));
   for (int i = 0; i < 10; ++i) {
     auto out = portal.send(with_token("GET", "/.tollgate/usage", token()));
     ASSERT_EQ(out.next, Next::reply);
@@ -207,8 +222,9 @@ TEST(Gate, UsageTellsWhatWasCountedAndCostsNothing) {
     EXPECT_EQ(text_of(out.call.reply.body, "limits/0/remaining"), "1");
     EXPECT_EQ(text_of(out.call.reply.body, "limits/0/window"), "86400");
     EXPECT_EQ(text_of(out.call.reply.body, "limits/0/next_free/calls"), "2");
-    EXPECT_EQ(text_of(out.call.reply.body, "objects"),
-              R"([{"object":"Case","operation":"create","calls":1},{"object":"Case","operation":"read","calls":1}])");
+    EXPECT_EQ(
+        text_of(out.call.reply.body, "objects"),
+        R"([{"object":"Case","operation":"create","calls":1},{"object":"Case","operation":"read","calls":1}])");
   }
   EXPECT_EQ(portal.send(Request("GET", "/.tollgate/usage")).call.reply.status, 401);
   EXPECT_EQ(portal.send(with_token("GET", "/.tollgate/other", token())).call.reply.status, 404);
@@ -231,17 +247,22 @@ TEST(Gate, StoreAwayDeniesUnlessToldToAllow) {
 
 TEST(Gate, ODataCallersGetTheErrorObjectToo) {
   Portal portal;
-  auto out = portal.send(Request("GET", "/0/odata/Case", {{"Accept", "application/json;odata.metadata=minimal"}}));
+  auto out =
+      portal.send(Request("GET", "/0/odata/Case", {{"Accept", "application/json;odata.metadata=minimal"}}));
   EXPECT_EQ(text_of(out.call.reply.body, "error/code"), "token_missing");
   EXPECT_FALSE(text_of(out.call.reply.body, "error/message").empty());
-  EXPECT_EQ(text_of(portal.send(Request("GET", "/0/odata/Case", {{"Accept", "application/json"}})).call.reply.body, "error"), "");
+  EXPECT_EQ(
+      text_of(portal.send(Request("GET", "/0/odata/Case", {{"Accept", "application/json"}})).call.reply.body,
+              "error"),
+      "");
 }
 
 TEST(Gate, BodyPastTheLimitIsNeverPassedUninspected) {
   config::Settings small = test::settings();
   small.catalogue.max_body = 10;
   Portal portal(small);
-  auto out = portal.send(with_token("POST", "/0/odata/$batch", token(), R"({"requests":[]})", {{"Content-Type", "application/json"}}));
+  auto out = portal.send(with_token("POST", "/0/odata/$batch", token(), R"({"requests":[]})",
+                                    {{"Content-Type", "application/json"}}));
   EXPECT_EQ(out.call.reply.status, 413);
   EXPECT_EQ(text_of(out.call.reply.body, "reason"), "body_uninspectable");
 }
@@ -267,7 +288,9 @@ TEST(Gate, TokenMayComeFromACookieOrAnotherHeader) {
   sources.identity.sources = {{.header = "X-Access-Token", .cookie = ""}, {.header = "", .cookie = "portal"}};
   Portal portal(sources);
   EXPECT_EQ(portal.send(Request("GET", "/0/odata/Case", {{"X-Access-Token", token()}})).next, Next::forward);
-  EXPECT_EQ(portal.send(Request("GET", "/0/odata/Case", {{"Cookie", "a=b; portal=" + token() + "; c=d"}})).next, Next::forward);
+  EXPECT_EQ(
+      portal.send(Request("GET", "/0/odata/Case", {{"Cookie", "a=b; portal=" + token() + "; c=d"}})).next,
+      Next::forward);
   EXPECT_EQ(portal.send(with_token("GET", "/0/odata/Case", token())).call.reply.status, 401);
   auto two = portal.send(Request("GET", "/0/odata/Case", {{"Cookie", "portal=x.y.z; portal=" + token()}}));
   EXPECT_EQ(text_of(two.call.reply.body, "reason"), "token_invalid");

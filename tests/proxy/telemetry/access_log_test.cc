@@ -49,7 +49,8 @@ usage::Fact fact() {
 }
 
 TEST(AccessLine, IsOneJsonObjectWithTimesInSeconds) {
-  const usage::CountedOperation operation{.object = "Case", .operation = "read", .section = "cases", .product = "customer"};
+  const usage::CountedOperation operation{
+      .object = "Case", .operation = "read", .section = "cases", .product = "customer"};
   usage::Fact one = fact();
   one.operations = {&operation, 1};
   one.units = 1;
@@ -57,7 +58,10 @@ TEST(AccessLine, IsOneJsonObjectWithTimesInSeconds) {
   append_access_line(line, one);
   EXPECT_THAT(line, testing::StartsWith(R"({"time":"2026-11-18T11:06:40.123Z","request_id":"request-0001")"));
   EXPECT_THAT(line, HasSubstr(R"("user":"ann\"\n")"));
-  EXPECT_THAT(line, HasSubstr(R"("objects":[{"object":"Case","operation":"read","section":"cases","product":"customer"}],"units":1,"reason":"ok")"));
+  EXPECT_THAT(
+      line,
+      HasSubstr(
+          R"("objects":[{"object":"Case","operation":"read","section":"cases","product":"customer"}],"units":1,"reason":"ok")"));
   EXPECT_THAT(line, HasSubstr(R"("seconds":0.0015,"own_seconds":0.0005,"upstream_seconds":0.001)"));
   EXPECT_EQ(std::count(line.begin(), line.end(), '\n'), 1);
 }
@@ -75,7 +79,8 @@ TEST(AccessLine, BytesFromClientsCannotBreakTheLine) {
 }
 
 TEST(AccessLine, DeniedCallSaysWhatWasTouchedAndCostsNothing) {
-  const usage::CountedOperation operation{.object = "Case", .operation = "delete", .section = "cases", .product = ""};
+  const usage::CountedOperation operation{
+      .object = "Case", .operation = "delete", .section = "cases", .product = ""};
   usage::Fact one = fact();
   one.operations = {&operation, 1};
   one.reason = Reason::operation_not_licensed;
@@ -83,7 +88,10 @@ TEST(AccessLine, DeniedCallSaysWhatWasTouchedAndCostsNothing) {
   one.upstream = Duration(0);
   std::string line;
   append_access_line(line, one);
-  EXPECT_THAT(line, HasSubstr(R"("objects":[{"object":"Case","operation":"delete","section":"cases"}],"units":0,"reason":"operation_not_licensed")"));
+  EXPECT_THAT(
+      line,
+      HasSubstr(
+          R"("objects":[{"object":"Case","operation":"delete","section":"cases"}],"units":0,"reason":"operation_not_licensed")"));
   EXPECT_THAT(line, HasSubstr(R"("status":403)"));
   EXPECT_THAT(line, HasSubstr(R"("own_seconds":0.0015,"upstream_seconds":0)"));
 }

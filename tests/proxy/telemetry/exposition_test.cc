@@ -12,9 +12,10 @@ namespace tollgate::telemetry {
 namespace {
 
 struct Scrape {
-  std::map<std::string, std::string> types;           // family -> type
-  std::map<std::string, double> series;               // "name{labels}" -> value
-  std::map<std::string, std::vector<std::pair<std::string, double>>> buckets;  // histogram and labels -> (le, count)
+  std::map<std::string, std::string> types;  // family -> type
+  std::map<std::string, double> series;      // "name{labels}" -> value
+  std::map<std::string, std::vector<std::pair<std::string, double>>>
+      buckets;  // histogram and labels -> (le, count)
 };
 
 std::string family_of(const std::string& name, const Scrape& scrape) {
@@ -58,7 +59,11 @@ Scrape read(const std::string& text) {
 
 std::string random_scrape(std::uint64_t seed, std::uint64_t* calls) {
   Random random(seed);
-  Metrics metrics({.workers = 3, .objects = {"Case", "CaseFile", "Order"}, .main_objects = {"Case"}, .version = "1", .revision = "a\"b\\c"});
+  Metrics metrics({.workers = 3,
+                   .objects = {"Case", "CaseFile", "Order"},
+                   .main_objects = {"Case"},
+                   .version = "1",
+                   .revision = "a\"b\\c"});
   std::vector<std::unique_ptr<usage::FactSink>> sinks;
   for (unsigned worker = 0; worker < 3; ++worker) sinks.push_back(metrics.worker_sink(worker));
   constexpr std::string_view kObjects[] = {"Case", "Order", "UsrX", "Case\"\n"};
@@ -83,10 +88,10 @@ TEST(Exposition, EveryFamilyIsAnnouncedOnceAndNoSeriesOccursTwice) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     std::uint64_t calls = 0;
     const Scrape scrape = read(random_scrape(seed, &calls));
-    for (const char* name : {"tollgate_requests_total", "tollgate_calls_total", "tollgate_request_duration_seconds",
-                             "tollgate_overhead_seconds", "tollgate_upstream_duration_seconds",
-                             "tollgate_store_roundtrip_seconds", "tollgate_store_degraded_decisions_total",
-                             "tollgate_build_info"})
+    for (const char* name : {"tollgate_requests_total", "tollgate_calls_total",
+                             "tollgate_request_duration_seconds", "tollgate_overhead_seconds",
+                             "tollgate_upstream_duration_seconds", "tollgate_store_roundtrip_seconds",
+                             "tollgate_store_degraded_decisions_total", "tollgate_build_info"})
       EXPECT_TRUE(scrape.types.contains(name)) << name;
   }
 }
@@ -97,7 +102,8 @@ TEST(Exposition, HistogramsAddUpAndEndInInfinity) {
   ASSERT_FALSE(scrape.buckets.empty());
   for (const auto& [labels, buckets] : scrape.buckets) {
     ASSERT_GE(buckets.size(), 15U) << labels;
-    EXPECT_LE(std::stod(buckets.front().first), 0.0001) << "below a millisecond: the proxy's own share is that small";
+    EXPECT_LE(std::stod(buckets.front().first), 0.0001)
+        << "below a millisecond: the proxy's own share is that small";
     EXPECT_EQ(buckets.back().first, "+Inf") << labels;
     for (std::size_t i = 1; i < buckets.size(); ++i) {
       EXPECT_GE(buckets[i].second, buckets[i - 1].second) << labels << " " << buckets[i].first;

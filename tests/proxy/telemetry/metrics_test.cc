@@ -12,7 +12,11 @@ using testing::HasSubstr;
 using testing::Not;
 
 Metrics::Options two_objects() {
-  return {.workers = 2, .objects = {"Case", "CaseFile"}, .main_objects = {"Case"}, .version = "1.2.3", .revision = "abc"};
+  return {.workers = 2,
+          .objects = {"Case", "CaseFile"},
+          .main_objects = {"Case"},
+          .version = "1.2.3",
+          .revision = "abc"};
 }
 
 usage::Fact fact(std::span<const usage::CountedOperation> operations, Reason reason, int status) {
@@ -39,14 +43,16 @@ TEST(Metrics, CallsAreCountedByObjectOperationAndReasonAcrossWorkers) {
   Metrics metrics(two_objects());
   auto first = metrics.worker_sink(0), second = metrics.worker_sink(1);
   const usage::CountedOperation read{.object = "Case", .operation = "read"};
-  const usage::CountedOperation batch[] = {{.object = "Case", .operation = "read"}, {.object = "Case", .operation = "create"}};
+  const usage::CountedOperation batch[] = {{.object = "Case", .operation = "read"},
+                                           {.object = "Case", .operation = "create"}};
   first->record(fact({&read, 1}, Reason::ok, 200));
   second->record(fact(batch, Reason::ok, 200));
   second->record(fact({&read, 1}, Reason::quota_exceeded, 429));
   const std::string text = metrics.scrape();
   EXPECT_THAT(text, HasSubstr(R"(tollgate_calls_total{object="Case",operation="read",reason="ok"} 2)"));
   EXPECT_THAT(text, HasSubstr(R"(tollgate_calls_total{object="Case",operation="create",reason="ok"} 1)"));
-  EXPECT_THAT(text, HasSubstr(R"(tollgate_calls_total{object="Case",operation="read",reason="quota_exceeded"} 1)"));
+  EXPECT_THAT(text,
+              HasSubstr(R"(tollgate_calls_total{object="Case",operation="read",reason="quota_exceeded"} 1)"));
   EXPECT_THAT(text, HasSubstr(R"(tollgate_calls_total{object="Case",operation="delete",reason="ok"} 0)"));
   EXPECT_THAT(text, HasSubstr(R"(tollgate_requests_total{code="200"} 2)"));
   EXPECT_THAT(text, HasSubstr(R"(tollgate_requests_total{code="429"} 1)"));
@@ -79,7 +85,10 @@ TEST(Metrics, SourcesAreAskedAtEachScrape) {
   Metrics metrics(two_objects());
   double value = 1;
   metrics.add_source([&] {
-    return std::vector<Family>{{.name = "tollgate_store_up", .help = "up", .type = Family::Type::gauge, .samples = {{.labels = {{"a", "b\"c"}}, .value = value}}}};
+    return std::vector<Family>{{.name = "tollgate_store_up",
+                                .help = "up",
+                                .type = Family::Type::gauge,
+                                .samples = {{.labels = {{"a", "b\"c"}}, .value = value}}}};
   });
   EXPECT_THAT(metrics.scrape(), HasSubstr("tollgate_store_up{a=\"b\\\"c\"} 1"));
   value = 0;

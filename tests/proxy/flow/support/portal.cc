@@ -10,10 +10,14 @@
 namespace tollgate::flow::test {
 
 std::string token(const TokenSpec& spec) {
-  identity::Mint mint{.algorithm = identity::Algorithm::hs256, .key = spec.secret, .kid = "", .typ = "JWT", .claims = {}};
-  mint.claims = {identity::text_claim("iss", "https://idp.example"), identity::text_claim("sub", spec.user),
-                 identity::text_claim("tenant", "acme"), identity::text_claim("org", "Best Ltd"),
-                 identity::text_claim("user_type", spec.type), identity::texts_claim("licenses", spec.licenses),
+  identity::Mint mint{
+      .algorithm = identity::Algorithm::hs256, .key = spec.secret, .kid = "", .typ = "JWT", .claims = {}};
+  mint.claims = {identity::text_claim("iss", "https://idp.example"),
+                 identity::text_claim("sub", spec.user),
+                 identity::text_claim("tenant", "acme"),
+                 identity::text_claim("org", "Best Ltd"),
+                 identity::text_claim("user_type", spec.type),
+                 identity::texts_claim("licenses", spec.licenses),
                  identity::number_claim("exp", spec.expires)};
   auto made = identity::mint_token(mint);
   EXPECT_TRUE(made) << made.error().message;
@@ -24,8 +28,13 @@ config::Settings settings() {
   config::Settings out;
   out.upstreams.push_back({.name = "crm", .servers = {"http://127.0.0.1:9000"}, .tls = {}});
   out.routes.push_back({.host = "", .path_prefix = "/", .upstream = "crm"});
-  out.identity.jwt.push_back({.issuer = "https://idp.example", .audience = {}, .algorithms = {"HS256"}, .secret_file = "secret",
-                              .jwks_file = "", .jwks_url = "", .jwks_ca_file = ""});
+  out.identity.jwt.push_back({.issuer = "https://idp.example",
+                              .audience = {},
+                              .algorithms = {"HS256"},
+                              .secret_file = "secret",
+                              .jwks_file = "",
+                              .jwks_url = "",
+                              .jwks_ca_file = ""});
   out.licensing.main_products = {"service_enterprise"};
   out.quotas.push_back({.name = "daily", .limit = 3});
   return out;
@@ -49,8 +58,8 @@ std::shared_ptr<const Snapshot> snapshot(const config::Settings& settings, std::
   return *made;
 }
 
-Request::Request(std::string_view method, std::string_view target, std::vector<std::pair<std::string, std::string>> fields,
-                 std::string body)
+Request::Request(std::string_view method, std::string_view target,
+                 std::vector<std::pair<std::string, std::string>> fields, std::string body)
     : body_(std::move(body)) {
   text_ = std::string(method) + " " + std::string(target) + " HTTP/1.1\r\nHost: crm.example\r\n";
   for (const auto& [name, value] : fields) text_ += name + ": " + value + "\r\n";
@@ -61,8 +70,8 @@ Request::Request(std::string_view method, std::string_view target, std::vector<s
   head_ = parser.head();
 }
 
-Request with_token(std::string_view method, std::string_view target, const std::string& token, std::string body,
-                   std::vector<std::pair<std::string, std::string>> more) {
+Request with_token(std::string_view method, std::string_view target, const std::string& token,
+                   std::string body, std::vector<std::pair<std::string, std::string>> more) {
   more.emplace_back("Authorization", "Bearer " + token);
   return Request(method, target, std::move(more), std::move(body));
 }
@@ -76,7 +85,9 @@ Outcome Portal::send(const Request& request) {
   out.next = gate.on_head(out.call, request.head(), now);
   if (out.next == Next::need_body) out.next = gate.on_body(out.call, request.head(), request.body());
   if (out.next == Next::charge)
-    ledger.charge(out.call.charges, [&](quota::ChargeOutcome&& outcome) { out.next = gate.on_charge(out.call, std::move(outcome)); });
+    ledger.charge(out.call.charges, [&](quota::ChargeOutcome&& outcome) {
+      out.next = gate.on_charge(out.call, std::move(outcome));
+    });
   if (out.next == Next::read_usage)
     ledger.read(out.call.charges, [&](auto&& states) {
       const auto& what = out.call.observation;

@@ -27,8 +27,8 @@ std::shared_ptr<const Snapshot> snapshot(const config::Settings& settings, std::
 // A request head whose bytes live in the object.
 class Request {
  public:
-  Request(std::string_view method, std::string_view target, std::vector<std::pair<std::string, std::string>> fields = {},
-          std::string body = {});
+  Request(std::string_view method, std::string_view target,
+          std::vector<std::pair<std::string, std::string>> fields = {}, std::string body = {});
   const http::RequestHead& head() const { return head_; }
   const std::string& body() const { return body_; }
 
@@ -36,8 +36,8 @@ class Request {
   std::string text_, body_;
   http::RequestHead head_;
 };
-Request with_token(std::string_view method, std::string_view target, const std::string& token, std::string body = {},
-                   std::vector<std::pair<std::string, std::string>> more = {});
+Request with_token(std::string_view method, std::string_view target, const std::string& token,
+                   std::string body = {}, std::vector<std::pair<std::string, std::string>> more = {});
 
 // Runs a request through the gate and the ledger until the gate says forward or reply.
 struct Outcome {
