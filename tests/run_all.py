@@ -130,6 +130,8 @@ def unit_programs(tally, preset, prefix=(), targets=()):
     for directory in (folder, os.path.join(folder, "tests")):
         known += [p for p in sorted(glob.glob(os.path.join(directory, "test_*"))) if os.access(p, os.X_OK) and os.path.isfile(p)]
     listed = registered_tests(folder)
+    if targets:  # others may lie there from an older build
+        known = [program for program in known if os.path.basename(program) in targets]
     for program in known:
         if os.path.basename(program)[len("test_"):] in listed:  # not a left-over of an older tree
             gtest_program(tally, preset, program, prefix)
