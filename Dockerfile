@@ -8,7 +8,7 @@ RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
       g++ cmake ninja-build pkg-config ca-certificates \
       libevent-dev libssl-dev libcurl4-openssl-dev libfmt-dev libspdlog-dev libyaml-cpp-dev libsimdjson-dev libcli11-dev \
-      libboost1.81-dev prometheus-cpp-dev libhiredis-dev libxxhash-dev \
+      libboost1.81-dev prometheus-cpp-dev libhiredis-dev libxxhash-dev libsqlite3-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY CMakeLists.txt ./
@@ -24,7 +24,7 @@ FROM debian:12-slim
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
       ca-certificates libevent-2.1-7 libevent-pthreads-2.1-7 libssl3 libcurl4 libfmt9 libspdlog1.10 libyaml-cpp0.7 \
-      libsimdjson14 libprometheus-cpp-core1.0 libhiredis0.14 libxxhash0 redis-server \
+      libsimdjson14 libprometheus-cpp-core1.0 libhiredis0.14 libxxhash0 libsqlite3-0 redis-server \
  && rm -rf /var/lib/apt/lists/* \
  && groupadd --system --gid 10001 tollgate \
  && useradd --system --uid 10001 --gid 10001 --home-dir /var/lib/tollgate --create-home --shell /usr/sbin/nologin tollgate \

@@ -37,6 +37,7 @@ struct AccountCharge {
   Milliseconds bucket{0};
   std::uint32_t units = 0;  // > 0
   std::uint32_t rule = 0;   // index into the rules, for the reply; not sent to the store
+  bool shadow = false;      // a candidate limit: evaluated and counted, but its refusal refuses nothing
 };
 
 // What an account looks like right after a charge (or refusal), by the store's clock.
@@ -57,6 +58,7 @@ struct Receipt {
     std::int64_t bucket_number = 0;
     std::uint32_t units = 0;
     Milliseconds window{0}, bucket{0};
+    bool degraded = false;  // admitted without a token, while the store was away
   };
   std::vector<Item> items;
 };
@@ -65,6 +67,8 @@ struct ChargeOutcome {
   enum class Status : std::uint8_t { admitted, exceeded, unavailable } status = Status::unavailable;
   std::vector<AccountState> states;     // in the order of the charges; empty when unavailable
   std::vector<std::uint32_t> violated;  // indexes of charges without room (exceeded)
+  std::vector<std::uint32_t> shadow_violated;  // indexes of shadow charges without room; they were not charged
+  bool degraded = false;                // admitted although the store could not be asked (on_outage: allow)
   Receipt receipt;                      // admitted
   std::string error;                    // unavailable: why, for the log
 };

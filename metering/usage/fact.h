@@ -24,7 +24,8 @@ struct Fact {
   std::string_view method, path;                 // path without query: queries may carry secrets
   std::string_view kind;                         // catalogue::name(Kind)
   std::span<const CountedOperation> operations;  // licensed operations of the call, also of a denied one
-  std::uint32_t units = 0;                       // charged (0 when denied, given back or free)
+  std::uint32_t units = 0;                       // billable (0 when denied, given back or free)
+  std::span<const std::string_view> shadow_violated;  // names of candidate limits that would have refused it
   bool staff = false;
   Reason reason = Reason::ok;
   bool degraded = false;                      // let through without a store decision (on_outage: allow)
@@ -37,10 +38,42 @@ struct Fact {
   std::uint32_t attempts = 0;        // upstream connections tried
 };
 
+// A quota account that the call asked for, and where its units were counted.
+struct ChargedAccount {
+  std::string_view subject_key{}, field{};
+  std::uint32_t units = 0;
+  std::int64_t bucket = 0;  // by the store's clock; 0 until charged
+};
+
+// Names a call that CallJournal::begin has written down. 0: none.
+struct CallHandle {
+  std::uint64_t call = 0;
+  std::uint32_t place = 0;
+};
+
 class FactSink {
  public:
   virtual ~FactSink() = default;
   virtual void record(const Fact& fact) = 0;
+};
+
+// The sink that must know of a metered call before it happens, so that no death of the process loses it.
+//
+//   begin ──> (charge) ──> charged ──> sent ──> record(handle, fact)        the common life
+//                └──> refused: record          └──> given back: uncharged, record
+class CallJournal {
+ public:
+  virtual ~CallJournal() = default;
+  // False: nothing can be written now (disk full); `journal.on_failure` decides whether calls go on.
+  virtual bool writable() const = 0;
+  // `fact` as known so far. A handle with call 0 means that it could not be written.
+  virtual CallHandle begin(const Fact& fact, std::span<const ChargedAccount> accounts) = 0;
+  virtual void charged(CallHandle call) = 0;
+  virtual void uncharged(CallHandle call) = 0;
+  virtual void sent(CallHandle call) = 0;  // before the first byte is handed to an upstream connection
+  // The end. With call 0 the entry stands alone (nothing was charged).
+  virtual void record(CallHandle call, const Fact& fact, std::span<const ChargedAccount> accounts,
+                      bool given_back) = 0;
 };
 
 // A sink made of a function.

@@ -37,6 +37,8 @@ const std::vector<Room>& rooms() {
       {"proxy/flow", 2, {}},
       {"config/load", 3, {"yaml-cpp"}},
       {"metering/redis", 3, {"hiredis", "libevent", "openssl"}},
+      {"metering/journal", 3, {}},
+      {"metering/billing", 3, {"sqlite", "openssl"}},
       {"proxy/net", 3, {"libevent", "openssl", "curl"}},
       {"proxy/telemetry", 3, {"prometheus"}},
       {"proxy/admin", 3, {"simdjson"}},

@@ -1,0 +1,156 @@
+// The accounts this proxy has leases of: names -> cells. Shared by all workers of the process: a lease belongs to the
+// process, so that cores do not split it.
+//
+//        worker 0..n                      shards, one a partition               cells (mapped memory)
+//   names ──> own cache of handles ─miss─> mutex + map of subjects ────────────> LeaseCell
+//                    └──── hit: no lock, one compare-and-swap ─────────────────────┘
+//
+// An Account lives as long as somebody holds an AccountRef. It is retired when unused, settled and nothing is lent: its
+// cell then goes to another account, but only after every worker has passed a quiescent point (announce()), so that
+// "not retired, therefore take()" within one turn of a worker's loop is safe without a lock. Handles whose account is
+// retired are dropped and looked up again.
+//
+// Memory is bounded: `cells` is what there is. When it is full, find_or_create says so and the caller denies (or lets
+// through, as configured): nothing is evicted that still holds something.
+//
+// Threads: find_or_create() and announce() by any worker. LeaseSubject and the members marked so belong to the owner of
+// the partition (lease_engine.h).
+#pragma once
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "metering/base/error.h"
+#include "metering/quota/keys.h"
+#include "metering/quota/lease_cell.h"
+#include "metering/quota/store_clock.h"
+
+namespace tollgate::quota {
+
+struct LeaseSubject;
+
+// What the last answer of the store said, for replies and for denials without a round trip. One writer (the owner).
+struct AccountView {
+  std::uint64_t used = 0, lent_to_others = 0, limit = 0, rule_limit = 0;
+  Milliseconds next_free_at{0};
+  std::uint64_t next_free_units = 0;
+  Milliseconds denied_until{0};   // store's clock; a need of >= denied_units is refused until then without asking
+  std::uint32_t denied_units = 0;
+  Milliseconds fits_at{0};        // of the denial
+  std::uint32_t lease = 0;        // tokens after the last grant: the prefetch threshold is a quarter of it
+};
+
+struct Account {
+  LeaseSubject* subject = nullptr;                // lives as long as the table
+  LeaseCell* cell = nullptr;
+  std::string field;
+  WindowShape shape;
+  bool limited = true;
+  std::atomic<bool> retired{false};
+  std::atomic<std::uint32_t> session{0};     // of the partition when tokens were last granted; other: tokens are void
+  std::atomic<bool> refill_asked{false};     // a prefetch is under way
+  std::atomic<std::int64_t> last_used_ms{0};  // store's clock, hi; of the last admission
+
+  AccountView view() const;                  // consistent copy
+  void set_view(const AccountView& view);    // owner, or under the shard's mutex
+
+  // ---- owner only
+  std::uint32_t need = 0;                    // tokens that waiting calls lack
+  std::vector<BucketUse> given_back;         // settled uses that did not happen: negative
+  bool forget = false;                       // found after a restart: the store's lease of it is void
+  double rate = 0;                           // tokens a second, smoothed
+  Milliseconds rate_at{0};                   // store's clock of the last grant
+  std::uint64_t taken_since = 0;             // tokens used since then
+  std::uint64_t limit = 0;                   // the rule's limit that the last caller named
+
+ private:
+  mutable std::mutex view_mutex_;            // held for a copy only; not on the admission path
+  AccountView view_;
+};
+
+using AccountRef = std::shared_ptr<Account>;
+
+struct LeaseSubject {
+  std::string key;                           // "q:{p017}:acme:u:ann"
+  unsigned partition = 0;
+  std::vector<AccountRef> accounts;          // guarded by the shard's mutex; grows and shrinks by the owner only
+  // ---- owner only
+  std::uint64_t in_flight = 0;               // seq of the op under way; 0 none
+  bool queued = false;                       // in the engine's list of subjects that want an op
+  MonotonicTime settled_at{};                // last acknowledged op
+};
+
+// One partition as the hot path sees it.
+struct alignas(64) PartitionState {
+  StoreClock clock;
+  std::atomic<std::int64_t> session_expiry_ms{0};  // store's clock; 0: no session
+  std::atomic<std::uint32_t> session{0};           // counts sessions: raised when one has lapsed
+};
+
+struct TableOptions {
+  std::span<LeaseCell> cells;   // zeroed, or what an earlier process left
+  unsigned workers = 1;
+};
+
+class LeaseTable {
+ public:
+  explicit LeaseTable(TableOptions options);  // cells in use become accounts with `forget` set
+  ~LeaseTable();
+  LeaseTable(const LeaseTable&) = delete;
+  LeaseTable& operator=(const LeaseTable&) = delete;
+
+  PartitionState& partition(unsigned p) { return partitions_[p]; }
+  const PartitionState& partition(unsigned p) const { return partitions_[p]; }
+
+  // The account of that name; made if there is none. Error (origin self): no cell is free, or the name is too long.
+  // An account whose window or bucket differs from an earlier configuration's is a new one once the old one is settled:
+  // until then it goes on with its old shape.
+  Result<AccountRef> find_or_create(const AccountKey& key, const WindowShape& shape, bool limited);
+  AccountRef find(const AccountKey& key);   // nullptr when there is none
+
+  // Whatever this worker found not to be retired before this moment, it will look at again before it uses it. About
+  // once a second; a worker that has stopped announces no more and must call leave().
+  void announce(unsigned worker);
+  void leave(unsigned worker);
+
+  // ---- owner of the partition
+  // Visits the subjects of a partition under its mutex; the visitor must not call the table.
+  void each_subject(unsigned partition, const std::function<void(LeaseSubject&)>& visit);
+  void retire(const AccountRef& account);              // settled, nothing lent: the cell becomes free after all have announced
+  std::size_t accounts() const;               // in use, retired ones not included
+  std::size_t capacity() const { return cells_.size(); }
+  std::uint64_t tokens_held() const;          // sum of tokens left, for the `leases` metric; walks all cells
+
+ private:
+  struct Shard {
+    std::mutex mutex;
+    std::map<std::string, std::unique_ptr<LeaseSubject>, std::less<>> subjects;
+  };
+  struct Retired {
+    AccountRef account;
+    std::uint64_t epoch;
+  };
+  std::optional<std::uint32_t> free_cell();
+  void reclaim();
+
+  std::span<LeaseCell> cells_;
+  std::array<PartitionState, kPartitions> partitions_;
+  std::array<Shard, kPartitions> shards_;
+  std::vector<std::unique_ptr<std::atomic<std::uint64_t>>> epochs_;  // one a worker
+  std::atomic<std::uint64_t> epoch_{1};
+  mutable std::mutex cells_mutex_;            // of the three below; taken to make or retire an account, not to use one
+  std::vector<std::uint32_t> free_;
+  std::vector<Retired> retired_;
+  std::size_t used_ = 0;
+};
+
+}  // namespace tollgate::quota

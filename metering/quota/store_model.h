@@ -1,0 +1,117 @@
+// The store in plain memory: the twin of the scripts on Redis, decision by decision and byte by byte. What the
+// simulator runs against, and what the differential test holds against a real Redis.
+//
+//   StoreModel store([&] { return now; });
+//   OpReply reply = store.apply(op, context);
+//
+// State, as on Redis (metering/quota/keys.h):
+//   q:{pNNN}:...   per subject: field -> record (record.h, with leases)
+//   h:{pNNN}       per partition: applied number, session expiry and vote of each incarnation; `run` that may grant;
+//                  `t` newest time seen; fence: run, raised at, voters expected
+//   o:{pNNN}       overrides and temporary grants
+//
+// The order inside apply(), which the script follows: number (duplicate, gap) -> now = max(clock, t) -> session ->
+// per account: decode, prune, settle uses (also when fenced), returns -> grants if neither fenced nor clock_off, all or
+// nothing over the `need`s of the op, then wants -> write. A refused need with tokens lent to others recalls them.
+//
+// How much is granted to one account, with avail = limit - used - lent to all, holders = other incarnations with tokens:
+//   need > avail: nothing (for any account of the op)
+//   else max(need, min(want, fair)) with fair = avail / (1 + holders), at least 1; and where want > need, generously up
+//   to min(lease_max, avail / (8 * (1 + holders))) even beyond want; never more than avail
+//
+// One thread. Copyable: a copy is a replica or a snapshot to restore.
+#pragma once
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "metering/base/error.h"
+#include "metering/quota/lease_protocol.h"
+
+namespace tollgate::quota {
+
+// A limit of one account kept in the store: wins over the rule's. Text form in o:{pNNN}: see format()/parse().
+//   "1500"                                  the limit is 1500
+//   "-;+200@1764000000000"                  the rule's limit, and 200 more until that moment (ms, store's clock)
+//   "1500;+200@1764000000000;+50@1764100000000"
+struct LimitOverride {
+  std::optional<std::uint64_t> limit;
+  struct Grant {
+    std::uint64_t extra = 0;
+    Milliseconds until{0};
+    bool operator==(const Grant&) const = default;
+  };
+  std::vector<Grant> grants;
+
+  std::uint64_t effective(std::uint64_t rule_limit, Milliseconds now) const;
+  bool empty() const { return !limit && grants.empty(); }
+  std::string format() const;
+  static std::optional<LimitOverride> parse(std::string_view text);
+  bool operator==(const LimitOverride&) const = default;
+};
+
+class StoreModel {
+ public:
+  // What the scripts publish. recall: to one incarnation, the account of which somebody lacks tokens. policy: a limit
+  // changed, or counts were reset. fence: somebody waits for votes in a partition.
+  struct Message {
+    enum class Kind : std::uint8_t { recall, policy, fence } kind = Kind::recall;
+    Incarnation to = 0;                // recall
+    unsigned partition = 0;
+    AccountKey account;                // recall, policy
+    bool operator==(const Message&) const = default;
+  };
+
+  explicit StoreModel(std::function<Milliseconds()> clock);
+
+  OpReply apply(const Op& op, const SendContext& context);
+  OpReply replay(const Replay& replay, const SendContext& context);  // states empty
+  PingReply ping(const Ping& ping, const SendContext& context);
+
+  // States of accounts without charging; `used` includes neither leases nor what proxies have not settled.
+  std::vector<LeaseState> read(const std::vector<AccountCharge>& accounts);
+  std::vector<Ledger::Listed> list(const std::string& subject_key, const std::string& prefix, Milliseconds window,
+                                   Milliseconds bucket);
+  void set_override(const AccountKey& account, const std::optional<LimitOverride>& value);
+  std::optional<LimitOverride> get_override(const AccountKey& account) const;
+  void reset(const AccountKey& account);  // forgets what was counted; leases stay charged until they are settled
+
+  // Messages published since the last call.
+  std::vector<Message> take_messages();
+  // How many proxies listen: what PUBLISH answers when a fence is raised.
+  void set_listeners(std::uint32_t count) { listeners_ = count; }
+  void flush();                                      // FLUSHALL: everything is gone, run ids stay
+  std::string record(const AccountKey& key) const;   // bytes; "" when there is none
+  std::uint64_t hwm(unsigned partition, Incarnation incarnation) const;
+  // For oracles: units counted and lent, after pruning, with the clock as it is.
+  struct Sums {
+    std::uint64_t used = 0, lent = 0;
+  };
+  Sums sums(const AccountKey& key, const WindowShape& shape);
+
+ private:
+  struct Member {
+    std::uint64_t applied = 0;
+    Milliseconds expiry{0};
+    std::string vote;
+  };
+  struct Partition {
+    std::map<Incarnation, Member> members;
+    std::string run;          // may grant
+    Milliseconds newest{0};
+    std::string fence_run;    // raised for this run; "" when none
+    Milliseconds fence_at{0};
+    std::uint32_t fence_voters = 0;
+  };
+
+  std::function<Milliseconds()> clock_;
+  std::uint32_t listeners_ = 1;
+  std::map<unsigned, Partition> partitions_;
+  std::map<std::string, std::map<std::string, std::string>> subjects_;  // key -> field -> record
+  std::map<std::string, std::string> overrides_;                        // "<subject_key> <field>" -> text
+  std::vector<Message> messages_;
+};
+
+}  // namespace tollgate::quota
