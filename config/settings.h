@@ -78,8 +78,11 @@ struct Store {
   std::string redis_server = "redis-server";  // program started by embedded:
 };
 
+enum class OnJournalFailure : std::uint8_t { refuse, proceed };
+
 struct Journal {
   std::string directory = "journal";
+  OnJournalFailure on_failure = OnJournalFailure::refuse;  // refuse: no metered call while none can be recorded
 };
 
 struct AccessLog {

@@ -36,7 +36,7 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   reply_ = Reply::deciding;
   client_end_ = ClientEnd::keep;
   keep_alive_ = head != nullptr && head->keep_alive;
-  buffered_ = store_pending_ = client_lost_ = upstream_held_ = upstream_reused_ = upstream_written_ =
+  buffered_ = store_pending_ = charged_ = given_back_ = client_lost_ = upstream_held_ = upstream_reused_ = upstream_written_ =
       body_written_ = upgrade_ = stale_retry_used_ = head_sent_ = continue_sent_ = reply_chunked_ =
           reply_until_close_ = client_paused_ = upstream_paused_ = client_finished_ = upstream_finished_ =
               false;
@@ -45,6 +45,9 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   bytes_in_ = bytes_out_ = discarded_ = 0;
   store_time_ = upstream_time_ = Duration(0);
   upstream_started_ = {};
+  journalled_ = {};
+  accounts_.clear();
+  shadow_violated_.clear();
   arrived_ = port_.now();
   arrived_unix_ = port_.unix_now();
   peer_address_ = arrival.peer_address;
@@ -99,9 +102,7 @@ void Exchange::act(Next next) {
     case Next::need_body:
       return start_body_buffer();
     case Next::charge:
-      store_pending_ = true;
-      store_asked_ = port_.now();
-      return port_.charge(call_.charges);
+      return charge();
     case Next::read_usage:
       store_pending_ = true;
       store_asked_ = port_.now();
@@ -213,6 +214,7 @@ void Exchange::on_charge(quota::ChargeOutcome&& outcome) {
   if (!store_pending_) return;
   store_pending_ = false;
   store_time_ += port_.now() - store_asked_;
+  note_charge(outcome);
   if (client_lost_) {
     call_.receipt = std::move(outcome.receipt);
     call_.reason = Reason::client_closed;
@@ -305,6 +307,7 @@ void Exchange::send_request() {
   scratch_.clear();
   append_upstream_head();
   port_.upstream_expect(head_->method, upgrade_);
+  note_sent();
   upstream_written_ = true;
   if (body_buffered()) {
     send_buffered_body();

@@ -15,6 +15,8 @@
 //   - exactly one usage::Fact per exchange, on every ending, parse failures included; recorded once the last
 //   byte of
 //     the reply has left, or when it is known that it never will
+//   - a metered call is in the journal before it is charged and marked as sent before the upstream can receive it, so
+//     that the death of the process at any moment neither loses nor invents a billable call
 //   - a charge is given back if and only if the upstream surely never received the call: no byte of the
 //   request was
 //     handed to any upstream connection that got established
@@ -109,6 +111,8 @@ class ExchangePort {
   virtual void clear_timer(Timer timer) = 0;
 
   virtual void record(const usage::Fact& fact) = 0;
+  // Where metered calls are written down before they happen; nullptr: nowhere (tests).
+  virtual usage::CallJournal* call_journal() { return nullptr; }
 };
 
 // What the edge knows about the request's connection.
@@ -197,6 +201,10 @@ class Exchange {
   void give_back();
   void watch_upstream();
   void end(ClientEnd end);
+  void charge();
+  void note_charge(const quota::ChargeOutcome& outcome);
+  void note_sent();
+  usage::Fact fact();
   void record();
   bool replayable() const;
   bool body_buffered() const { return request_ == Request::complete && buffered_; }
@@ -212,6 +220,9 @@ class Exchange {
   std::vector<http::TrailerField> trailers_;  // of a buffered body
   std::string scratch_;  // heads under construction; its memory is kept from one exchange to the next
   std::vector<usage::CountedOperation> operations_;                 // for the fact; memory kept
+  std::vector<usage::ChargedAccount> accounts_;       // of call_.charges, those that limit; memory kept
+  std::vector<std::string_view> shadow_violated_;     // names of rules; memory kept
+  usage::CallHandle journalled_;                      // the call's entry in the journal
   std::vector<std::string_view> dropped_fields_, dropped_cookies_;  // of the settings; memory kept
   std::string upstream_server_;
   std::string peer_address_;
@@ -225,6 +236,8 @@ class Exchange {
   bool keep_alive_ = false;  // the client connection goes on afterwards
   bool buffered_ = false;    // body_ holds the body
   bool store_pending_ = false;
+  bool charged_ = false;     // the ledger admitted it and nothing was given back
+  bool given_back_ = false;
   bool client_lost_ = false;
   bool upstream_held_ = false;  // a connection, or an acquisition under way
   bool upstream_reused_ = false;

@@ -1,8 +1,6 @@
 // The endings: replies of our own, time-outs, the client's departure, and the fact about it all.
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "proxy/flow/exchange.h"
 #include "proxy/flow/status_phrase.h"
 
@@ -142,6 +140,9 @@ void Exchange::give_back() {
   if (call_.receipt.items.empty()) return;
   port_.give_back(std::move(call_.receipt));
   call_.receipt = {};
+  given_back_ = charged_;
+  charged_ = false;
+  if (journalled_.call != 0) port_.call_journal()->uncharged(journalled_);
 }
 
 void Exchange::end(ClientEnd how) {
@@ -161,46 +162,6 @@ void Exchange::end(ClientEnd how) {
   body_.clear();
   if (body_.capacity() > kKeptMemoryMax) body_.shrink_to_fit();
   if (scratch_.capacity() > kKeptMemoryMax) scratch_.shrink_to_fit();
-}
-
-void Exchange::record() {
-  operations_.clear();
-  for (const licence::Unit& unit : call_.decision.units)
-    operations_.push_back({unit.object, catalogue::name(unit.operation), unit.section, unit.product});
-  usage::Fact fact;
-  fact.time = arrived_unix_;
-  fact.request_id = call_.request_id;
-  fact.client_address = call_.client_address;
-  if (call_.token != nullptr) {
-    const identity::Principal& principal = call_.token->principal;
-    fact.user = principal.user;
-    fact.tenant = principal.tenant;
-    fact.organization = principal.organization;
-    fact.staff = principal.is_staff();
-  }
-  if (head_ != nullptr) {
-    fact.method = head_->method;
-    fact.path = head_->path;
-  }
-  fact.kind = catalogue::name(call_.classification.kind);
-  fact.operations = operations_;
-  // Staff is not metered by the licence, but a quota rule may charge it all the same.
-  const bool charged = std::ranges::any_of(call_.charges, [](const quota::AccountCharge& charge) {
-    return charge.rule != quota::Rules::kObservation;
-  });
-  if (upstream_written_ && (call_.decision.metered || charged) && call_.classification.counted)
-    fact.units = static_cast<std::uint32_t>(call_.decision.units.size());
-  fact.reason = call_.reason;
-  fact.degraded = call_.degraded;
-  fact.status = head_sent_ ? status_ : 0;
-  fact.bytes_in = bytes_in_;
-  fact.bytes_out = bytes_out_;
-  fact.total = port_.now() - arrived_;
-  fact.upstream = upstream_time_;
-  fact.store = store_time_;
-  if (attempts_ > 0) fact.upstream_server = upstream_server_;
-  fact.attempts = attempts_;
-  port_.record(fact);
 }
 
 }  // namespace tollgate::flow

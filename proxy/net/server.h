@@ -69,6 +69,8 @@ class Server {
     // Called on the worker's thread before it serves. May be null: every charge is then unavailable.
     std::function<std::unique_ptr<quota::Ledger>(event_base*, unsigned worker)> make_ledger;
     std::function<std::vector<std::unique_ptr<usage::FactSink>>(unsigned worker)> make_sinks;
+    // Where metered calls are written down before they are charged. May be null: nowhere.
+    std::function<std::unique_ptr<usage::CallJournal>(unsigned worker)> make_call_journal;
     // level: "error", "warning", "info". From any thread.
     std::function<void(std::string_view level, std::string_view text)> log;
     // Called on the worker's thread about once a second and when it stops: the place to flush logs and

@@ -369,6 +369,10 @@ void Session::record(const usage::Fact& fact) {
   worker_.record(fact);
 }
 
+usage::CallJournal* Session::call_journal() {
+  return worker_.call_journal();
+}
+
 void Session::on_client_timer(void* self) {
   auto* session = static_cast<Session*>(self);
   if (session->client_eof_)

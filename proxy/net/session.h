@@ -76,6 +76,7 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   void set_timer(flow::Timer timer, Milliseconds after) override;
   void clear_timer(flow::Timer timer) override;
   void record(const usage::Fact& fact) override;
+  usage::CallJournal* call_journal() override;
 
   // ---- UpstreamUser
   void upstream_ready(UpstreamConnection& connection) override;

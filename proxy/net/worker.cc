@@ -41,6 +41,7 @@ void Worker::run(Update first, const std::function<void()>& ready) {
   const config::Settings& settings = first.snapshot->settings;
   gate_ = std::make_unique<flow::Gate>(settings.identity.token_cache_entries, seed_ ^ 0x9e3779b97f4a7c15ULL);
   if (options_.make_ledger) ledger_ = options_.make_ledger(loop_.base(), index_);
+  if (options_.make_call_journal) call_journal_ = options_.make_call_journal(index_);
   if (options_.make_sinks) sinks_ = options_.make_sinks(index_);
   apply(std::move(first));
   loop_.set(tick_timer_, kTick);
@@ -63,6 +64,7 @@ void Worker::run(Update first, const std::function<void()>& ready) {
   loop_.run_deferred();
   tick();
   sinks_.clear();
+  call_journal_.reset();
 }
 
 void Worker::update(Update next) {

@@ -72,6 +72,7 @@ class Worker {
   EventLoop& loop() { return loop_; }
   flow::Gate& gate() { return *gate_; }
   quota::Ledger* ledger() { return ledger_.get(); }
+  usage::CallJournal* call_journal() { return call_journal_.get(); }  // may be nullptr
   Random& random() { return random_; }
   WorkerCounters& counters() { return counters_; }
   const std::shared_ptr<Generation>& generation() const { return generation_; }
@@ -116,6 +117,7 @@ class Worker {
   std::vector<std::unique_ptr<usage::FactSink>> sinks_;
   std::shared_ptr<Generation> generation_;
   std::unique_ptr<quota::Ledger> ledger_;
+  std::unique_ptr<usage::CallJournal> call_journal_;
   Random random_;
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::unordered_map<ClientConnection*, std::unique_ptr<ClientConnection>> connections_;

@@ -1,0 +1,98 @@
+// What is written down about an exchange: its entry in the journal before it is charged, and the fact at its end.
+#include <algorithm>
+
+#include "proxy/flow/exchange.h"
+
+namespace tollgate::flow {
+
+void Exchange::charge() {
+  for (const quota::AccountCharge& charge : call_.charges)
+    if (charge.rule != quota::Rules::kObservation)
+      accounts_.push_back({.subject_key = charge.key.subject_key, .field = charge.key.field, .units = charge.units});
+  usage::CallJournal* journal = port_.call_journal();
+  if (journal != nullptr && !accounts_.empty()) {
+    if (journal->writable()) journalled_ = journal->begin(fact(), accounts_);
+    if (journalled_.call == 0 && settings().journal.on_failure == config::OnJournalFailure::refuse) {
+      call_.charges.clear();
+      return fail(Reason::store_unavailable,
+                  "Calls cannot be recorded at the moment, so none are let through. Nothing was charged; try again.");
+    }
+  }
+  store_pending_ = true;
+  store_asked_ = port_.now();
+  port_.charge(call_.charges);
+}
+
+void Exchange::note_charge(const quota::ChargeOutcome& outcome) {
+  for (std::uint32_t index : outcome.shadow_violated)
+    shadow_violated_.push_back(call_.snapshot->rules.rules()[call_.charges[index].rule].name);
+  if (outcome.status != quota::ChargeOutcome::Status::admitted) return;
+  charged_ = true;
+  // The receipt names what was charged, in the order of the charges; a refused candidate limit is not in it.
+  auto item = outcome.receipt.items.begin();
+  for (usage::ChargedAccount& account : accounts_) {
+    auto found = std::find_if(item, outcome.receipt.items.end(), [&](const quota::Receipt::Item& charged) {
+      return charged.key.field == account.field && charged.key.subject_key == account.subject_key;
+    });
+    if (found == outcome.receipt.items.end()) {
+      account.units = 0;
+      continue;
+    }
+    account.bucket = found->bucket_number;
+    item = std::next(found);
+  }
+  if (journalled_.call != 0) port_.call_journal()->charged(journalled_);
+}
+
+void Exchange::note_sent() {
+  if (journalled_.call != 0) port_.call_journal()->sent(journalled_);
+}
+
+usage::Fact Exchange::fact() {
+  operations_.clear();
+  for (const licence::Unit& unit : call_.decision.units)
+    operations_.push_back({unit.object, catalogue::name(unit.operation), unit.section, unit.product});
+  usage::Fact fact;
+  fact.time = arrived_unix_;
+  fact.request_id = call_.request_id;
+  fact.client_address = call_.client_address;
+  if (call_.token != nullptr) {
+    const identity::Principal& principal = call_.token->principal;
+    fact.user = principal.user;
+    fact.tenant = principal.tenant;
+    fact.organization = principal.organization;
+    fact.staff = principal.is_staff();
+  }
+  if (head_ != nullptr) {
+    fact.method = head_->method;
+    fact.path = head_->path;
+  }
+  fact.kind = catalogue::name(call_.classification.kind);
+  fact.operations = operations_;
+  // Staff is not metered by the licence, but a quota rule may charge it all the same.
+  if (upstream_written_ && (call_.decision.metered || !accounts_.empty()) && call_.classification.counted)
+    fact.units = static_cast<std::uint32_t>(call_.decision.units.size());
+  fact.shadow_violated = shadow_violated_;
+  fact.reason = call_.reason;
+  fact.degraded = call_.degraded;
+  fact.status = head_sent_ ? status_ : 0;
+  fact.bytes_in = bytes_in_;
+  fact.bytes_out = bytes_out_;
+  fact.total = port_.now() - arrived_;
+  fact.upstream = upstream_time_;
+  fact.store = store_time_;
+  if (attempts_ > 0) fact.upstream_server = upstream_server_;
+  fact.attempts = attempts_;
+  return fact;
+}
+
+void Exchange::record() {
+  const usage::Fact fact = this->fact();
+  port_.record(fact);
+  usage::CallJournal* journal = port_.call_journal();
+  // Who called is known, so it is a usage fact, also when it was refused or cost nothing.
+  if (journal != nullptr && call_.token != nullptr && !call_.usage_request)
+    journal->record(journalled_, fact, accounts_, given_back_);
+}
+
+}  // namespace tollgate::flow
