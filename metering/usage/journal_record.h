@@ -19,7 +19,7 @@
 //    18     2   u16 reserved, 0
 //    20         body: fields in the order of the struct; integers as varint (LEB128), signed ones zigzag, texts as varint length
 //               and bytes, lists as varint count and elements. Unknown bytes after the known fields are ignored, so fields
-//               can be added at the end.
+//               can be added at the end. CallEnd::alone is a text that holds a call_begin body, "" when there is none.
 //   padded with zeros to a multiple of 8 bytes. The length word is written last: an entry is there whole or not at all.
 //
 // Pure. decode() never reads outside `bytes`, whatever they are.
@@ -40,7 +40,9 @@ inline constexpr std::size_t kEntryBodyMax = 1 << 20;
 
 enum class EntryKind : std::uint16_t { call_begin = 1, call_end = 2, op = 3, audit = 4, mark = 5 };
 
+// By the processor's instruction (SSE 4.2) where it has one, else by table. `before`: the sum of the bytes before these.
 std::uint32_t crc32c(std::string_view bytes, std::uint32_t before = 0);
+std::uint32_t crc32c_by_table(std::string_view bytes, std::uint32_t before = 0);  // the same sum, on any processor
 
 // A call is named by (stream, call): one more than the call before on the same stream, never used twice.
 struct CallBegin {
@@ -130,9 +132,17 @@ Result<CallEnd> decode_call_end(std::string_view body);
 Result<OpEntry> decode_op(std::string_view body);
 Result<AuditEntry> decode_audit(std::string_view body);
 Result<MarkEntry> decode_mark(std::string_view body);
+// The head of an op only: for looking through many.
+struct OpNumber {
+  std::uint32_t incarnation = 0;
+  std::uint32_t partition = 0;
+  std::uint64_t seq = 0;
+};
+Result<OpNumber> decode_op_number(std::string_view body);
 
-// One entry as it lies in a segment. seal() appends header, body and padding; parse() looks at the start of `bytes`:
-// nullopt at the end of what was written; an error when an entry is damaged (offset and what is wrong).
+// One entry as it lies in a segment. seal() appends header, body and padding; the body has 1 .. kEntryBodyMax bytes.
+// parse_entry() looks at the start of `bytes`: nullopt at the end of what was written; an error (what is wrong) when the
+// entry is damaged. Kinds of later versions are handed out as they are: a reader passes over what it does not know.
 struct EntryView {
   std::uint64_t number = 0;
   EntryKind kind = EntryKind::mark;
@@ -141,5 +151,8 @@ struct EntryView {
 };
 void seal(EntryKind kind, std::uint64_t number, std::string_view body, std::string& out);
 Result<std::optional<EntryView>> parse_entry(std::string_view bytes);
+// For a writer that puts an entry where it belongs by itself: the kEntryHeaderBytes of it, and the bytes with padding.
+void seal_header(EntryKind kind, std::uint64_t number, std::string_view body, char* at);
+std::size_t entry_size(std::size_t body);
 
 }  // namespace tollgate::usage
