@@ -16,7 +16,8 @@
 //     Op seq 8 ...
 //
 // Numbers: every incarnation (a journal of one proxy) numbers its ops per partition without gaps. The store keeps the
-// highest number it has applied (the high-water mark, hwm). A repeated op is answered and not applied; a gap means that
+// highest number it has applied (the high-water mark, hwm), for as long as it could matter: until 48 h, or the longest
+// window counted in the partition, after the last session of the incarnation. A repeated op is answered and not applied; a gap means that
 // the store forgot acknowledged ops (failover, restore, flush): the proxy replays them from its journal as facts.
 //
 // Sessions: leases of an incarnation in a partition may be used until the session expires, by the store's clock. Every
@@ -26,7 +27,8 @@
 // Ping votes, so that a server which lost data grants nothing before everybody alive has replayed. It opens when every
 // incarnation with a live session has voted and at least as many votes are there as proxies were listening when the
 // fence was raised; or `fence_wait` after the last replay or vote-less ping of a member. A partition never seen before
-// is fenced too: a single proxy opens it with its first vote.
+// is fenced too: a single proxy opens it with its first vote. The first Ping of a run raises the fence and clears all
+// votes: a server that comes back under an old run id finds none of its old ones.
 //
 // Clock: an op carries the sender's estimate of the store's clock, which runs by the sender's monotonic clock. If the
 // store's clock is further from it than kClockGuard, uses are settled and nothing is granted: one of the two has jumped.
@@ -43,8 +45,6 @@
 
 namespace tollgate::quota {
 
-using Incarnation = std::uint32_t;  // > 0, random, kept in the journal; never used again by another journal
-
 inline constexpr Milliseconds kClockGuard{2'000};
 
 // Units admitted (or, negative, given back) in one bucket.
@@ -59,7 +59,9 @@ struct OpAccount {
   std::string field;                // AccountKey::field
   Milliseconds window{0}, bucket{0};
   std::uint64_t limit = 0;          // the rule's; an override in the store wins; kUnlimited: only counted, nothing is lent
-  std::vector<BucketUse> uses;      // since the last op; ascending buckets, each once
+  // Since the last op, ascending buckets. Admitted units (> 0) come out of what is lent to this incarnation; units given
+  // back (< 0) had been settled before and leave the window, not the lease: a bucket with both has two entries.
+  std::vector<BucketUse> uses;
   std::uint64_t returned = 0;       // unused tokens handed back
   bool forget = false;              // after a restart: what was lent to this incarnation before is void (uses say what was used)
   std::uint32_t need = 0;           // tokens without which the waiting call cannot be admitted: all of them or none
@@ -82,11 +84,11 @@ struct SendContext {
   Milliseconds clock{0};            // sender's estimate of the store's clock, ms since 1970
   Milliseconds session_ttl{0};      // asked for
   Milliseconds fence_wait{0};
-  std::uint32_t lease_max = 0;      // most tokens lent to one incarnation for one account beyond `need`
+  std::uint32_t lease_max = 0;      // generous grants, beyond `want`, end here (store_model.h)
 };
 
 enum class OpStatus : std::uint8_t {
-  applied = 0,
+  applied = 0,    // this alone (and a Ping) renews the session
   duplicate = 3,  // seq <= hwm: applied before. States show the leases as they stand
   gap = 4,        // seq > hwm + 1: not applied, replay from hwm + 1. No states
 };
@@ -145,7 +147,7 @@ struct PingReply {
   std::uint64_t hwm = 0;
   Milliseconds now{0};
   Milliseconds session_expiry{0};
-  std::vector<Ping::Peer> peers;       // live sessions of the partition, one's own included
+  std::vector<Ping::Peer> peers;       // live sessions of the partition, ascending, one's own included
 };
 
 }  // namespace tollgate::quota

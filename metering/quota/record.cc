@@ -9,6 +9,7 @@ namespace tollgate::quota {
 namespace {
 
 constexpr std::size_t kHeaderBytes = 31;
+constexpr std::size_t kLeaseBytes = 16;
 constexpr std::uint8_t kVersion = 1;
 constexpr std::uint64_t kBucketMsMax = std::numeric_limits<std::uint32_t>::max();
 
@@ -87,16 +88,32 @@ RollingWindow::RollingWindow(Milliseconds bucket) : bucket_(bucket) {
 
 Result<RollingWindow> RollingWindow::decode(std::string_view bytes, Milliseconds bucket) {
   if (bytes.empty()) return RollingWindow(bucket);
+  std::vector<RecordLease> leases;
+  auto window = parse(bytes, leases);
+  if (window && !leases.empty()) return damaged("it holds leases");
+  if (window && window->bucket_ != bucket) window->rebucket(bucket);
+  return window;
+}
+
+Result<RollingWindow> RollingWindow::parse(std::string_view bytes, std::vector<RecordLease>& leases) {
   Reader in(bytes);
-  const std::uint64_t version = in.little_endian(1), leases = in.little_endian(1),
+  const std::uint64_t version = in.little_endian(1), lease_count = in.little_endian(1),
                       slots = in.little_endian(1);
-  if (!in.ok() || version != kVersion || leases != 0) return damaged("unknown version");
+  if (!in.ok() || version != kVersion) return damaged("unknown version");
   const std::uint64_t bucket_ms = in.little_endian(4), total = in.little_endian(6);
   const auto head = static_cast<std::int64_t>(in.little_endian(6)),
              last = static_cast<std::int64_t>(in.little_endian(6));
   const auto newest = static_cast<std::int64_t>(in.little_endian(6));
   if (!in.ok() || bucket_ms == 0 || slots < 1 || slots > kTailBuckets) return damaged("header");
   if (newest >= kTimeMax / static_cast<std::int64_t>(bucket_ms)) return damaged("time");
+
+  for (std::uint64_t i = 0; i < lease_count; ++i) {
+    const RecordLease lease{static_cast<Incarnation>(in.little_endian(4)), in.little_endian(6),
+                            Milliseconds(static_cast<std::int64_t>(in.little_endian(6)))};
+    if (!in.ok() || lease.outstanding == 0 || lease.incarnation <= (leases.empty() ? 0 : leases.back().incarnation))
+      return damaged("leases");
+    leases.push_back(lease);
+  }
 
   RollingWindow window{Milliseconds(static_cast<std::int64_t>(bucket_ms))};
   window.newest_ = newest;
@@ -118,26 +135,36 @@ Result<RollingWindow> RollingWindow::decode(std::string_view bytes, Milliseconds
   }
   if (!in.ok()) return damaged("cut short");
   if (window.body_.empty() ? head != 0 || last != 0 : last != number) return damaged("ends of the body");
-  if (sum != total || total == 0) return damaged("sum");
+  if (sum != total) return damaged("sum");
+  if (total == 0 && (leases.empty() || newest != 0 || slots != 1)) return damaged("nothing in it");
   window.total_ = total;
-  if (window.bucket_ != bucket) window.rebucket(bucket);
   return window;
 }
 
 std::string RollingWindow::encode() const {
+  return encode_with({});
+}
+
+std::string RollingWindow::encode_with(const std::vector<RecordLease>& leases) const {
   std::string out;
-  if (total_ == 0) return out;
-  std::size_t slots = kTailBuckets;
+  if (total_ == 0 && leases.empty()) return out;
+  CHECK(leases.size() <= kLeasesMax, "one byte counts the leases");
+  std::size_t slots = total_ == 0 ? 1 : kTailBuckets;
   while (slots > 1 && tail_[slots - 1] == 0) --slots;
-  out.reserve(kHeaderBytes + 2 * slots + 4 * body_.size());
+  out.reserve(kHeaderBytes + kLeaseBytes * leases.size() + 2 * slots + 4 * body_.size());
   put_little_endian(out, kVersion, 1);
-  put_little_endian(out, 0, 1);
+  put_little_endian(out, leases.size(), 1);
   put_little_endian(out, slots, 1);
   put_little_endian(out, static_cast<std::uint64_t>(bucket_.count()), 4);
   put_little_endian(out, total_, 6);
   put_little_endian(out, body_.empty() ? 0 : static_cast<std::uint64_t>(body_.front().number), 6);
   put_little_endian(out, body_.empty() ? 0 : static_cast<std::uint64_t>(body_.back().number), 6);
-  put_little_endian(out, static_cast<std::uint64_t>(newest_), 6);
+  put_little_endian(out, total_ == 0 ? 0 : static_cast<std::uint64_t>(newest_), 6);
+  for (const RecordLease& lease : leases) {
+    put_little_endian(out, lease.incarnation, 4);
+    put_little_endian(out, lease.outstanding, 6);
+    put_little_endian(out, static_cast<std::uint64_t>(lease.expiry.count()), 6);
+  }
   for (std::size_t i = 0; i < slots; ++i) put_varint(out, tail_[i]);
   for (std::size_t i = 0; i < body_.size(); ++i) {
     put_varint(out, i == 0 ? 0 : static_cast<std::uint64_t>(body_[i].number - body_[i - 1].number));
@@ -162,17 +189,47 @@ void RollingWindow::prune(const WindowShape& shape, Milliseconds now) {
 std::int64_t RollingWindow::add(std::int64_t number, std::uint64_t units) {
   CHECK(units > 0 && number >= 0 && static_cast<std::uint64_t>(number) <= kCountMax,
         "a charge has units and a time");
-  if (total_ == 0) {
-    // Nothing counted: no record exists, so there is no newest bucket to stay behind.
-    *this = RollingWindow(bucket_);
-    newest_ = number;
-  } else if (number > newest_) {
+  if (total_ == 0)
+    start_at(number);
+  else if (number > newest_)
     shift_to(number);
-  }
   const std::uint64_t counted = std::min(units, kCountMax - total_);
   tail_[0] += counted;
   total_ += counted;
   return newest_;
+}
+
+std::uint64_t RollingWindow::count(const WindowShape& shape, Milliseconds now, std::int64_t number,
+                                   std::uint64_t units) {
+  CHECK(number >= 0 && number < kTimeMax / bucket_.count(), "a use has a time");
+  const std::uint64_t counted = std::min(units, kCountMax - total_);
+  if (counted == 0 || !shape.live(number, now)) return 0;
+  if (total_ == 0)
+    start_at(number);
+  else if (number > newest_)
+    shift_to(number);
+  if (newest_ - number < static_cast<std::int64_t>(kTailBuckets))
+    tail_[static_cast<std::size_t>(newest_ - number)] += counted;
+  else
+    count_in_body({number, counted});
+  total_ += counted;
+  return counted;
+}
+
+// Nothing is counted: no record exists, so there is no newest bucket to stay behind.
+void RollingWindow::start_at(std::int64_t number) {
+  *this = RollingWindow(bucket_);
+  newest_ = number;
+}
+
+void RollingWindow::count_in_body(Bucket bucket) {
+  auto place = std::ranges::lower_bound(body_, bucket.number, {}, &Bucket::number);
+  if (place != body_.end() && place->number == bucket.number) {
+    place->count += bucket.count;
+    return;
+  }
+  body_.insert(place, bucket);
+  if (body_.size() > kBodyMax) merge_cheapest_pair();
 }
 
 void RollingWindow::shift_to(std::int64_t number) {
@@ -277,6 +334,53 @@ void RollingWindow::rebucket(Milliseconds bucket) {
     }
   }
   *this = std::move(out);
+}
+
+Result<AccountRecord> AccountRecord::decode(std::string_view bytes, Milliseconds bucket) {
+  if (bytes.empty()) return AccountRecord(bucket);
+  auto record = decode(bytes);
+  if (record && record->window.bucket() != bucket) record->window.rebucket(bucket);
+  return record;
+}
+
+Result<AccountRecord> AccountRecord::decode(std::string_view bytes) {
+  AccountRecord record(Milliseconds(1));
+  auto window = RollingWindow::parse(bytes, record.leases_);
+  if (!window) return std::unexpected(window.error());
+  record.window = std::move(*window);
+  return record;
+}
+
+std::string AccountRecord::encode() const {
+  return window.encode_with(leases_);
+}
+
+std::uint64_t AccountRecord::lent() const {
+  std::uint64_t sum = 0;
+  for (const RecordLease& lease : leases_) sum += lease.outstanding;
+  return sum;
+}
+
+std::uint64_t AccountRecord::lent_to(Incarnation incarnation) const {
+  auto place = std::ranges::find(leases_, incarnation, &RecordLease::incarnation);
+  return place == leases_.end() ? 0 : place->outstanding;
+}
+
+bool AccountRecord::set_lease(RecordLease lease) {
+  CHECK(lease.incarnation > 0 && lease.outstanding <= kCountMax, "a lease has a holder and at most 48 bits");
+  auto place = std::ranges::lower_bound(leases_, lease.incarnation, {}, &RecordLease::incarnation);
+  const bool present = place != leases_.end() && place->incarnation == lease.incarnation;
+  if (lease.outstanding == 0) {
+    if (present) leases_.erase(place);
+    return true;
+  }
+  if (present)
+    *place = lease;
+  else if (leases_.size() == kLeasesMax)
+    return false;
+  else
+    leases_.insert(place, lease);
+  return true;
 }
 
 }  // namespace tollgate::quota
