@@ -1,0 +1,69 @@
+// What a Book keeps, and the tables of its file. NEVER CHANGE a column: books are opened by later versions, which may add
+// tables and columns under a higher user_version.
+//
+//   watermarks   journal, stream -> last entry absorbed, and its fingerprint (is it still the same journal?)
+//   open_calls   journal, stream, call -> number and bytes of its call_begin; its end has not been read yet
+//   rows         filed hour, key, journal -> sums. filed = hour: as billed first. filed = a later hour: a correction in
+//                that hour's file. filed = -1: a correction that waits for a period to be closed
+//   closings     periods exported after their end: their hours are closed. With the watermarks and gaps of that moment
+//   missing      entries that could not be absorbed, and why
+//   exports      hash of each final file
+#pragma once
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "metering/billing/billing.h"
+#include "metering/billing/database.h"
+
+namespace tollgate::billing {
+
+inline constexpr std::int64_t kWaiting = -1;  // rows.filed
+
+// Columns of the sums, in the order in which they are read and bound.
+#define TOLLGATE_SUM_COLUMNS                                                                             \
+  "calls, interrupted, degraded, errors, free, given_back, void_charged, void_maybe, denied, bytes_in, " \
+  "bytes_out, backend_us, latency"
+
+usage::RollupSums read_sums(const Statement& row, int first_column);
+
+struct Book::Impl {
+  std::unique_ptr<Database> database;
+  std::function<void(std::string_view)> step_hook;
+  std::uint64_t batch = 100'000;
+
+  void step(std::string_view name) const {
+    if (step_hook) step_hook(name);
+  }
+
+  // ---- book.cc
+  struct Mark {
+    std::uint64_t entry = 0;
+    std::uint32_t fingerprint = 0;
+  };
+  Mark mark(std::string_view journal, std::string_view stream);
+  void note_missing(std::string_view journal, std::string_view stream, std::uint64_t first,
+                    std::uint64_t last, std::string_view why);
+  struct Hours {
+    std::int64_t first = 0, end = 0;
+  };
+  std::vector<Hours> closed_hours();
+  void add_rows(const std::string& journal, const usage::Rollup& rollup);
+
+  // ---- absorb.cc
+  struct Stream;
+  Result<void> absorb_stream(const usage::EntrySource& source, const std::string& journal,
+                             const usage::EntrySource::StreamInfo& info,
+                             const std::function<void(std::uint64_t entries)>& read);
+
+  // ---- book_export.cc
+  struct Rendering;
+  void close(const Period& period, std::int64_t now_ms);
+  bool closed(const std::string& name);
+  // Within a transaction. Hands out the bytes of the file, piece by piece; the manifest lacks file, bytes and hash.
+  usage::Manifest render(const Period& period, Format format, bool final_period,
+                         const std::function<void(std::string_view)>& sink);
+};
+
+}  // namespace tollgate::billing
