@@ -14,11 +14,16 @@
 // stepped, or another server with another clock answers) is not taken over while a session lives: disagreement() says
 // by how much, ops go on carrying our estimate, and the store refuses grants until both agree again (lease_protocol.h).
 //
-// Threads: observe() and reset() by one thread, the questions by any (each value is one atomic word, published together
-// by a sequence number).
+// The store answers with the newest time it has ever told (lease_protocol.h). After its clock was stepped back by less than
+// kClockGuard that stands still for a while: disagreement() shows it, and nothing else happens.
+//
+// Threads: observe() and reset() by one thread, the questions by any, without ever waiting for the writer: it fills the
+// place that nobody reads and then publishes it by its number.
 #pragma once
+#include <array>
 #include <atomic>
 #include <cstdint>
+#include <optional>
 
 #include "metering/base/time.h"
 
@@ -33,19 +38,33 @@ class StoreClock {
   // Nothing is known any more (another process start, session over): the next sample counts alone.
   void reset();
 
-  bool known() const { return sequence_.load(std::memory_order_acquire) != 0; }
-  // Only when known(). Store time at `now`: never before the truth, never after it, the middle.
+  bool known() const { return read().known; }
+  // Only when known(). Store time at `now`: never before the truth, never after it, the middle. For any `now`, also one
+  // before the last sample.
   Milliseconds hi(MonotonicTime now) const;
   Milliseconds lo(MonotonicTime now) const;
   Milliseconds estimate(MonotonicTime now) const;
+  // As hi(), nullopt when nothing is known: one look instead of two, for the hot path.
+  std::optional<Milliseconds> hi_if_known(MonotonicTime now) const;
   // By how much the last sample contradicted the interval; 0 when it agreed. Positive: the store is ahead of us.
-  Milliseconds disagreement() const;
+  Milliseconds disagreement() const { return Milliseconds(disagreement_.load(std::memory_order_relaxed)); }
 
  private:
-  std::atomic<std::uint64_t> sequence_{0};     // odd while being written; 0: nothing known
-  std::atomic<std::int64_t> hi_anchor_{0};     // ns: store time at monotonic anchor_, upper bound
-  std::atomic<std::int64_t> lo_anchor_{0};
-  std::atomic<std::int64_t> anchor_{0};        // ns, monotonic
+  struct Interval {
+    bool known = false;
+    std::int64_t hi = 0, lo = 0;  // ns: bounds of the store's time at monotonic `anchor`
+    std::int64_t anchor = 0;      // ns
+    std::int64_t hi_at(MonotonicTime now) const;
+    std::int64_t lo_at(MonotonicTime now) const;
+  };
+  struct Place {
+    std::atomic<std::int64_t> hi{0}, lo{0}, anchor{0};
+  };
+  Interval read() const;
+  void publish(const Interval& interval);
+
+  std::atomic<std::uint64_t> sequence_{0};     // places_[sequence_ % 2] is valid
+  std::array<Place, 2> places_;                // anchor kUnknown: nothing known
   std::atomic<std::int64_t> disagreement_{0};  // ms
 };
 
