@@ -129,7 +129,7 @@ OpReply StoreModel::apply(const Op& op, const SendContext& context) {
   reply.hwm = found == partition.members.end() ? 0 : found->second.applied;
   reply.now = now;
   reply.session_expiry = expiry_of(partition, op.incarnation);
-  reply.fenced = partition.run != context.run;
+  reply.fenced = partition.run.empty() || partition.run != context.run;
   reply.clock_off = std::chrono::abs(clock - context.clock) > kClockGuard;
   if (op.seq > reply.hwm + 1) {
     reply.status = OpStatus::gap;
@@ -148,7 +148,7 @@ OpReply StoreModel::apply(const Op& op, const SendContext& context) {
     if (duplicate) continue;
     const std::uint64_t lent = one.record.lent_to(op.incarnation);
     const Settled settled = settle(one.record, account, shape, now);
-    one.state.over = account.limit != kUnlimited && settled.live > lent;
+    one.state.over = account.limit <= LimitOverride::kLimitMax && settled.live > lent;
     const std::uint64_t gone = settled.admitted + account.returned;
     const std::uint64_t left = account.forget || gone >= lent ? 0 : lent - gone;
     CHECK(one.record.set_lease({op.incarnation, left, expiry}), "no lease is new here");
@@ -208,7 +208,7 @@ OpReply StoreModel::replay(const Replay& replay, const SendContext& context) {
   reply.hwm = found == partition.members.end() ? 0 : found->second.applied;
   reply.now = now;
   reply.session_expiry = expiry_of(partition, op.incarnation);
-  reply.fenced = partition.run != context.run;
+  reply.fenced = partition.run.empty() || partition.run != context.run;
   reply.clock_off = std::chrono::abs(clock - context.clock) > kClockGuard;
   if (op.seq <= reply.hwm) reply.status = OpStatus::duplicate;
   if (op.seq > reply.hwm + 1 && !replay.base) reply.status = OpStatus::gap;
@@ -250,7 +250,7 @@ PingReply StoreModel::ping(const Ping& ping, const SendContext& context) {
   const Milliseconds kept = std::max(kMemberKept, partition.keep);
   std::erase_if(partition.members, [&](const auto& member) { return member.second.expiry + kept <= now; });
 
-  const bool fenced = partition.run != context.run;
+  const bool fenced = partition.run.empty() || partition.run != context.run;
   if (fenced && partition.fence_run != context.run) {
     for (auto& [incarnation, member] : partition.members) member.vote.clear();
     partition.fence_run = context.run;
