@@ -13,11 +13,24 @@ namespace tollgate::redis {
 
 void Connection::Impl::begin_attempt() {
   state_ = State::connecting;
-  phase_ = Phase::resolving;
   attempt_error_ = "no answer within connect_timeout";
   timeval limit = to_timeval(options_.connect_timeout);
   event_add(step_event_, &limit);
-  const StoreUrl& url = options_.url;
+  ++attempts_;
+  target_ = options_.url;
+  if (!options_.locate) return look_up_target();
+  phase_ = Phase::locating;
+  options_.locate([this, alive = std::weak_ptr<bool>(alive_), attempt = attempts_](Result<StoreUrl> found) {
+    if (alive.expired() || attempt != attempts_ || phase_ != Phase::locating) return;
+    if (!found) return give_up(found.error().message);
+    target_ = std::move(*found);
+    look_up_target();
+  });
+}
+
+void Connection::Impl::look_up_target() {
+  phase_ = Phase::resolving;
+  const StoreUrl& url = target_;
   if (url.kind == StoreUrl::Kind::tls && tls_ == nullptr) {
     auto made = TlsContext::make(options_.ca_file, options_.verify);
     if (!made) return give_up(made.error().message);
@@ -32,12 +45,14 @@ void Connection::Impl::begin_attempt() {
     return resolved(std::vector<SocketAddress>{std::move(*numeric)});
   // A look-up that outlived the attempt before this one is waited for: a slow resolver must not pile up
   // threads.
-  if (resolution_ == nullptr)
-    resolution_ = std::make_unique<Resolution>(base_, url.host, url.port,
-                                               [this](Result<std::vector<SocketAddress>> found) {
-                                                 std::unique_ptr<Resolution> over = std::move(resolution_);
-                                                 if (phase_ == Phase::resolving) resolved(std::move(found));
-                                               });
+  std::string name = Endpoint{.host = url.host, .port = url.port}.text();
+  if (resolution_ != nullptr && resolving_ == name) return;
+  resolving_ = std::move(name);
+  resolution_ = std::make_unique<Resolution>(base_, url.host, url.port,
+                                             [this](Result<std::vector<SocketAddress>> found) {
+                                               std::unique_ptr<Resolution> over = std::move(resolution_);
+                                               if (phase_ == Phase::resolving) resolved(std::move(found));
+                                             });
 }
 
 void Connection::Impl::resolved(Result<std::vector<SocketAddress>> addresses) {
@@ -91,9 +106,9 @@ void Connection::Impl::on_connected() {
   }
   reader_ = std::make_unique<ReplyReader>(options_.max_reply_bytes);
   phase_ = Phase::handshaking;
-  if (options_.url.kind == StoreUrl::Kind::tls) {
+  if (target_.kind == StoreUrl::Kind::tls) {
     attempt_error_ = "the TLS handshake was not answered within connect_timeout: is it a TLS port?";
-    channel_->use_tls(*tls_, options_.server_name.empty() ? options_.url.host : options_.server_name,
+    channel_->use_tls(*tls_, options_.server_name.empty() ? target_.host : options_.server_name,
                       options_.verify);
   }
   step_handshake();
@@ -115,7 +130,7 @@ void Connection::Impl::step_handshake() {
 void Connection::Impl::greet() {
   phase_ = Phase::greeting;
   attempt_error_ = "connected, but no answer within connect_timeout";
-  const StoreUrl& url = options_.url;
+  const StoreUrl& url = target_;
   if (!url.password.empty()) {
     CommandWriter auth(out_, url.user.empty() ? 2 : 3);
     auth.word("AUTH");
@@ -131,6 +146,14 @@ void Connection::Impl::greet() {
   }
   CommandWriter(out_, 1).word("PING");
   greetings_.push_back(Greeting::ping);
+  if (options_.primary_only) {
+    CommandWriter info(out_, 2);
+    info.word("INFO");
+    info.word("server");
+    greetings_.push_back(Greeting::info);
+    CommandWriter(out_, 1).word("ROLE");
+    greetings_.push_back(Greeting::role);
+  }
   write_commands();
 }
 
@@ -138,22 +161,41 @@ void Connection::Impl::on_greeting(Reply& reply) {
   CHECK(!greetings_.empty(), "a reply to no greeting");
   Greeting what = greetings_.front();
   greetings_.pop_front();
-  const StoreUrl& url = options_.url;
-  if (!reply.is_error()) {
-    if (what == Greeting::ping) become_ready();
-    return;
+  if (reply.is_error() && !(what == Greeting::auth && options_.optional_password) &&
+      !reply.is_error("NOPERM"))
+    return refuse_greeting(what, reply);
+  if (reply.is_error("NOPERM") && what != Greeting::ping && what != Greeting::role)
+    return refuse_greeting(what, reply);  // who may not PING may still run scripts
+  if (what == Greeting::info) {
+    constexpr std::string_view kField = "run_id:";
+    std::size_t at = reply.text.find(kField);
+    if (at == std::string::npos) return give_up("INFO server names no run_id");
+    std::size_t begin = at + kField.size();
+    run_id_ = reply.text.substr(begin, reply.text.find_first_of("\r\n", begin) - begin);
   }
+  // Without the right to run ROLE the first write tells (READONLY).
+  if (what == Greeting::role && !reply.is_error() &&
+      (reply.elements.empty() || reply.elements[0].text != "master")) {
+    attempt_error_ = fmt::format("{} is no primary but a {}", addresses_[next_address_ - 1].text,
+                                 reply.elements.empty() ? "stranger" : reply.elements[0].text);
+    return try_next_address();  // a name may stand for a primary and its replicas
+  }
+  if (greetings_.empty()) become_ready();
+}
+
+void Connection::Impl::refuse_greeting(Greeting what, const Reply& reply) {
   switch (what) {
     case Greeting::auth:
       return give_up(fmt::format("the store refuses the password of user {}: {}",
-                                 url.user.empty() ? "default" : url.user, reply.text));
+                                 target_.user.empty() ? "default" : target_.user, reply.text));
     case Greeting::select:
-      return give_up(fmt::format("the store refuses database {}: {}", url.database, reply.text));
+      return give_up(fmt::format("the store refuses database {}: {}", target_.database, reply.text));
+    case Greeting::info:
+      return give_up("the user of the store needs the right to run INFO (+info): " + reply.text);
     case Greeting::ping:
+    case Greeting::role:
       break;
   }
-  if (reply.is_error("NOPERM"))
-    return become_ready();  // a user without the right to PING may still run scripts
   if (reply.is_error("NOAUTH"))
     return give_up("the store wants a password: set store.password_file: " + reply.text);
   give_up("the store is not ready: " + reply.text);
@@ -209,7 +251,7 @@ void Connection::Impl::give_up(std::string error) {
   state_ = State::down;
   phase_ = Phase::idle;
   first_attempt_over_ = true;
-  last_error_ = fmt::format("{}: {}", options_.url.describe(), error);
+  last_error_ = fmt::format("{}: {}", target_.describe(), error);
   if (was_up && Connection::now() - up_since_ >= options_.backoff_max) backoff_ = options_.backoff_min;
   auto half = static_cast<std::uint64_t>(std::max<Milliseconds::rep>(backoff_.count() / 2, 1));
   timeval wait = to_timeval(Milliseconds(half + random_.below(half + 1)));

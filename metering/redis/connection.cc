@@ -36,6 +36,9 @@ MonotonicTime Connection::now() {
 Connection::Impl::Impl(event_base* base, ConnectionOptions options)
     : base_(base), options_(std::move(options)), random_(options_.seed), backoff_(options_.backoff_min) {
   CHECK(options_.url.kind != StoreUrl::Kind::embedded, "an embedded store is reached through its socket");
+  bool many = options_.url.kind == StoreUrl::Kind::sentinel || options_.url.kind == StoreUrl::Kind::cluster;
+  CHECK(!many || options_.locate, "a connection leads to one server: somebody must say to which");
+  target_ = options_.url;
   flush_event_ = event_new(base_, -1, 0, &Impl::flush_event, this);
   timer_event_ = evtimer_new(base_, &Impl::timer_event, this);
   step_event_ = evtimer_new(base_, &Impl::step_event, this);
@@ -154,6 +157,12 @@ bool Connection::Impl::deliver(Reply& reply) {
     on_greeting(reply);
     return !alive.expired() && channel_.get() == channel;
   }
+  if (options_.on_published && reply.type == Reply::Type::array && reply.elements.size() == 3 &&
+      reply.elements[0].text == "message") {
+    last_reply_ = Connection::now();
+    options_.on_published(reply);
+    return !alive.expired() && channel_.get() == channel;
+  }
   if (pending_.empty()) {
     give_up("a reply came to no command");
     return false;
@@ -244,6 +253,15 @@ const std::string& Connection::last_error() const {
 }
 std::size_t Connection::pending() const {
   return impl_->pending();
+}
+void Connection::drop(std::string why) {
+  impl_->drop(std::move(why));
+}
+const std::string& Connection::run_id() const {
+  return impl_->run_id_;
+}
+const StoreUrl& Connection::server() const {
+  return impl_->target_;
 }
 std::uint64_t Connection::connects() const {
   return impl_->connects_;

@@ -1,7 +1,7 @@
 // One connection to one Redis: RESP2 over TCP, TLS or a unix socket, on a libevent loop. It never blocks the
 // loop.
 //
-//            start()                 socket, TLS, AUTH, SELECT, PING
+//            start()            [where?], socket, TLS, AUTH, SELECT, PING
 //    down ─────────────> connecting ─────────────────────────────────> up
 //      ^                     │  any failure                            │  closed, protocol error, READONLY,
 //      └──── back-off <──────┴─────────────────────────────────────────┘  no reply at all for `stall_timeout`
@@ -53,6 +53,18 @@ struct ConnectionOptions {
   std::uint32_t max_pending = 16'384;  // commands without reply; beyond it send() refuses
   std::size_t max_reply_bytes = 64 * 1024 * 1024;
   std::uint64_t seed = 1;  // of the jitter
+
+  // Sentinel: asked before every attempt where the server is now; within connect_timeout. Answers once, perhaps
+  // at once; an answer to an attempt that is over is dropped. Empty: `url` is the server.
+  using Located = std::function<void(Result<StoreUrl>)>;
+  std::function<void(Located)> locate{};
+  // INFO server and ROLE belong to the greeting: run_id() is known while up, a replica is no connection.
+  bool primary_only = false;
+  // A refused AUTH is passed over: sentinels often have no password where the servers have one.
+  bool optional_password = false;
+  // Pub/sub: messages published to subscribed channels, which answer no command. Each channel needs a SUBSCRIBE
+  // of its own (one reply). The reply is the connection's until the handler returns.
+  std::function<void(Reply&)> on_published{};
 };
 
 // The password of a file (store.password_file): its first line, without the line end.
@@ -83,11 +95,16 @@ class Connection {
   void send_encoded(std::string_view command, MonotonicTime deadline, Milliseconds timeout, Done done,
                     Late late = nullptr, bool patient = false);
 
+  // Ends the connection, as if it had been lost, and connects anew after the back-off. No effect while down.
+  void drop(std::string why);
+
   State state() const;
   bool up() const { return state() == State::up; }
   bool stalled() const;                   // up, but a reply is overdue by a whole time-out
   const std::string& last_error() const;  // of the last failed attempt or lost connection; never a password
   std::size_t pending() const;            // commands without reply, late ones included
+  const std::string& run_id() const;      // of the server, primary_only; of the last connection while down
+  const StoreUrl& server() const;         // the server of this or the last attempt
   std::uint64_t connects() const;         // times the connection came up
   std::uint64_t writes() const;           // system calls or TLS records that carried commands
 

@@ -41,14 +41,20 @@ class Connection::Impl {
             bool patient);
   bool stalled() const;
 
+  void drop(std::string why) {
+    if (state_ != State::down) give_up(std::move(why));
+  }
+
   State state_ = State::down;
+  StoreUrl target_;  // of this attempt: options_.url, or what `locate` said
+  std::string run_id_;
   std::string last_error_ = "not started";
   std::uint64_t connects_ = 0, writes_ = 0;
   std::size_t pending() const { return pending_.size(); }
 
  private:
-  enum class Phase { idle, resolving, connecting, handshaking, greeting, ready };
-  enum class Greeting : std::uint8_t { auth, select, ping };
+  enum class Phase { idle, locating, resolving, connecting, handshaking, greeting, ready };
+  enum class Greeting : std::uint8_t { auth, select, ping, info, role };
   struct Pending {
     MonotonicTime deadline;
     Milliseconds timeout;
@@ -65,12 +71,14 @@ class Connection::Impl {
 
   // ---- connecting
   void begin_attempt();
+  void look_up_target();
   void resolved(Result<std::vector<SocketAddress>> addresses);
   void try_next_address();
   bool open_socket(const SocketAddress& address);
   void on_connected();
   void greet();
   void on_greeting(Reply& reply);
+  void refuse_greeting(Greeting what, const Reply& reply);
   void become_ready();
   void close_socket();
   void give_up(std::string error);  // ends an attempt or a connection; the last act of its caller
@@ -99,8 +107,11 @@ class Connection::Impl {
   Milliseconds backoff_;
   MonotonicTime up_since_;
 
+  std::uint64_t attempts_ = 0;
+
   std::unique_ptr<TlsContext> tls_;
   std::unique_ptr<Resolution> resolution_;
+  std::string resolving_;  // what it looks for
   std::vector<SocketAddress> addresses_;
   std::size_t next_address_ = 0;
   std::string attempt_error_;

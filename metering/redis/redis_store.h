@@ -21,10 +21,18 @@
 // held until it answers. If too few replicas confirmed in time, the partition goes down and up again: the engine resends,
 // gets duplicates, and waits again; no grant is used before it is confirmed.
 //
-// Pub/sub: a second connection listens to q:recall:<incarnation>, q:policy and q:fence (message bodies: partition, subject
-// key and field, see scripts); only where `subscribe` is set (one store of the process).
+// During the move of a slot between nodes, scripts whose keys are neither all here nor all there get TRYAGAIN: the
+// partition goes down and up every 25..50 ms until the slot has moved; leases serve meanwhile.
 //
-// Threads: everything on the loop's thread.
+// Pub/sub: a second connection listens to q:recall:<incarnation>, q:policy and q:fence (message bodies: partition, subject
+// key and field, see scripts); only where `subscribe` is set (one store of the process). In a Cluster one to each primary:
+// PUBLISH counts the listeners of its own node only, and the fence waits for as many votes as there were listeners.
+//
+// Rights that a user of the server needs: +ping +info +role +evalsha +script|load, the commands of the scripts, +publish
+// +subscribe (channels q:*), +hget, +scan +hgetall (reconciliation), +wait (durability wait), +asking +cluster|slots.
+//
+// Threads: everything on the loop's thread. Neither events nor answers may destroy the store. Events are never told
+// from inside send().
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -66,7 +74,10 @@ class LeaseStoreEvents {
   virtual void on_replay(unsigned partition, std::uint64_t seq, quota::OpReply&& reply, MonotonicTime sent) = 0;
   virtual void on_ping(unsigned partition, quota::PingReply&& reply, MonotonicTime sent) = 0;
   virtual void on_error(unsigned partition, const std::string& what) = 0;
-  virtual void on_message(const quota::StoreModel::Message& message) = 0;  // subscribe only
+  // subscribe only. Messages may come more than once (Cluster: from every primary), and not at all while the second
+  // connection is down: on_subscribed is called whenever it listens (again). Forget denials and vote in all partitions.
+  virtual void on_message(const quota::StoreModel::Message& message) = 0;
+  virtual void on_subscribed() {}
 };
 
 class RedisStore final : public quota::LeaseStore {

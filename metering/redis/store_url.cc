@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "metering/base/ascii.h"
@@ -10,8 +11,10 @@ namespace tollgate::redis {
 namespace {
 
 constexpr std::string_view kForms =
-    "expected embedded:DIR, redis://[user:password@]host[:port][/db], rediss://..., or "
-    "redis+unix:///path?db=n";
+    "expected embedded:DIR, redis://[user:password@]host[:port][/db], rediss://..., "
+    "redis+unix:///path?db=n, redis+sentinel://host,host.../name[/db], or redis+cluster://host,host...";
+
+constexpr std::uint16_t kServerPort = 6379, kSentinelPort = 26379;
 
 std::unexpected<Error> bad(std::string_view what) {
   return fail(Origin::config, fmt::format("store URL: {}; {}", what, kForms));
@@ -60,7 +63,8 @@ Result<void> take_credentials(std::string_view& rest, StoreUrl& url) {
   return {};
 }
 
-Result<void> take_host_and_port(std::string_view authority, StoreUrl& url) {
+Result<Endpoint> parse_endpoint(std::string_view authority, std::uint16_t usual_port) {
+  Endpoint endpoint{.host = {}, .port = usual_port};
   std::string_view host = authority, port;
   bool has_port = false;
   if (authority.starts_with('[')) {
@@ -86,13 +90,25 @@ Result<void> take_host_and_port(std::string_view authority, StoreUrl& url) {
   for (char c : *name)
     if (static_cast<unsigned char>(c) <= ' ' || c == 0x7F || c == ',' || c == '@')
       return bad("the host is not a name");
-  url.host = std::move(*name);
+  endpoint.host = std::move(*name);
   if (has_port) {
     auto number = parse_decimal(port);
     if (!number || *number == 0 || *number > 65'535) return bad("the port must be a number from 1 to 65535");
-    url.port = static_cast<std::uint16_t>(*number);
+    endpoint.port = static_cast<std::uint16_t>(*number);
   }
-  return {};
+  return endpoint;
+}
+
+Result<std::vector<Endpoint>> parse_endpoints(std::string_view authority, std::uint16_t usual_port) {
+  std::vector<Endpoint> endpoints;
+  for (;;) {
+    std::size_t comma = std::min(authority.find(','), authority.size());
+    auto endpoint = parse_endpoint(authority.substr(0, comma), usual_port);
+    if (!endpoint) return std::unexpected(endpoint.error());
+    endpoints.push_back(std::move(*endpoint));
+    if (comma == authority.size()) return endpoints;
+    authority.remove_prefix(comma + 1);
+  }
 }
 
 Result<StoreUrl> parse_network(std::string_view rest, StoreUrl url) {
@@ -100,10 +116,40 @@ Result<StoreUrl> parse_network(std::string_view rest, StoreUrl url) {
     return bad("a redis:// URL has no query; the database is the path, as in redis://host:6379/2");
   if (auto taken = take_credentials(rest, url); !taken) return std::unexpected(taken.error());
   std::size_t slash = rest.find('/');
-  if (auto taken = take_host_and_port(rest.substr(0, slash), url); !taken)
-    return std::unexpected(taken.error());
+  auto endpoint = parse_endpoint(rest.substr(0, slash), kServerPort);
+  if (!endpoint) return std::unexpected(endpoint.error());
+  url.host = std::move(endpoint->host);
+  url.port = endpoint->port;
   if (slash == std::string_view::npos || slash + 1 == rest.size()) return url;
   auto database = parse_database(rest.substr(slash + 1));
+  if (!database) return std::unexpected(database.error());
+  url.database = *database;
+  return url;
+}
+
+// Of redis+sentinel:// and redis+cluster://.
+Result<StoreUrl> parse_many(std::string_view rest, StoreUrl url) {
+  bool sentinel = url.kind == StoreUrl::Kind::sentinel;
+  if (rest.find('?') != std::string_view::npos || rest.find('#') != std::string_view::npos)
+    return bad("such a URL has no query; TLS is rediss+sentinel:// and rediss+cluster://");
+  if (auto taken = take_credentials(rest, url); !taken) return std::unexpected(taken.error());
+  std::size_t slash = std::min(rest.find('/'), rest.size());
+  auto nodes = parse_endpoints(rest.substr(0, slash), sentinel ? kSentinelPort : kServerPort);
+  if (!nodes) return std::unexpected(nodes.error());
+  url.nodes = std::move(*nodes);
+  std::string_view path = rest.substr(slash);
+  if (!path.empty()) path.remove_prefix(1);
+  if (!sentinel) {
+    if (!path.empty()) return bad("redis+cluster:// has no path: a cluster has one database, 0");
+    return url;
+  }
+  std::size_t end = std::min(path.find('/'), path.size());
+  auto name = percent_decode(path.substr(0, end));
+  if (!name || name->empty())
+    return bad("redis+sentinel:// needs the name of the primary: redis+sentinel://host,host/mymaster");
+  url.primary_name = std::move(*name);
+  if (end + 1 >= path.size()) return url;
+  auto database = parse_database(path.substr(end + 1));
   if (!database) return std::unexpected(database.error());
   url.database = *database;
   return url;
@@ -130,20 +176,43 @@ Result<StoreUrl> parse_unix(std::string_view rest, StoreUrl url) {
 
 }  // namespace
 
+std::string Endpoint::text() const {
+  bool v6 = host.find(':') != std::string::npos;
+  return fmt::format("{}{}{}:{}", v6 ? "[" : "", host, v6 ? "]" : "", port);
+}
+
+StoreUrl StoreUrl::server(const Endpoint& endpoint) const {
+  StoreUrl one;
+  one.kind = secure ? Kind::tls : Kind::tcp;
+  one.host = endpoint.host;
+  one.port = endpoint.port;
+  one.database = database;
+  one.user = user;
+  one.password = password;
+  return one;
+}
+
 std::string StoreUrl::describe() const {
   std::string with_database = database == 0 ? "" : fmt::format("/{}", database);
-  bool v6 = host.find(':') != std::string::npos;
   switch (kind) {
     case Kind::embedded:
       return "embedded:" + directory;
     case Kind::unix_socket:
       return fmt::format("redis+unix://{}{}", path, database == 0 ? "" : fmt::format("?db={}", database));
+    case Kind::sentinel:
+    case Kind::cluster: {
+      std::string list;
+      for (const Endpoint& node : nodes) list += (list.empty() ? "" : ",") + node.text();
+      std::string name = kind == Kind::cluster ? "" : "/" + primary_name + with_database;
+      return fmt::format("{}+{}://{}{}", secure ? "rediss" : "redis",
+                         kind == Kind::cluster ? "cluster" : "sentinel", list, name);
+    }
     case Kind::tcp:
     case Kind::tls:
       break;
   }
-  return fmt::format("{}://{}{}{}:{}{}", kind == Kind::tls ? "rediss" : "redis", v6 ? "[" : "", host,
-                     v6 ? "]" : "", port, with_database);
+  return fmt::format("{}://{}{}", kind == Kind::tls ? "rediss" : "redis",
+                     Endpoint{.host = host, .port = port}.text(), with_database);
 }
 
 Result<StoreUrl> parse_store_url(std::string_view text) {
@@ -171,12 +240,14 @@ Result<StoreUrl> parse_store_url(std::string_view text) {
     url.kind = StoreUrl::Kind::unix_socket;
     return parse_unix(*rest, url);
   }
-  for (std::string_view scheme : {"redis+sentinel://", "redis+cluster://"})
-    if (rest_after(scheme))
-      return fail(Origin::config,
-                  fmt::format("store URL: {} is not in this version; give the address of one primary "
-                              "as redis:// or rediss://",
-                              scheme));
+  for (bool secure : {false, true}) {
+    std::string prefix = secure ? "rediss+" : "redis+";
+    url.secure = secure;
+    url.kind = StoreUrl::Kind::sentinel;
+    if (auto rest = rest_after(prefix + "sentinel://")) return parse_many(*rest, url);
+    url.kind = StoreUrl::Kind::cluster;
+    if (auto rest = rest_after(prefix + "cluster://")) return parse_many(*rest, url);
+  }
   return bad("unknown scheme");
 }
 

@@ -54,12 +54,37 @@ TEST(StoreUrl, EmbeddedTakesADirectory) {
   EXPECT_EQ(parsed("embedded:redis").kind, Kind::embedded);
 }
 
-TEST(StoreUrl, SentinelAndClusterAreKnownButRefused) {
-  for (std::string text : {"redis+sentinel://a:1,b:2/mymaster", "redis+cluster://a:1,b:2"}) {
-    auto url = parse_store_url(text);
-    ASSERT_FALSE(url.has_value()) << text;
-    EXPECT_NE(url.error().message.find("not in this version"), std::string::npos) << url.error().message;
-  }
+TEST(StoreUrl, SentinelsAreAListWithTheNameOfThePrimary) {
+  StoreUrl url = parsed("redis+sentinel://app:s%2Fecret@one.example,[fd00::2]:26380,three/my%20primary/4");
+  EXPECT_EQ(url.kind, Kind::sentinel);
+  EXPECT_EQ(url.nodes, (std::vector<Endpoint>{{"one.example", 26379}, {"fd00::2", 26380}, {"three", 26379}}));
+  EXPECT_EQ(url.primary_name, "my primary");
+  EXPECT_EQ(url.database, 4U);
+  EXPECT_EQ(url.user, "app");
+  EXPECT_EQ(url.password, "s/ecret");
+  EXPECT_FALSE(url.secure);
+  EXPECT_EQ(url.describe(), "redis+sentinel://one.example:26379,[fd00::2]:26380,three:26379/my primary/4");
+  EXPECT_TRUE(parsed("rediss+sentinel://a/m").secure);
+}
+
+TEST(StoreUrl, ClusterIsAListOfNodesWithoutDatabase) {
+  StoreUrl url = parsed("rediss+cluster://:pw@a:7000,b");
+  EXPECT_EQ(url.kind, Kind::cluster);
+  EXPECT_EQ(url.nodes, (std::vector<Endpoint>{{"a", 7000}, {"b", 6379}}));
+  EXPECT_TRUE(url.secure);
+  EXPECT_EQ(url.describe(), "rediss+cluster://a:7000,b:6379");
+  EXPECT_FALSE(parsed("redis+cluster://a:7000,b/").secure);
+}
+
+TEST(StoreUrl, ServerOfAClusterHasItsCredentialsAndItsTls) {
+  StoreUrl server = parsed("rediss+cluster://u:p@a:7000").server({"10.0.0.7", 7001});
+  EXPECT_EQ(server.kind, Kind::tls);
+  EXPECT_EQ(server.host, "10.0.0.7");
+  EXPECT_EQ(server.port, 7001);
+  EXPECT_EQ(server.user, "u");
+  EXPECT_EQ(server.password, "p");
+  EXPECT_EQ(parsed("redis+sentinel://a/m/3").server({"b", 1}).kind, Kind::tcp);
+  EXPECT_EQ(parsed("redis+sentinel://a/m/3").server({"b", 1}).database, 3U);
 }
 
 TEST(StoreUrl, MistakesAreErrorsOfTheConfiguration) {
@@ -90,7 +115,18 @@ TEST(StoreUrl, MistakesAreErrorsOfTheConfiguration) {
                            "redis+unix:///x?database=1",
                            "redis+unix:///x?db=",
                            "redis://host\n",
-                           "redis://a,b"}) {
+                           "redis://a,b",
+                           "redis+sentinel://a:1,b:2",
+                           "redis+sentinel://a:1,b:2/",
+                           "redis+sentinel://a,,b/m",
+                           "redis+sentinel:///m",
+                           "redis+sentinel://a/m/x",
+                           "redis+sentinel://a/m?tls=true",
+                           "redis+cluster://",
+                           "redis+cluster://a/1",
+                           "redis+cluster://a:0",
+                           "redis+cluster://a?tls=true",
+                           "redis+rings://a"}) {
     auto url = parse_store_url(text);
     ASSERT_FALSE(url.has_value()) << text;
     EXPECT_EQ(url.error().origin, Origin::config);
@@ -100,7 +136,7 @@ TEST(StoreUrl, MistakesAreErrorsOfTheConfiguration) {
 TEST(StoreUrl, PasswordIsNeverInAnErrorOrADescription) {
   for (std::string text : {"redis://u:hunter2@host:99999", "redis://u:hunter2@", "redis://u:hunter2@host/x",
                            "redis://u:hunter2%@h", "rediss://u:hunter2@[::1", "redis+unix://u:hunter2@tmp",
-                           "redos://u:hunter2@h"}) {
+                           "redos://u:hunter2@h", "redis+sentinel://u:hunter2@h,i", "redis+cluster://:hunter2@a,"}) {
     auto url = parse_store_url(text);
     ASSERT_FALSE(url.has_value()) << text;
     EXPECT_EQ(url.error().message.find("hunter2"), std::string::npos) << url.error().message;
