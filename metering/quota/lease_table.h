@@ -10,8 +10,17 @@
 // "not retired, therefore take()" within one turn of a worker's loop is safe without a lock. Handles whose account is
 // retired are dropped and looked up again.
 //
+// Retired is not yet gone: until its cell is free, an account that is named again comes back with the same cell. A call
+// that was counted in the very moment of retiring is found when the cell is looked at for the last time; the account comes
+// back then too. So a name has one cell at any time (two, when the configuration changed its shape meanwhile).
+//
+// Another shape: an account whose window, bucket or kind is not what the present configuration says is marked `outdated`.
+// It goes on with the old shape; its owner settles and returns everything, asks for no more tokens, and retires it
+// when it is empty. The next look-up then makes the new one.
+//
 // Memory is bounded: `cells` is what there is. When it is full, find_or_create says so and the caller denies (or lets
-// through, as configured): nothing is evicted that still holds something.
+// through, as configured): nothing is evicted that still holds something. A subject is forgotten when no Account of it is
+// held by anybody.
 //
 // Threads: find_or_create() and announce() by any worker. LeaseSubject and the members marked so belong to the owner of
 // the partition (lease_engine.h).
@@ -50,15 +59,16 @@ struct AccountView {
 };
 
 struct Account {
-  LeaseSubject* subject = nullptr;                // lives as long as the table
+  LeaseSubject* subject = nullptr;           // lives as long as this account, also a retired one
   LeaseCell* cell = nullptr;
-  std::string field;
   WindowShape shape;
-  bool limited = true;
+  std::atomic<std::uint32_t> session{0};     // of the partition when tokens were last granted; other: tokens are void. 0: never
   std::atomic<bool> retired{false};
-  std::atomic<std::uint32_t> session{0};     // of the partition when tokens were last granted; other: tokens are void
+  bool limited = true;
+  std::atomic<bool> outdated{false};         // the configuration says another shape now: settle, return, retire
   std::atomic<bool> refill_asked{false};     // a prefetch is under way
-  std::atomic<std::int64_t> last_used_ms{0};  // store's clock, hi; of the last admission
+  std::atomic<std::int64_t> last_used_ms{0};  // store's clock, hi; of the last admission, to a second
+  std::string field;
 
   AccountView view() const;                  // consistent copy
   void set_view(const AccountView& view);    // owner, or under the shard's mutex
@@ -66,15 +76,18 @@ struct Account {
   // ---- owner only
   std::uint32_t need = 0;                    // tokens that waiting calls lack
   std::vector<BucketUse> given_back;         // settled uses that did not happen: negative
-  bool forget = false;                       // found after a restart: the store's lease of it is void
+  bool forget = false;                       // found after a restart: the store's lease of it is void; LeaseCell::recover()
   double rate = 0;                           // tokens a second, smoothed
   Milliseconds rate_at{0};                   // store's clock of the last grant
   std::uint64_t taken_since = 0;             // tokens used since then
   std::uint64_t limit = 0;                   // the rule's limit that the last caller named
 
  private:
+  friend class LeaseTable;
   mutable std::mutex view_mutex_;            // held for a copy only; not on the admission path
   AccountView view_;
+  std::shared_ptr<LeaseSubject> keeps_;      // what `subject` points to
+  std::uint64_t retire_epoch_ = 0;           // of the last retire(); the shard's mutex
 };
 
 using AccountRef = std::shared_ptr<Account>;
@@ -82,7 +95,8 @@ using AccountRef = std::shared_ptr<Account>;
 struct LeaseSubject {
   std::string key;                           // "q:{p017}:acme:u:ann"
   unsigned partition = 0;
-  std::vector<AccountRef> accounts;          // guarded by the shard's mutex; grows and shrinks by the owner only
+  std::vector<AccountRef> accounts;          // guarded by the shard's mutex: look-ups of any worker add to it
+  std::vector<AccountRef> leaving;           // retired, cell not yet free; guarded as well, the table's own business
   // ---- owner only
   std::uint64_t in_flight = 0;               // seq of the op under way; 0 none
   bool queued = false;                       // in the engine's list of subjects that want an op
@@ -93,7 +107,7 @@ struct LeaseSubject {
 struct alignas(64) PartitionState {
   StoreClock clock;
   std::atomic<std::int64_t> session_expiry_ms{0};  // store's clock; 0: no session
-  std::atomic<std::uint32_t> session{0};           // counts sessions: raised when one has lapsed
+  std::atomic<std::uint32_t> session{1};           // counts sessions: raised when one has lapsed; never 0
 };
 
 struct TableOptions {
@@ -112,10 +126,10 @@ class LeaseTable {
   const PartitionState& partition(unsigned p) const { return partitions_[p]; }
 
   // The account of that name; made if there is none. Error (origin self): no cell is free, or the name is too long.
-  // An account whose window or bucket differs from an earlier configuration's is a new one once the old one is settled:
-  // until then it goes on with its old shape.
+  // May answer with an account of another shape, which is marked outdated then.
   Result<AccountRef> find_or_create(const AccountKey& key, const WindowShape& shape, bool limited);
-  AccountRef find(const AccountKey& key);   // nullptr when there is none
+  AccountRef find(const AccountKey& key);   // nullptr when there is none; of two shapes the one in use
+  std::vector<AccountRef> of_subject(std::string_view subject_key);  // by field; retired ones not included
 
   // Whatever this worker found not to be retired before this moment, it will look at again before it uses it. About
   // once a second; a worker that has stopped announces no more and must call leave().
@@ -123,9 +137,12 @@ class LeaseTable {
   void leave(unsigned worker);
 
   // ---- owner of the partition
-  // Visits the subjects of a partition under its mutex; the visitor must not call the table.
+  // Visits the subjects of a partition under its mutex; the visitor must not call the table. Forgets subjects that nobody
+  // holds an account of: keep no LeaseSubject* beyond its accounts unless it is `queued` or has an op `in_flight`.
   void each_subject(unsigned partition, const std::function<void(LeaseSubject&)>& visit);
-  void retire(const AccountRef& account);              // settled, nothing lent: the cell becomes free after all have announced
+  // Settled, nothing lent, nothing pending: the cell becomes free after all have announced. A retired account stays
+  // retired for its holders unless the table brings it back; tokens must never be granted to one.
+  void retire(const AccountRef& account);
   std::size_t accounts() const;               // in use, retired ones not included
   std::size_t capacity() const { return cells_.size(); }
   std::uint64_t tokens_held() const;          // sum of tokens left, for the `leases` metric; walks all cells
@@ -133,13 +150,16 @@ class LeaseTable {
  private:
   struct Shard {
     std::mutex mutex;
-    std::map<std::string, std::unique_ptr<LeaseSubject>, std::less<>> subjects;
+    std::map<std::string, std::shared_ptr<LeaseSubject>, std::less<>> subjects;
   };
   struct Retired {
     AccountRef account;
     std::uint64_t epoch;
   };
   std::optional<std::uint32_t> free_cell();
+  AccountRef make(std::shared_ptr<LeaseSubject> subject, std::string_view field, std::uint32_t cell);
+  AccountRef match(LeaseSubject& subject, std::string_view field, const WindowShape& shape, bool limited);
+  void restore(std::uint32_t cell);
   void reclaim();
 
   std::span<LeaseCell> cells_;
@@ -150,7 +170,28 @@ class LeaseTable {
   mutable std::mutex cells_mutex_;            // of the three below; taken to make or retire an account, not to use one
   std::vector<std::uint32_t> free_;
   std::vector<Retired> retired_;
-  std::size_t used_ = 0;
+  std::atomic<std::size_t> used_{0};          // accounts that are not retired
 };
+
+// ---- the hot path: may this worker admit `units` on this account, now?
+//
+//   limited:    the clock is known, hi(now) < session expiry, the tokens are of this session, and there are enough
+//   unlimited:  the clock is known
+//
+// Counted in the bucket of hi(now), or a later one that has begun already: `bucket` says which. Call it in the turn of the
+// worker's loop in which `account` was looked up or found not retired.
+enum class Admission : std::uint8_t {
+  admitted,
+  lacking,   // tokens, a session, or the clock: the owner must be asked
+  retired,   // look the account up again
+};
+Admission admit(Account& account, const PartitionState& partition, std::uint32_t units, MonotonicTime now,
+                std::int64_t& bucket);
+// Counts without tokens what must be let through all the same (on_outage: allow). False: the clock is not known, the account
+// is retired, or the cell cannot count it.
+bool admit_forced(Account& account, const PartitionState& partition, std::uint32_t units, MonotonicTime now,
+                  std::int64_t& bucket);
+// Tokens that admit() would take from now; 0 for an account without limit.
+std::uint32_t tokens_valid(const Account& account, const PartitionState& partition, MonotonicTime now);
 
 }  // namespace tollgate::quota
