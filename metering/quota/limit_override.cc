@@ -29,7 +29,8 @@ std::string LimitOverride::format() const {
   if (empty()) return "";
   std::string out = !limit ? "-" : *limit > kLimitMax ? "*" : std::to_string(*limit);
   for (const Grant& grant : grants)
-    out += ";+" + std::to_string(std::min(grant.extra, kLimitMax)) + "@" + std::to_string(grant.until.count());
+    out +=
+        ";+" + std::to_string(std::min(grant.extra, kLimitMax)) + "@" + std::to_string(grant.until.count());
   return out;
 }
 

@@ -110,7 +110,8 @@ Result<RollingWindow> RollingWindow::parse(std::string_view bytes, std::vector<R
   for (std::uint64_t i = 0; i < lease_count; ++i) {
     const RecordLease lease{static_cast<Incarnation>(in.little_endian(4)), in.little_endian(6),
                             Milliseconds(static_cast<std::int64_t>(in.little_endian(6)))};
-    if (!in.ok() || lease.outstanding == 0 || lease.incarnation <= (leases.empty() ? 0 : leases.back().incarnation))
+    if (!in.ok() || lease.outstanding == 0 ||
+        lease.incarnation <= (leases.empty() ? 0 : leases.back().incarnation))
       return damaged("leases");
     leases.push_back(lease);
   }

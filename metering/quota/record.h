@@ -167,7 +167,7 @@ class RollingWindow {
 struct RecordLease {
   Incarnation incarnation = 0;
   std::uint64_t outstanding = 0;  // > 0
-  Milliseconds expiry{0};         // of the session, when the lease was last touched; pings may have renewed it since
+  Milliseconds expiry{0};  // of the session, when the lease was last touched; pings may have renewed it since
   bool operator==(const RecordLease&) const = default;
 };
 

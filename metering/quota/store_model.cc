@@ -66,8 +66,8 @@ void describe(LeaseState& state, const AccountRecord& record, const WindowShape&
 
 // When `need` would fit if all others gave everything back. 0 where only that is missing, or where this incarnation's
 // own tokens stand in the way: what becomes of them is not known.
-Milliseconds fits_at(const AccountRecord& record, const WindowShape& shape, Milliseconds now, std::uint64_t limit,
-                     std::uint64_t mine, std::uint64_t need) {
+Milliseconds fits_at(const AccountRecord& record, const WindowShape& shape, Milliseconds now,
+                     std::uint64_t limit, std::uint64_t mine, std::uint64_t need) {
   if (need > limit) return Milliseconds::max();
   if (mine + need > limit) return Milliseconds(0);
   const Milliseconds wait = record.window.fits_after(shape, now, limit - mine, need);
@@ -91,15 +91,16 @@ Milliseconds StoreModel::expiry_of(const Partition& partition, Incarnation incar
   return member == partition.members.end() ? Milliseconds(0) : member->second.expiry;
 }
 
-AccountRecord StoreModel::load(const std::string& subject_key, const std::string& field, const WindowShape& shape,
-                               const Partition& partition, Milliseconds now) const {
+AccountRecord StoreModel::load(const std::string& subject_key, const std::string& field,
+                               const WindowShape& shape, const Partition& partition, Milliseconds now) const {
   auto decoded = AccountRecord::decode(record({subject_key, field}), shape.bucket);
   CHECK(decoded.has_value(), "the model wrote it");
   decoded->prune(shape, now, [&](Incarnation incarnation) { return expiry_of(partition, incarnation); });
   return std::move(*decoded);
 }
 
-void StoreModel::store(const std::string& subject_key, const std::string& field, const AccountRecord& record) {
+void StoreModel::store(const std::string& subject_key, const std::string& field,
+                       const AccountRecord& record) {
   std::string bytes = record.encode();
   if (!bytes.empty()) {
     subjects_[subject_key][field] = std::move(bytes);
@@ -109,7 +110,8 @@ void StoreModel::store(const std::string& subject_key, const std::string& field,
   }
 }
 
-std::uint64_t StoreModel::effective_limit(const AccountKey& key, std::uint64_t rule_limit, Milliseconds now) const {
+std::uint64_t StoreModel::effective_limit(const AccountKey& key, std::uint64_t rule_limit,
+                                          Milliseconds now) const {
   return get_override(key).value_or(LimitOverride{}).effective(rule_limit, now);
 }
 
@@ -142,9 +144,11 @@ OpReply StoreModel::apply(const Op& op, const SendContext& context) {
   std::vector<Settling> accounts;
   for (const OpAccount& account : op.accounts) {
     const WindowShape shape{account.window, account.bucket};
-    Settling& one = accounts.emplace_back(
-        Settling{load(op.subject_key, account.field, shape, partition, now), shape,
-                 effective_limit({op.subject_key, account.field}, account.limit, now), {}});
+    Settling& one =
+        accounts.emplace_back(Settling{load(op.subject_key, account.field, shape, partition, now),
+                                       shape,
+                                       effective_limit({op.subject_key, account.field}, account.limit, now),
+                                       {}});
     if (duplicate) continue;
     const std::uint64_t lent = one.record.lent_to(op.incarnation);
     const Settled settled = settle(one.record, account, shape, now);
@@ -191,8 +195,8 @@ void StoreModel::grant(std::vector<Settling>& accounts, const Op& op, const Send
     if (op.accounts[i].want == 0 && op.accounts[i].need == 0) continue;
     const std::uint64_t mine = one.record.lent_to(op.incarnation);
     const std::uint64_t holders = one.record.leases().size() - (mine > 0 ? 1 : 0);
-    one.state.granted = grant_of(op.accounts[i], room(one.record, one.limit, op.incarnation), holders,
-                                 context.lease_max);
+    one.state.granted =
+        grant_of(op.accounts[i], room(one.record, one.limit, op.incarnation), holders, context.lease_max);
     CHECK(one.record.set_lease({op.incarnation, mine + one.state.granted, session_expiry}),
           "room() leaves a place");
   }
@@ -291,8 +295,8 @@ std::vector<LeaseState> StoreModel::read(const std::vector<AccountCharge>& accou
     const Partition& partition = partitions_[partition_of(asked.key.subject_key)];
     const Milliseconds now = std::max(clock_(), partition.newest);
     const WindowShape shape{asked.window, asked.bucket};
-    describe(states.emplace_back(), load(asked.key.subject_key, asked.key.field, shape, partition, now), shape,
-             effective_limit(asked.key, asked.limit, now), 0);
+    describe(states.emplace_back(), load(asked.key.subject_key, asked.key.field, shape, partition, now),
+             shape, effective_limit(asked.key, asked.limit, now), 0);
   }
   return states;
 }

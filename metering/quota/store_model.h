@@ -67,9 +67,9 @@ class StoreModel {
   // changed, or counts were reset. fence: somebody waits for votes in a partition.
   struct Message {
     enum class Kind : std::uint8_t { recall, policy, fence } kind = Kind::recall;
-    Incarnation to = 0;                // recall
+    Incarnation to = 0;  // recall
     unsigned partition = 0;
-    AccountKey account;                // recall, policy
+    AccountKey account;  // recall, policy
     bool operator==(const Message&) const = default;
   };
 
@@ -81,19 +81,20 @@ class StoreModel {
 
   // States of accounts without charging; `used` includes neither leases nor what proxies have not settled.
   std::vector<LeaseState> read(const std::vector<AccountCharge>& accounts);
-  std::vector<Ledger::Listed> list(const std::string& subject_key, const std::string& prefix, Milliseconds window,
-                                   Milliseconds bucket);
+  std::vector<Ledger::Listed> list(const std::string& subject_key, const std::string& prefix,
+                                   Milliseconds window, Milliseconds bucket);
   // Tells all (policy), and recalls what is lent when it may be more than the new limit has room for.
   void set_override(const AccountKey& account, const std::optional<LimitOverride>& value);
   std::optional<LimitOverride> get_override(const AccountKey& account) const;
-  void reset(const AccountKey& account);  // forgets what was counted; leases stay charged until they are settled
+  void reset(
+      const AccountKey& account);  // forgets what was counted; leases stay charged until they are settled
 
   // Messages published since the last call.
   std::vector<Message> take_messages();
   // How many proxies listen: what PUBLISH answers when a fence is raised.
   void set_listeners(std::uint32_t count) { listeners_ = count; }
-  void flush();                                      // FLUSHALL: everything is gone, run ids stay
-  std::string record(const AccountKey& key) const;   // bytes; "" when there is none
+  void flush();                                     // FLUSHALL: everything is gone, run ids stay
+  std::string record(const AccountKey& key) const;  // bytes; "" when there is none
   std::uint64_t hwm(unsigned partition, Incarnation incarnation) const;
   // h:{pNNN} field by field, as the scripts write it.
   std::map<std::string, std::string> partition_fields(unsigned partition) const;
@@ -111,12 +112,12 @@ class StoreModel {
   };
   struct Partition {
     std::map<Incarnation, Member> members;
-    std::string run;          // may grant
+    std::string run;  // may grant
     Milliseconds newest{0};
-    std::string fence_run;    // raised for this run; "" when none
+    std::string fence_run;  // raised for this run; "" when none
     Milliseconds fence_at{0};
     std::uint32_t fence_voters = 0;
-    Milliseconds keep{0};     // 0: no window longer than 48 h seen
+    Milliseconds keep{0};  // 0: no window longer than 48 h seen
   };
   struct Settling;
 
@@ -125,10 +126,10 @@ class StoreModel {
                      const Partition& partition, Milliseconds now) const;
   void store(const std::string& subject_key, const std::string& field, const AccountRecord& record);
   std::uint64_t effective_limit(const AccountKey& key, std::uint64_t rule_limit, Milliseconds now) const;
-  void recall(const Partition& partition, const AccountKey& account, const AccountRecord& record, Incarnation but,
-              Milliseconds now);
-  void grant(std::vector<Settling>& accounts, const Op& op, const SendContext& context, const Partition& partition,
-             Milliseconds now, Milliseconds session_expiry);
+  void recall(const Partition& partition, const AccountKey& account, const AccountRecord& record,
+              Incarnation but, Milliseconds now);
+  void grant(std::vector<Settling>& accounts, const Op& op, const SendContext& context,
+             const Partition& partition, Milliseconds now, Milliseconds session_expiry);
   bool opens(Partition& partition, const SendContext& context, Milliseconds now);
 
   std::function<Milliseconds()> clock_;

@@ -111,7 +111,8 @@ LeaseState parse_state(std::span<const std::int64_t> words) {
 std::optional<quota::AccountKey> parse_account(std::string_view body) {
   // No subject key holds a space: its names are escaped.
   const std::size_t space = body.find(' ');
-  if (space == std::string_view::npos || !quota::parse_subject_key(body.substr(0, space))) return std::nullopt;
+  if (space == std::string_view::npos || !quota::parse_subject_key(body.substr(0, space)))
+    return std::nullopt;
   return quota::AccountKey{std::string(body.substr(0, space)), std::string(body.substr(space + 1))};
 }
 
@@ -202,7 +203,8 @@ Result<OpReply> parse_op(const Reply& reply, const quota::Op& op) {
   const std::size_t states = parsed->status == OpStatus::gap ? 0 : op.accounts.size();
   if (words->size() != kHeadWords + kStateWords * states) return strange();
   for (std::size_t i = 0; i < states; ++i)
-    parsed->states.push_back(parse_state(std::span(*words).subspan(kHeadWords + i * kStateWords, kStateWords)));
+    parsed->states.push_back(
+        parse_state(std::span(*words).subspan(kHeadWords + i * kStateWords, kStateWords)));
   return parsed;
 }
 
@@ -246,7 +248,8 @@ Result<std::vector<quota::Ledger::Listed>> parse_accounts(const Reply& reply) {
   std::vector<quota::Ledger::Listed> listed;
   for (std::size_t i = 0; i < reply.elements.size(); i += 3) {
     const Reply &field = reply.elements[i], &used = reply.elements[i + 1];
-    if (field.type != Reply::Type::text || used.type != Reply::Type::integer || used.integer < 0) return strange();
+    if (field.type != Reply::Type::text || used.type != Reply::Type::integer || used.integer < 0)
+      return strange();
     listed.push_back({.field = field.text, .used = static_cast<std::uint64_t>(used.integer)});
   }
   return listed;

@@ -18,8 +18,8 @@
 #include <vector>
 
 #include "metering/base/error.h"
-#include "metering/quota/ledger.h"
 #include "metering/quota/lease_protocol.h"
+#include "metering/quota/ledger.h"
 #include "metering/quota/store_model.h"
 #include "metering/redis/reply.h"
 
@@ -41,9 +41,10 @@ ScriptCall ping_call(const quota::Ping& ping, const quota::SendContext& context)
 // All accounts of one subject, at least one. Scripts::states.
 ScriptCall states_call(std::span<const quota::AccountCharge> accounts);
 ScriptCall accounts_call(const std::string& subject_key, std::string_view prefix, Milliseconds window,
-                         Milliseconds bucket);                                            // Scripts::accounts
+                         Milliseconds bucket);  // Scripts::accounts
 // nullopt, or an override that says nothing, takes it away. Scripts::set_override.
-ScriptCall set_override_call(const quota::AccountKey& account, const std::optional<quota::LimitOverride>& value);
+ScriptCall set_override_call(const quota::AccountKey& account,
+                             const std::optional<quota::LimitOverride>& value);
 // Accounts of one subject, at least one field. Scripts::reset.
 ScriptCall reset_call(const std::string& subject_key, std::span<const std::string> fields);
 
@@ -59,7 +60,8 @@ Result<std::optional<quota::LimitOverride>> parse_override(const Reply& reply);
 // ---- what the scripts publish
 inline constexpr std::string_view kPolicyChannel = "q:policy";  // "<subject key> <field>"
 inline constexpr std::string_view kFenceChannel = "q:fence";    // "<partition>"
-std::string recall_channel(quota::Incarnation incarnation);     // "q:recall:<incarnation>": "<subject key> <field>"
+std::string recall_channel(
+    quota::Incarnation incarnation);  // "q:recall:<incarnation>": "<subject key> <field>"
 // nullopt for channels and bodies that no script of ours publishes. `partition` is set in all three kinds.
 std::optional<quota::StoreModel::Message> parse_message(std::string_view channel, std::string_view body);
 

@@ -19,9 +19,9 @@ struct Script {
 };
 
 struct Scripts {
-  Script op, replay, ping;                   // the lease protocol
-  Script states, accounts;                   // reads
-  Script set_override, reset;                // changes by administrators
+  Script op, replay, ping;     // the lease protocol
+  Script states, accounts;     // reads
+  Script set_override, reset;  // changes by administrators
   Script charge, give_back, read, list;
 
   static Scripts standard();
