@@ -41,6 +41,7 @@
 
 #include "metering/base/error.h"
 #include "metering/base/time.h"
+#include "metering/journal/disk.h"
 #include "metering/quota/lease_cell.h"
 #include "metering/quota/lease_engine.h"
 #include "metering/usage/entry_source.h"
@@ -61,7 +62,8 @@ struct JournalOptions {
   std::string version;                   // for marks
   std::string boot_id;                   // "" reads /proc/sys/kernel/random/boot_id
   std::uint64_t seed = 0;                // of a new incarnation; 0: from the system
-  std::function<void(std::string_view level, std::string_view text)> log;
+  std::function<void(std::string_view level, std::string_view text)> log;  // any thread
+  DiskCalls disk;                        // empty: the system's own; tests put failures here
 };
 
 // What a start found.
@@ -108,13 +110,15 @@ class Journal {
   // The ops of an engine: appended to its worker's stream, read back from all streams (workers may have been more or
   // fewer in earlier runs). read() and last_seq() on the worker's thread; read() goes through files: for replays only.
   quota::OpLog& op_log(unsigned worker);
-  void audit(usage::AuditEntry entry);   // any thread; durable when it returns
+  // Any thread; durable when it returns. An error: it may not be on the disk, the change should not be made.
+  Result<void> audit(usage::AuditEntry entry);
 
   bool writable() const;                 // any thread
   std::string trouble() const;           // why not; "" when writable
   std::uint64_t pending_records() const; // written, not yet durable
-  Milliseconds flush_lag() const;        // age of the oldest of these
-  std::uint64_t bytes_on_disk() const;
+  Milliseconds flush_lag() const;        // age of the oldest of these, at most
+  std::uint64_t bytes_on_disk() const;   // segments
+  std::uint64_t lost_entries() const;    // deleted by max_bytes before they were rolled up, since the start
   Result<void> commit();                 // makes everything written so far durable; any thread, blocks
   // Everything of a stream below this entry number is rolled up: segments may be deleted once old enough.
   void release_below(const std::string& stream, std::uint64_t number);

@@ -1,0 +1,179 @@
+// The writing side of one stream: entries into the current segment, rotation to the next, commit, and what the stream has
+// on disk.
+//
+//   worker: append ──> current segment ──full──> next segment (allocated ahead)
+//                          │                         ^
+//   commit thread: sync ───┴── allocate_ahead ───────┘      sync failed: rewrite()
+//
+// Seat: the flag that one append holds. Nobody else takes it but the commit thread, after a failed sync, to put the copy of a
+// segment in the place of the original. So it costs the worker two uncontended atomic instructions and never a wait, but for
+// that one case. Mutex: the list of segments; taken at a rotation, not by an append. Order: seat before mutex.
+//
+// Room: without a next segment the last `reserve` bytes of the current one are kept for the ends of calls under way.
+#pragma once
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "metering/journal/journal.h"
+#include "metering/journal/open_table.h"
+#include "metering/journal/segment.h"
+#include "metering/quota/keys.h"
+
+namespace tollgate::journal {
+
+// Where ops of one incarnation lie in a segment: first and last number by partition; 0: none.
+struct OpIndex {
+  struct Range {
+    std::uint64_t first = 0, last = 0;
+    void add(std::uint64_t seq);
+  };
+  std::array<Range, quota::kPartitions> partitions;
+};
+
+// A segment on disk.
+struct SegmentRecord {
+  std::uint64_t number = 0;
+  std::string path;
+  std::uint32_t incarnation = 0;
+  std::int64_t began_ms = 0;
+  std::uint64_t first = 1, last = 0, bytes = 0;  // last and bytes: once closed
+  std::int64_t closed_ms = 0;                    // 0: being written
+  std::shared_ptr<const OpIndex> ops;            // nullptr: not looked at yet
+};
+
+// The segments of one stream, oldest first. Any thread; all copies.
+class SegmentList {
+ public:
+  void add(SegmentRecord record);
+  void close(std::uint64_t number, std::uint64_t last, std::uint64_t bytes, std::int64_t closed_ms,
+             std::shared_ptr<const OpIndex> ops);
+  void set_ops(std::uint64_t number, std::shared_ptr<const OpIndex> ops);
+  void forget(std::uint64_t number);
+  std::vector<SegmentRecord> all() const;
+  std::uint64_t bytes() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::vector<SegmentRecord> records_;
+};
+
+// One last op number by partition, of the present incarnation, in a mapped file: what an idle partition had reached long after
+// the segment with that op is gone.
+//   DIR/op-numbers:  "TGOPNR01", u32 incarnation, u32 0, 256 x u64
+class OpNumbers {
+ public:
+  static Result<OpNumbers> open(const std::string& path, std::uint32_t incarnation, const DiskCalls& calls);
+  std::uint64_t last(unsigned partition) const;
+  void set(unsigned partition, std::uint64_t seq);  // owner of the partition
+
+ private:
+  Mapping mapping_;
+};
+
+// What all streams of a journal share.
+struct Shared {
+  std::string directory;
+  std::uint32_t incarnation = 0;
+  std::uint64_t segment_bytes = 0, reserve = 0;
+  DiskCalls calls;
+  std::function<void(std::string_view level, std::string_view text)> log;
+  std::function<void()> wake;  // the commit thread has something to do; any thread
+  std::optional<OpNumbers> op_numbers;
+};
+
+class StreamWriter final : public Stream {
+ public:
+  struct Begin {
+    std::string name;
+    std::uint64_t last_before = 0, first = 1;  // entries
+    std::uint64_t call_before = 0;             // the last call number given
+    std::uint64_t segment = 1;
+  };
+  static Result<std::unique_ptr<StreamWriter>> open(Shared& shared, SegmentList& list, const Begin& begin,
+                                                    OpenTable table);
+
+  std::optional<OpenCall> begin_call(usage::CallBegin& begin) override;
+  void charged(OpenCall call) override;
+  void uncharged(OpenCall call) override;
+  void sent(OpenCall call) override;
+  bool end_call(OpenCall call, usage::CallEnd& end) override;
+  bool append(usage::CallEnd& end) override;
+  bool append(const usage::OpEntry& op) override;
+  // A place of the table whose call needs no end any more. Recovery only.
+  void discard(std::uint32_t place);
+  std::uint32_t calls_open() const { return table_.in_use(); }  // worker, or once it has stopped
+  // Audits, marks, and the ends that recovery writes: may use the reserve. False: no room at all.
+  bool append(usage::EntryKind kind, std::string_view body);
+
+  // ---- commit thread (one at a time)
+  // What was written before the call is durable when it returns.
+  Result<void> sync();
+  bool wants_ahead() const;  // half full, or out of space
+  // Allocates the next segment, if there is none. False: it could not; trouble() says why.
+  bool allocate_ahead();
+  // Closes the current segment; nothing is written after it.
+  Result<void> close();
+
+  // ---- any thread
+  bool writable() const;  // there is room for more than what is under way, and it can be made durable
+  std::uint64_t pending() const;
+  std::uint64_t durable() const { return durable_.load(std::memory_order_acquire); }
+  std::string trouble() const;  // "" when there is none
+  const std::string& name() const { return name_; }
+  std::uint64_t bytes_ahead() const {
+    return has_next_.load(std::memory_order_relaxed) ? shared_.segment_bytes : 0;
+  }
+
+  // Worker: ops in the segment being written.
+  std::uint64_t current_segment() const { return number_; }
+  const OpIndex& current_ops() const { return *current_ops_; }
+
+ private:
+  StreamWriter(Shared& shared, SegmentList& list, const Begin& begin, OpenTable table);
+  bool write(usage::EntryKind kind, bool may_use_reserve);  // body_
+  bool make_room(std::uint64_t size, bool may_use_reserve);
+  bool ensure_next();
+  void rotate();
+  void begin_segment(std::shared_ptr<Segment> segment, std::uint64_t number, std::uint64_t last_before);
+  void close_current();
+  bool has_room() const;
+  Result<void> rewrite(const std::shared_ptr<Segment>& segment);
+
+  Shared& shared_;
+  SegmentList& list_;
+  const std::string name_;
+
+  // Holder of the seat.
+  std::atomic<bool> seat_{false};
+  std::uint64_t number_ = 0;  // of the current segment
+  std::uint64_t next_entry_ = 1, last_call_ = 0;
+  std::string body_;
+  usage::OpEntry op_;
+  std::unique_ptr<OpIndex> current_ops_;
+  OpenTable table_;
+  bool asked_ahead_ = false;
+
+  // Written by the holder of the seat, read by anybody.
+  std::atomic<std::uint64_t> at_{0};       // where the next entry goes
+  std::atomic<std::uint64_t> written_{0};  // last entry number
+
+  std::atomic<std::uint64_t> durable_{0};
+  std::atomic<bool> has_next_{false};
+  std::atomic<bool> sync_failed_{false};
+  std::atomic<bool> no_space_{false};  // the last allocation failed: the worker does not try by itself
+
+  mutable std::mutex mutex_;
+  std::shared_ptr<Segment> current_;  // changed with seat and mutex; read with either
+  std::shared_ptr<Segment> next_;
+  std::vector<std::shared_ptr<Segment>> closed_;  // not yet durable
+  std::string space_trouble_, sync_trouble_;
+};
+
+}  // namespace tollgate::journal
