@@ -128,24 +128,30 @@ Fields describe_route(Route& route) {
   };
 }
 
+// An enumeration whose values are 0, 1, ... in the order of the names.
+template <class Enum>
+Choice choice(Enum* target, Names names) {
+  return {[target] { return static_cast<std::size_t>(*target); },
+          [target](std::size_t i) { *target = static_cast<Enum>(i); }, std::move(names)};
+}
+
 Fields describe_store(Store& store) {
-  OnOutage* on_outage = &store.on_outage;
   return {
       {"url", Text{&store.url, Format::store_url, {}, false},
        "Where calls are counted: `embedded:DIR` (a Redis started and owned by the proxy), "
-       "`redis://[user[:password]@]host:port/db`, `rediss://...` (TLS), `redis+unix://PATH?db=0`. A password "
+       "`redis://[user[:password]@]host:port/db`, `rediss://...` (TLS), `redis+unix://PATH?db=0`, "
+       "`redis+sentinel://host[:port],host[:port].../name[/db]` (the primary called `name` there), "
+       "`redis+cluster://host[:port],host[:port]...`; the two last over TLS as `rediss+...`. A password "
        "belongs "
        "into `password_file` or `${ENV}`."},
       {"user", Text{&store.user}, "ACL user; wins over a user in the URL."},
       {"password_file", Text{&store.password_file, Format::input_file},
        "File with the password; wins over a password in the URL."},
-      {"on_outage",
-       Choice{[on_outage] { return static_cast<std::size_t>(*on_outage); },
-              [on_outage](std::size_t i) { *on_outage = static_cast<OnOutage>(i); },
-              {"lease", "allow", "deny"}},
-       "When the store does not answer: `lease` serves what is already leased, then denies; `allow` lets "
-       "calls through "
-       "uncounted; `deny` refuses them with 503."},
+      {"on_outage", choice(&store.on_outage, {"lease", "allow", "deny"}),
+       "When the store does not answer: `lease` serves what is already leased, then refuses with 503; "
+       "`allow` lets "
+       "calls through beyond that too and counts them when the store is back; `deny` refuses at once with "
+       "503."},
       {"timeout", Span{&store.timeout, 1ms, 1min}, "Longest a call waits for the store."},
       {"connect_timeout", Span{&store.connect_timeout, 1ms, 10min},
        "Longest wait for a connection to the store."},
@@ -156,6 +162,58 @@ Fields describe_store(Store& store) {
       {"verify", Flag{&store.verify}, "`rediss://`: check chain and name. `false` is for tests."},
       {"redis_server", Text{&store.redis_server, Format::any, {}, false},
        "Program that `embedded:` starts: a name looked up in PATH, or an absolute path."},
+      {"durability", choice(&store.durability, {"replay", "wait"}),
+       "What keeps counts exact when a failover loses writes. `replay`: the proxies write them again from "
+       "their "
+       "journals. `wait`: a grant is used only after the replicas have confirmed it."},
+      {"min_replicas", Number{&store.min_replicas, 1, 16},
+       "`wait`: confirmations needed at least. All replicas that are connected are waited for."},
+      {"wait_timeout", Span{&store.wait_timeout, 1ms, 10s},
+       "`wait`: longest for these; without them the grant is not used and asked for again."},
+      {"strict", Flag{&store.strict},
+       "Refuse to start when the server's settings do not keep the promises (eviction, persistence, "
+       "replicas); "
+       "otherwise they are warnings."},
+      {"session", Span{&store.session, 3s, kDay},
+       "How long leases serve while the store is away; at least three times `ping_interval`."},
+      {"ping_interval", Span{&store.ping_interval, 1s, 1h}, "How often a proxy renews its sessions."},
+      {"flush_interval", Span{&store.flush_interval, 1s, kDay},
+       "Use is settled in the store at the latest after this; usage seen from other proxies lags by as "
+       "much."},
+      {"lease_max", Number{&store.lease_max, 1, 1'000'000},
+       "Tokens lent to one proxy ahead of need, per account. More: fewer round trips; fewer: more evenly "
+       "spread."},
+      {"fence_wait", Span{&store.fence_wait, 100ms, 10min},
+       "After a failover: longest wait for proxies that have not replayed, before anything new is lent."},
+  };
+}
+
+Fields describe_journal(Journal& journal) {
+  return {
+      {"directory", Text{&journal.directory, Format::directory, {}, false},
+       "Folder of the journal: leases, settlements and the calls that billing is made from. It belongs to "
+       "one running "
+       "proxy and has to outlive it: a lasting disk, not a container's own."},
+      {"segment_size", Size{&journal.segment_size, kMiB, 4 * kGiB},
+       "Size of one file of the journal, allocated ahead, one per worker and one for the rest. A multiple of "
+       "4KiB."},
+      {"commit_interval", Span{&journal.commit_interval, 5ms, 1min},
+       "How often it is made durable: the most that a power loss takes. A killed process loses nothing."},
+      {"retention", Span{&journal.retention, 1h, 366 * kDay},
+       "Kept at least this long, for replays; and until it is rolled up. Longer than the longest window and "
+       "`session`."},
+      {"max_size", Size{&journal.max_size, 0, 1024 * 1024 * kGiB},
+       "Of all files together; beyond it the oldest that are rolled up go before `retention` is over. 0: no "
+       "cap but "
+       "the disk."},
+      {"accounts", Number{&journal.accounts, 1'024, 16'777'216},
+       "Quota accounts that this proxy can hold leases of at a time, 64 bytes of disk and memory each when "
+       "in use. "
+       "Grows with a restart, never shrinks while in use."},
+      {"on_failure", choice(&journal.on_failure, {"refuse", "continue"}),
+       "When the journal cannot be written (disk full, disk failing): `refuse` answers metered calls with "
+       "503; "
+       "`continue` serves them without a record."},
   };
 }
 
@@ -259,8 +317,10 @@ Fields describe_quota(QuotaRule& rule) {
   return {
       {"name", Text{&rule.name, Format::identifier, {}, false},
        "Name of the rule, `[a-z0-9_-]+`. Calls are counted under it: renaming starts from zero.", true},
+      {"mode", choice(&rule.mode, {"enforce", "shadow"}),
+       "`shadow`: a candidate limit, evaluated beside the enforced ones and reported, that refuses nothing."},
       {"limit", Number{&rule.limit, 0, kUnitsMax}, "Calls that fit into one window.", true},
-      {"window", Span{&rule.window, 1s, 366 * kDay}, "Length of the rolling window."},
+      {"window", Span{&rule.window, 1s, 31 * kDay}, "Length of the rolling window."},
       {"bucket", Span{&rule.bucket, 0ms, 31 * kDay},
        "Resolution of the window; 0 chooses it: a 1440th of the window, within 100 ms and 60 s."},
       {"per", TextList{&rule.per, Format::any, dimension_names(), 1, 6, true},
@@ -348,10 +408,7 @@ Fields describe(Settings& s) {
       {"routes", items(&s.routes, describe_route, 1),
        "Which calls go where. Default with a single upstream: everything goes there."},
       {"store", Group{describe_store(s.store)}, "Where calls are counted."},
-      {"journal",
-       Group{{{"directory", Text{&s.journal.directory, Format::directory, {}, false},
-               "Folder of the usage journal that billing is made from."}}},
-       "The usage journal."},
+      {"journal", Group{describe_journal(s.journal)}, "What a stopped or killed proxy leaves behind."},
       {"access_log",
        Group{{{"file", Text{&s.access_log.file, Format::output_file},
                "JSON lines, one a request. `-` is standard output, empty is off."}}},

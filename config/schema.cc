@@ -23,7 +23,7 @@ std::string_view pattern_of(Format format) {
     case Format::web_url:
       return "^([Hh][Tt][Tt][Pp][Ss]?://.+)?$";
     case Format::store_url:
-      return "^(embedded:.+|rediss?://.+|redis\\+unix://.+)$";
+      return "^(embedded:.+|rediss?://.+|redis\\+unix://.+|rediss?\\+(sentinel|cluster)://.+)$";
     case Format::identifier:
       return "^[a-z0-9_-]{1,64}$";
     case Format::name:

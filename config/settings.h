@@ -64,9 +64,14 @@ struct Route {
 
 enum class OnOutage : std::uint8_t { lease, allow, deny };
 
+// How a grant survives the death of the store's server: replay, the proxies' journals restore what a failover lost;
+// wait, a grant is used only when the replicas have confirmed it, so that a failover loses nothing that was used.
+enum class Durability : std::uint8_t { replay, wait };
+
 struct Store {
-  std::string url =
-      "embedded:redis";  // embedded:DIR | redis://[user[:password]@]host:port/db | rediss://... | redis+unix://PATH?db=0
+  // embedded:DIR | redis://[user[:password]@]host:port/db | rediss://... | redis+unix://PATH?db=0
+  // | redis+sentinel://host[:port],.../name[/db] | redis+cluster://host[:port],... (rediss+...: over TLS)
+  std::string url = "embedded:redis";
   std::string password_file;  // wins over a password in the URL
   std::string user;
   OnOutage on_outage = OnOutage::lease;
@@ -76,13 +81,30 @@ struct Store {
   std::string server_name;  // rediss://: SNI and name to verify; default: the URL's host
   bool verify = true;
   std::string redis_server = "redis-server";  // program started by embedded:
+  Durability durability = Durability::replay;
+  std::uint32_t min_replicas = 1;  // wait: fewer confirmations are none
+  Milliseconds wait_timeout{100};  // wait: longest for these
+  bool strict = false;             // refuse to start when the server's settings do not keep the promises
+  Milliseconds session{900'000};   // how long leases serve while the store is away
+  Milliseconds ping_interval{60'000};
+  Milliseconds flush_interval{
+      900'000};                     // use is settled at the latest after this: what dashboards lag behind
+  std::uint32_t lease_max = 400;    // tokens lent to one proxy ahead of need, per account
+  Milliseconds fence_wait{10'000};  // after a failover: longest wait for proxies that have not replayed
 };
 
 enum class OnJournalFailure : std::uint8_t { refuse, proceed };
 
+// Always on: what is billed is what is in it. One directory belongs to one running proxy.
 struct Journal {
   std::string directory = "journal";
-  OnJournalFailure on_failure = OnJournalFailure::refuse;  // refuse: no metered call while none can be recorded
+  std::uint64_t segment_size = 64ULL << 20;
+  Milliseconds commit_interval{1'000};  // the most that a power loss takes; a killed process loses nothing
+  Milliseconds retention{172'800'000};  // kept at least as long for replays, however soon it is rolled up
+  std::uint64_t max_size = 0;           // of all segments; 0: the disk
+  std::uint32_t accounts = 262'144;     // quota accounts that leases are kept of
+  OnJournalFailure on_failure =
+      OnJournalFailure::refuse;  // refuse: no metered call while none can be recorded
 };
 
 struct AccessLog {
@@ -142,8 +164,12 @@ struct Licensing {
   std::string rules_file;      // a rulebook of one's own instead of the preset
 };
 
+// shadow: a candidate limit. Counted and evaluated beside the enforced ones and reported; it refuses nothing.
+enum class QuotaMode : std::uint8_t { enforce, shadow };
+
 struct QuotaRule {
   std::string name;
+  QuotaMode mode = QuotaMode::enforce;
   std::uint64_t limit = 0;
   Milliseconds window{86'400'000};
   Milliseconds bucket{0};  // 0: chosen from the window

@@ -24,6 +24,8 @@ class Validator {
     for (const Upstream& upstream : settings_.upstreams) check_upstream(upstream);
     check_routes();
     check_store();
+    check_leases();
+    check_journal();
     check_identity();
     check_catalogue();
     check_licensing();
@@ -122,7 +124,7 @@ class Validator {
 
   void check_store() {
     const Store& store = settings_.store;
-    bool tls = store.url.starts_with("rediss://");
+    bool tls = store.url.starts_with("rediss");
     if (!store.password_file.empty() && !password_of_url(store.url).empty())
       error("store.password_file",
             "store: password_file and a password in the URL contradict each other: keep one");
@@ -134,8 +136,63 @@ class Validator {
                                                          : "";
     if (!tls && !idle.empty())
       warn(fmt::format("store.{}", idle),
-           fmt::format("store.{} is without effect: store.url does not begin with rediss://", idle));
+           fmt::format("store.{} is without effect: store.url does not begin with rediss", idle));
     if (tls && !store.verify) warn("store.verify", "store: the certificate of the store is not checked");
+  }
+
+  void check_leases() {
+    const Store& store = settings_.store;
+    if (store.session < 3 * store.ping_interval)
+      error(
+          set("store.session") ? "store.session" : "store.ping_interval",
+          fmt::format(
+              "store.session ({}) is shorter than three times store.ping_interval ({}): one lost ping would "
+              "void every lease",
+              duration_text(store.session), duration_text(store.ping_interval)));
+    const bool wait = store.durability == Durability::wait;
+    if (wait && store.url.starts_with("embedded:"))
+      error("store.durability",
+            "store.durability: an embedded store has no replicas to wait for: use replay");
+    std::string_view idle = store.min_replicas != Store{}.min_replicas   ? "min_replicas"
+                            : store.wait_timeout != Store{}.wait_timeout ? "wait_timeout"
+                                                                         : "";
+    if (!wait && !idle.empty())
+      warn(fmt::format("store.{}", idle),
+           fmt::format("store.{} is without effect: store.durability is not wait", idle));
+  }
+
+  void check_journal() {
+    const Journal& journal = settings_.journal;
+    if (journal.segment_size % 4'096 != 0)
+      error("journal.segment_size", fmt::format("journal.segment_size ({}) is not a multiple of 4KiB",
+                                                size_text(journal.segment_size)));
+    // Each stream writes one segment and has the next one ready: one stream a worker, one for the rest.
+    const std::uint64_t least =
+        2 * (std::max<std::uint64_t>(settings_.workers, 1) + 1) * journal.segment_size;
+    if (journal.max_size > 0 && journal.max_size < least)
+      error("journal.max_size",
+            fmt::format("journal.max_size ({}) has no room for two segments of {} a worker and two "
+                        "more: at least {}",
+                        size_text(journal.max_size), size_text(journal.segment_size), size_text(least)));
+    if (journal.retention < settings_.store.session)
+      error(
+          set("journal.retention") ? "journal.retention" : "store.session",
+          fmt::format(
+              "journal.retention ({}) is shorter than store.session ({}): what is replayed after a failover "
+              "would be gone",
+              duration_text(journal.retention), duration_text(settings_.store.session)));
+    for (std::size_t i = 0; i < settings_.quotas.size(); ++i) {
+      const QuotaRule& rule = settings_.quotas[i];
+      if (rule.mode == QuotaMode::shadow || rule.window <= journal.retention) continue;
+      warn(fmt::format("quotas[{}].window", i),
+           fmt::format(
+               "quotas[{}].window ({}) is longer than journal.retention ({}): a store that loses everything "
+               "could not be filled again wholly",
+               i, duration_text(rule.window), duration_text(journal.retention)));
+    }
+    if (journal.on_failure == OnJournalFailure::proceed)
+      warn("journal.on_failure",
+           "journal.on_failure: with continue, calls that cannot be recorded are served and never billed");
   }
 
   void check_issuer(const JwtIssuer& jwt, const std::string& path) {

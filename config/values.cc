@@ -126,6 +126,36 @@ Parsed<std::string> check_web_url(std::string_view text) {
   return std::string(text);
 }
 
+// Sentinels, or some nodes of a cluster: "host[:port],host[:port]...", and for sentinels "/name[/db]".
+Parsed<std::string> check_servers_url(std::string_view scheme, std::string_view text, bool sentinel) {
+  std::string_view rest = text.substr(scheme.size());
+  if (std::size_t at = rest.rfind('@'); at != std::string_view::npos) rest = rest.substr(at + 1);
+  if (rest.find('?') != std::string_view::npos)
+    return Failure("has options that are not known; for TLS the scheme begins with rediss+");
+  std::size_t slash = rest.find('/');
+  std::string_view servers = rest.substr(0, slash);
+  for (bool more = true; more;) {
+    std::string_view server = servers.substr(0, servers.find(','));
+    more = server.size() < servers.size();
+    servers.remove_prefix(server.size() + (more ? 1 : 0));
+    auto [host, port] = split_host_port(server);
+    if (!is_host(host)) return Failure("names no host in one of its places");
+    if (server.ends_with(':') || (!port.empty() && (!check_port(port) || port == "0")))
+      return Failure("has no port number between 1 and 65535 after a colon");
+  }
+  std::string_view tail = slash == std::string_view::npos ? "" : rest.substr(slash + 1);
+  if (!sentinel) {
+    if (tail.empty()) return std::string(text);
+    return Failure("must end after the last server: a cluster has no database number");
+  }
+  std::size_t second = tail.find('/');
+  if (tail.substr(0, second).empty())
+    return Failure("does not name the primary: write redis+sentinel://host:26379/mymaster");
+  if (second != std::string_view::npos && second + 1 < tail.size() && !parse_number(tail.substr(second + 1)))
+    return Failure("does not end in a database number such as /0");
+  return std::string(text);
+}
+
 Parsed<std::string> check_redis_url(std::string_view scheme, std::string_view text) {
   std::string_view rest = text.substr(scheme.size());
   if (std::size_t at = rest.rfind('@'); at != std::string_view::npos) rest = rest.substr(at + 1);
@@ -159,9 +189,12 @@ Parsed<std::string> check_store_url(std::string_view text) {
     }
     return std::string(text);
   }
-  for (std::string_view scheme : {"redis+sentinel://", "redis+cluster://"})
-    if (text.starts_with(scheme)) return Failure("is a kind of store that this version does not have");
-  return Failure("must begin with embedded:, redis://, rediss:// or redis+unix://");
+  for (std::string_view scheme : {"redis+sentinel://", "rediss+sentinel://"})
+    if (text.starts_with(scheme)) return check_servers_url(scheme, text, true);
+  for (std::string_view scheme : {"redis+cluster://", "rediss+cluster://"})
+    if (text.starts_with(scheme)) return check_servers_url(scheme, text, false);
+  return Failure(
+      "must begin with embedded:, redis://, rediss://, redis+unix://, redis+sentinel:// or redis+cluster://");
 }
 
 // The address with everything beyond the first `bits` cleared, or "" when nothing was to be cleared.

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <map>
 #include <set>
+#include <tuple>
 
 #include "tollgate_version.h"
 
@@ -141,10 +142,20 @@ std::vector<std::string> needs_restart(const config::Settings& now, const config
   };
   compare(now.workers == next.workers, "workers");
   compare(now.admin.address == next.admin.address && now.admin.token_file == next.admin.token_file, "admin");
-  compare(now.store.url == next.store.url && now.store.user == next.store.user &&
-              now.store.password_file == next.store.password_file &&
-              now.store.timeout == next.store.timeout && now.store.ca_file == next.store.ca_file,
+  auto connection = [](const config::Store& s) {
+    return std::tie(s.url, s.user, s.password_file, s.timeout, s.connect_timeout, s.ca_file, s.server_name,
+                    s.verify, s.redis_server);
+  };
+  auto leases = [](const config::Store& s) {
+    return std::tie(s.durability, s.min_replicas, s.wait_timeout, s.strict, s.session, s.ping_interval,
+                    s.flush_interval, s.lease_max, s.fence_wait);
+  };
+  compare(connection(now.store) == connection(next.store) && leases(now.store) == leases(next.store),
           "store (all but on_outage)");
+  auto journal = [](const config::Journal& j) {
+    return std::tie(j.directory, j.segment_size, j.commit_interval, j.retention, j.max_size, j.accounts);
+  };
+  compare(journal(now.journal) == journal(next.journal), "journal (all but on_failure)");
   compare(now.access_log.file == next.access_log.file, "access_log.file");
   return out;
 }
