@@ -213,10 +213,8 @@ void RedisStore::Impl::up_event(int, short, void* self) {
 }
 
 void RedisStore::Impl::link_changed(Link& link, bool up) {
-  if (up) {
-    error_.clear();
-    return bring_up();
-  }
+  error_.clear();  // the connection's own word is the better one
+  if (up) return bring_up();
   for (unsigned p = 0; p < quota::kPartitions; ++p)
     if (topology_.of(p) == &link && partitions_[p].mine) take_down(p);
 }

@@ -18,24 +18,12 @@ namespace {
 using quota::ChargeOutcome;
 using testing::account;
 using testing::Client;
+using testing::free_port;
 using testing::Loop;
 using testing::Server;
 using testing::TemporaryDirectory;
 using Status = ChargeOutcome::Status;
 using namespace std::chrono_literals;
-
-// A port that was free a moment ago; the server that is given it fails to start if somebody was faster.
-std::uint16_t free_port() {
-  int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  EXPECT_EQ(::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
-  socklen_t size = sizeof address;
-  ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
-  ::close(fd);
-  return ntohs(address.sin_port);
-}
 
 // What PING says over a new connection, or the reason why there is none.
 std::string ping(ConnectionOptions options) {

@@ -2,10 +2,12 @@
 
 #include <event2/event.h>
 #include <hiredis/hiredis.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -55,15 +57,57 @@ int run_program(const std::vector<std::string>& words) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-Server::Server(std::vector<std::string> settings, const TemporaryDirectory* directory)
-    : directory_(directory != nullptr ? directory : &own_) {
+std::uint16_t free_port() {
+  int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  CHECK(::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0, "bind");
+  socklen_t size = sizeof address;
+  ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
+  ::close(fd);
+  return ntohs(address.sin_port);
+}
+
+namespace {
+bool mentions(const std::vector<std::string>& lines, std::string_view word) {
+  for (const std::string& line : lines)
+    if (line.find(word) != std::string::npos) return true;
+  return false;
+}
+std::string replaced(std::string line, std::string_view word, std::uint16_t number) {
+  for (std::size_t at; (at = line.find(word)) != std::string::npos;)
+    line.replace(at, word.size(), std::to_string(number));
+  return line;
+}
+}  // namespace
+
+Server::Server(std::vector<std::string> settings, const TemporaryDirectory* directory, bool sentinel)
+    : directory_(directory != nullptr ? directory : &own_),
+      settings_(std::move(settings)),
+      sentinel_(sentinel) {
+  for (int attempt = 0; attempt < 10; ++attempt) {
+    if (mentions(settings_, "{port}")) port_ = free_port();
+    if (mentions(settings_, "{bus}")) bus_ = free_port();
+    write_configuration();
+    if (try_spawn()) return;
+    CHECK(port_ != 0, "redis-server did not start");
+  }
+  CHECK(false, "redis-server found no free port");
+}
+
+void Server::write_configuration() const {
   std::ofstream file(directory_->path("redis.conf"));
   // Settings given later win over earlier ones.
-  file << "port 0\nunixsocket redis.sock\ndir " << directory_->path()
-       << "\nsave \"\"\nappendonly no\nmaxmemory-policy noeviction\nhash-max-listpack-value 2048\n";
-  for (const std::string& line : settings) file << line << "\n";
-  file.close();
-  spawn();
+  file << "port 0\nunixsocket redis.sock\ndir " << directory_->path() << "\n";
+  if (!sentinel_)
+    file << "save \"\"\nappendonly no\nmaxmemory-policy noeviction\nhash-max-listpack-value 2048\n";
+  for (const std::string& line : settings_)
+    file << replaced(replaced(line, "{port}", port_), "{bus}", bus_) << "\n";
+}
+
+std::string Server::address() const {
+  return "127.0.0.1:" + std::to_string(port_);
 }
 
 Server::~Server() {
@@ -71,8 +115,15 @@ Server::~Server() {
 }
 
 void Server::spawn() {
+  CHECK(try_spawn(), "redis-server did not start");
+}
+
+// False when the program ended, as it does when its port is taken.
+bool Server::try_spawn() {
   std::filesystem::remove(socket_path());
-  pid_ = start_program({"redis-server", directory_->path("redis.conf")});
+  std::vector<std::string> words{"redis-server", directory_->path("redis.conf")};
+  if (sentinel_) words.push_back("--sentinel");
+  pid_ = start_program(words);
   for (int attempt = 0; attempt < 2'000; ++attempt) {
     if (redisContext* context = redisConnectUnix(socket_path().c_str())) {
       bool up = false;
@@ -80,14 +131,19 @@ void Server::spawn() {
         auto* reply = static_cast<redisReply*>(redisCommand(context, "PING"));
         // Any answer but LOADING: servers with a password answer NOAUTH.
         up = reply != nullptr && !std::string_view(reply->str, reply->len).starts_with("LOADING");
-        freeReplyObject(reply);
+        if (reply != nullptr) freeReplyObject(reply);
       }
       redisFree(context);
-      if (up) return;
+      if (up) return true;
+    }
+    if (::waitpid(pid_, nullptr, WNOHANG) == pid_) {
+      pid_ = 0;
+      return false;
     }
     ::poll(nullptr, 0, 10);
   }
   CHECK(false, "redis-server did not start");
+  return false;
 }
 
 void Server::kill_now() {

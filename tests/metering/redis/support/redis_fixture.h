@@ -26,13 +26,18 @@ class TemporaryDirectory {
   std::string path_;
 };
 
+// A loopback port that was free a moment ago.
+std::uint16_t free_port();
+
 // Runs a program to its end; its exit code.
 int run_program(const std::vector<std::string>& words);
 
 class Server {
  public:
-  // `settings`: further lines of redis.conf. The directory can be given to start again on the same data.
-  explicit Server(std::vector<std::string> settings = {}, const TemporaryDirectory* directory = nullptr);
+  // `settings`: further lines of redis.conf; {port} and {bus} in them become free TCP ports, others when somebody was
+  // faster. The directory can be given to start again on the same data. Sentinel: the same program as a sentinel.
+  explicit Server(std::vector<std::string> settings = {}, const TemporaryDirectory* directory = nullptr,
+                  bool sentinel = false);
   ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
@@ -40,6 +45,9 @@ class Server {
   StoreUrl url() const;
   std::string socket_path() const { return directory_->path("redis.sock"); }
   int pid() const { return pid_; }
+  std::uint16_t port() const { return port_; }  // where {port} stood
+  std::uint16_t bus() const { return bus_; }
+  std::string address() const;  // "127.0.0.1:port"
   void signal(int number) const;
   void kill_and_restart();  // SIGKILL, then a new process on the same directory
   void kill_now();
@@ -50,7 +58,13 @@ class Server {
 
  private:
   TemporaryDirectory own_;
+  void write_configuration() const;
+  bool try_spawn();
+
   const TemporaryDirectory* directory_;
+  std::vector<std::string> settings_;
+  bool sentinel_;
+  std::uint16_t port_ = 0, bus_ = 0;
   int pid_ = 0;
 };
 
