@@ -87,7 +87,8 @@ void merge(std::vector<BucketUse>& uses) {
 
 // ---- hot path
 
-bool LeaseCell::count(std::int64_t bucket, std::uint32_t units, std::uint32_t tokens, std::int64_t* counted_in) {
+bool LeaseCell::count(std::int64_t bucket, std::uint32_t units, std::uint32_t tokens,
+                      std::int64_t* counted_in) {
   std::uint64_t seen = word_.load(std::memory_order_acquire);
   while (true) {
     const Word old = Word::of(seen);
@@ -112,7 +113,8 @@ bool LeaseCell::count(std::int64_t bucket, std::uint32_t units, std::uint32_t to
         if (!closed_have_room()) return false;
       }
     }
-    if (word_.compare_exchange_weak(seen, next.bits(), std::memory_order_acq_rel, std::memory_order_acquire)) {
+    if (word_.compare_exchange_weak(seen, next.bits(), std::memory_order_acq_rel,
+                                    std::memory_order_acquire)) {
       if (closing > 0) add_closed(closing_bucket, closing);
       if (counted_in != nullptr) *counted_in = counted;
       return true;
@@ -148,7 +150,8 @@ bool LeaseCell::put_back(std::int64_t bucket, std::uint32_t units, bool forced) 
     if (!only_tokens() || (tokens_return && next.tokens > kTokensMax - units)) return false;
     next.units -= units;
     if (tokens_return) next.tokens += units;
-    if (word_.compare_exchange_weak(seen, next.bits(), std::memory_order_acq_rel, std::memory_order_acquire)) {
+    if (word_.compare_exchange_weak(seen, next.bits(), std::memory_order_acq_rel,
+                                    std::memory_order_acquire)) {
       if (forced && limited_ != 0) add_forced(-std::int64_t{units});
       return true;
     }
@@ -160,14 +163,18 @@ bool LeaseCell::put_back(std::int64_t bucket, std::uint32_t units, bool forced) 
       if (next.units < units || next.bucket != low(bucket, kClosedBucketBits)) break;
       if (!only_tokens() || (tokens_return && available() > kTokensMax / 2)) return false;
       next.units -= units;
-      if (!cell.compare_exchange_weak(seen, next.bits(), std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+      if (!cell.compare_exchange_weak(seen, next.bits(), std::memory_order_acq_rel,
+                                      std::memory_order_acquire))
+        continue;
       if (forced && limited_ != 0) add_forced(-std::int64_t{units});
       if (!tokens_return) return true;
       seen = word_.load(std::memory_order_acquire);
       while (true) {
         Word back = Word::of(seen);
         back.tokens = std::min(kTokensMax, back.tokens + units);
-        if (word_.compare_exchange_weak(seen, back.bits(), std::memory_order_acq_rel, std::memory_order_acquire)) return true;
+        if (word_.compare_exchange_weak(seen, back.bits(), std::memory_order_acq_rel,
+                                        std::memory_order_acquire))
+          return true;
       }
     }
   }
@@ -208,7 +215,8 @@ void LeaseCell::add_closed(std::int64_t bucket, std::uint64_t units) {
     CHECK(best != nullptr, "closed_have_room() keeps a margin for every thread");
     const Closed held = Closed::of(best_seen);
     const Closed next{best_rank == 0 && best_bucket > bucket ? held.bucket : own, held.units + units};
-    if (best->compare_exchange_weak(best_seen, next.bits(), std::memory_order_acq_rel, std::memory_order_relaxed))
+    if (best->compare_exchange_weak(best_seen, next.bits(), std::memory_order_acq_rel,
+                                    std::memory_order_relaxed))
       return;
   }
 }
@@ -218,7 +226,9 @@ void LeaseCell::add_forced(std::int64_t units) {
   while (true) {
     Forced next = Forced::of(seen);
     next.all = static_cast<std::int32_t>(next.all + units);
-    if (forced_.compare_exchange_weak(seen, next.bits(), std::memory_order_acq_rel, std::memory_order_relaxed)) return;
+    if (forced_.compare_exchange_weak(seen, next.bits(), std::memory_order_acq_rel,
+                                      std::memory_order_relaxed))
+      return;
   }
 }
 
@@ -260,7 +270,8 @@ std::vector<BucketUse> LeaseCell::pending_uses(std::int64_t current_bucket) cons
   if (!Word::of(word_.load()).snapshot) return uses;
   for (const auto& cell : moved_closed_)
     if (const Closed held = Closed::of(cell.load()); held.units > 0)
-      uses.push_back({rebuild(held.bucket, kClosedBucketBits, current_bucket), static_cast<std::int64_t>(held.units)});
+      uses.push_back(
+          {rebuild(held.bucket, kClosedBucketBits, current_bucket), static_cast<std::int64_t>(held.units)});
   if (const Word held = Word::of(moved_word_.load()); held.units > 0)
     uses.push_back({rebuild(held.bucket, kWordBucketBits, current_bucket), held.units});
   merge(uses);
@@ -290,13 +301,15 @@ void LeaseCell::end_snapshot(std::optional<std::uint64_t> outstanding_now) {
   const std::int64_t before = lent ? own - Word::of(moved_word_.load()).tokens - taken : 0;
   const std::int64_t lacking =
       lent && outstanding_now
-          ? static_cast<std::int64_t>(std::min<std::uint64_t>(*outstanding_now, std::uint64_t{1} << 62)) - before
+          ? static_cast<std::int64_t>(std::min<std::uint64_t>(*outstanding_now, std::uint64_t{1} << 62)) -
+                before
           : 0;
   std::uint64_t seen = word_.load();
   while (true) {
     Word next = Word::of(seen);
     const std::int64_t tokens = std::clamp<std::int64_t>(next.tokens + lacking, 0, kTokensMax);
-    next_outstanding_.store(static_cast<std::uint64_t>(std::max<std::int64_t>(0, before + tokens - next.tokens)));
+    next_outstanding_.store(
+        static_cast<std::uint64_t>(std::max<std::int64_t>(0, before + tokens - next.tokens)));
     next.tokens = static_cast<std::uint32_t>(tokens);
     next.snapshot = false;
     if (word_.compare_exchange_weak(seen, next.bits())) break;
@@ -432,7 +445,8 @@ std::vector<BucketUse> LeaseCell::unmoved_uses(std::int64_t current) const {
   std::vector<BucketUse> uses;
   for (const auto& cell : closed_)
     if (const Closed held = Closed::of(cell.load()); held.units > 0)
-      uses.push_back({rebuild(held.bucket, kClosedBucketBits, current), static_cast<std::int64_t>(held.units)});
+      uses.push_back(
+          {rebuild(held.bucket, kClosedBucketBits, current), static_cast<std::int64_t>(held.units)});
   if (const Word held = Word::of(word_.load()); held.units > 0)
     uses.push_back({rebuild(held.bucket, kWordBucketBits, current), held.units});
   merge(uses);
@@ -456,7 +470,8 @@ void LeaseCell::release() {
   word_.store(0);
   for (auto& cell : closed_) cell.store(0);
   for (auto& cell : moved_closed_) cell.store(0);
-  for (auto* value : {&outstanding_, &next_outstanding_, &pending_seq_, &moved_word_, &forced_, &undated_}) value->store(0);
+  for (auto* value : {&outstanding_, &next_outstanding_, &pending_seq_, &moved_word_, &forced_, &undated_})
+    value->store(0);
   in_use_.store(0, std::memory_order_release);
 }
 

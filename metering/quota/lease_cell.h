@@ -49,7 +49,8 @@ namespace tollgate::quota {
 
 inline constexpr std::uint32_t kTokensMax = (1U << 20) - 1;  // also the most units of one call
 inline constexpr std::size_t kClosedBuckets = 6;
-inline constexpr std::size_t kNameBytes = 336;  // subject key + '\n' + field; longer accounts cannot be leased
+inline constexpr std::size_t kNameBytes =
+    336;  // subject key + '\n' + field; longer accounts cannot be leased
 
 class LeaseCell {
  public:
@@ -84,8 +85,9 @@ class LeaseCell {
   void acknowledge(std::uint64_t outstanding_now);
   void undo_snapshot(std::int64_t current_bucket);  // the op was never journaled
 
-  bool dirty() const;               // uses not yet in a snapshot
-  std::uint64_t unsettled() const;  // units admitted and not acknowledged (word + closed + pending); any thread, as of now
+  bool dirty() const;  // uses not yet in a snapshot
+  std::uint64_t unsettled()
+      const;  // units admitted and not acknowledged (word + closed + pending); any thread, as of now
   std::uint64_t outstanding() const { return outstanding_.load(std::memory_order_relaxed); }
 
   // After a restart, first, before any other thread sees the cell: finishes what was cut off in the middle and finds the
@@ -105,7 +107,7 @@ class LeaseCell {
   Milliseconds bucket() const { return Milliseconds(bucket_ms_); }
   bool limited() const { return limited_ != 0; }
   bool in_use() const { return in_use_.load(std::memory_order_acquire) != 0; }
-  void release();                   // free for another account; owner, once nobody holds a handle
+  void release();  // free for another account; owner, once nobody holds a handle
 
  private:
   bool count(std::int64_t bucket, std::uint32_t units, std::uint32_t tokens, std::int64_t* counted_in);
@@ -120,13 +122,14 @@ class LeaseCell {
 
   std::atomic<std::uint64_t> word_{0};
   std::array<std::atomic<std::uint64_t>, kClosedBuckets> closed_{};
-  std::atomic<std::uint64_t> outstanding_{0};       // lent to us by the store's books, as of the last acknowledged op
+  std::atomic<std::uint64_t> outstanding_{
+      0};  // lent to us by the store's books, as of the last acknowledged op
   std::atomic<std::uint64_t> next_outstanding_{0};  // what it becomes when the bit falls
   std::atomic<std::uint64_t> pending_seq_{0};       // 0: none
-  std::atomic<std::uint64_t> moved_word_{0};        // as cut out of word_: bucket, units, tokens to be returned
+  std::atomic<std::uint64_t> moved_word_{0};  // as cut out of word_: bucket, units, tokens to be returned
   std::array<std::atomic<std::uint64_t>, kClosedBuckets> moved_closed_{};
-  std::atomic<std::uint64_t> forced_{0};            // limited accounts: | moved: i32 | all not acknowledged: i32 |
-  std::atomic<std::uint64_t> undated_{0};           // found by reopen(): admitted, in no bucket
+  std::atomic<std::uint64_t> forced_{0};   // limited accounts: | moved: i32 | all not acknowledged: i32 |
+  std::atomic<std::uint64_t> undated_{0};  // found by reopen(): admitted, in no bucket
   std::int64_t window_ms_ = 0, bucket_ms_ = 0;
   std::atomic<std::uint32_t> in_use_{0};
   std::uint16_t limited_ = 0, name_size_ = 0;

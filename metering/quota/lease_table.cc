@@ -10,7 +10,8 @@ namespace {
 constexpr std::uint64_t kLeft = UINT64_MAX;  // epoch of a worker that looks at nothing any more
 
 bool same(const Account& account, const WindowShape& shape, bool limited) {
-  return account.shape.window == shape.window && account.shape.bucket == shape.bucket && account.limited == limited;
+  return account.shape.window == shape.window && account.shape.bucket == shape.bucket &&
+         account.limited == limited;
 }
 
 bool empty(const LeaseCell& cell) {
@@ -73,7 +74,8 @@ void LeaseTable::restore(std::uint32_t index) {
   account->forget = true;
 }
 
-AccountRef LeaseTable::make(std::shared_ptr<LeaseSubject> subject, std::string_view field, std::uint32_t cell) {
+AccountRef LeaseTable::make(std::shared_ptr<LeaseSubject> subject, std::string_view field,
+                            std::uint32_t cell) {
   auto account = std::make_shared<Account>();
   account->subject = subject.get();
   account->cell = &cells_[cell];
@@ -95,7 +97,8 @@ std::optional<std::uint32_t> LeaseTable::free_cell() {
 }
 
 // The account to be used for this name, under the shard's mutex; nullptr: a new one is to be made.
-AccountRef LeaseTable::match(LeaseSubject& subject, std::string_view field, const WindowShape& shape, bool limited) {
+AccountRef LeaseTable::match(LeaseSubject& subject, std::string_view field, const WindowShape& shape,
+                             bool limited) {
   AccountRef other;
   for (const AccountRef& account : subject.accounts) {
     if (account->field != field) continue;
@@ -133,8 +136,9 @@ Result<AccountRef> LeaseTable::find_or_create(const AccountKey& key, const Windo
         if (AccountRef account = match(*found->second, key.field, shape, limited)) return account;
       const std::size_t name_bytes = key.subject_key.size() + 1 + key.field.size();
       if (name_bytes > kNameBytes)
-        return fail(Origin::self, "the name of the quota account is longer than " + std::to_string(kNameBytes) +
-                                      " bytes: " + key.subject_key + " " + key.field);
+        return fail(Origin::self, "the name of the quota account is longer than " +
+                                      std::to_string(kNameBytes) + " bytes: " + key.subject_key + " " +
+                                      key.field);
       if (const auto cell = free_cell()) {
         if (found == shards_[p].subjects.end()) {
           found = shards_[p].subjects.emplace(key.subject_key, std::make_shared<LeaseSubject>()).first;
@@ -150,7 +154,8 @@ Result<AccountRef> LeaseTable::find_or_create(const AccountKey& key, const Windo
     }
     if (!last_try) reclaim();
   }
-  return fail(Origin::self, "all " + std::to_string(cells_.size()) + " places for quota accounts are in use", true);
+  return fail(Origin::self, "all " + std::to_string(cells_.size()) + " places for quota accounts are in use",
+              true);
 }
 
 AccountRef LeaseTable::find(const AccountKey& key) {
@@ -175,7 +180,8 @@ std::vector<AccountRef> LeaseTable::of_subject(std::string_view subject_key) {
     auto found = shard.subjects.find(subject_key);
     if (found != shard.subjects.end()) accounts = found->second->accounts;
   }
-  std::ranges::sort(accounts, {}, [](const AccountRef& account) -> const std::string& { return account->field; });
+  std::ranges::sort(accounts, {},
+                    [](const AccountRef& account) -> const std::string& { return account->field; });
   return accounts;
 }
 
@@ -196,7 +202,8 @@ void LeaseTable::each_subject(unsigned partition, const std::function<void(Lease
   for (auto entry = shard.subjects.begin(); entry != shard.subjects.end();) {
     LeaseSubject& subject = *entry->second;
     // Every Account holds its subject, and new ones are made under this mutex: a count of one stays one.
-    if (subject.accounts.empty() && entry->second.use_count() == 1 && subject.in_flight == 0 && !subject.queued) {
+    if (subject.accounts.empty() && entry->second.use_count() == 1 && subject.in_flight == 0 &&
+        !subject.queued) {
       entry = shard.subjects.erase(entry);
       continue;
     }
@@ -284,7 +291,8 @@ Admission admit(Account& account, const PartitionState& partition, std::uint32_t
   if (!hi) return Admission::lacking;
   const std::int64_t present = account.shape.bucket_of(*hi);
   if (account.limited) {
-    if (!tokens_hold(account, partition, *hi) || !account.cell->take(present, units, &bucket)) return Admission::lacking;
+    if (!tokens_hold(account, partition, *hi) || !account.cell->take(present, units, &bucket))
+      return Admission::lacking;
   } else if (!account.cell->force(present, units, &bucket)) {
     return Admission::lacking;
   }

@@ -52,55 +52,57 @@ struct AccountView {
   std::uint64_t used = 0, lent_to_others = 0, limit = 0, rule_limit = 0;
   Milliseconds next_free_at{0};
   std::uint64_t next_free_units = 0;
-  Milliseconds denied_until{0};   // store's clock; a need of >= denied_units is refused until then without asking
+  Milliseconds denied_until{
+      0};  // store's clock; a need of >= denied_units is refused until then without asking
   std::uint32_t denied_units = 0;
-  Milliseconds fits_at{0};        // of the denial
-  std::uint32_t lease = 0;        // tokens after the last grant: the prefetch threshold is a quarter of it
+  Milliseconds fits_at{0};  // of the denial
+  std::uint32_t lease = 0;  // tokens after the last grant: the prefetch threshold is a quarter of it
 };
 
 struct Account {
-  LeaseSubject* subject = nullptr;           // lives as long as this account, also a retired one
+  LeaseSubject* subject = nullptr;  // lives as long as this account, also a retired one
   LeaseCell* cell = nullptr;
   WindowShape shape;
-  std::atomic<std::uint32_t> session{0};     // of the partition when tokens were last granted; other: tokens are void. 0: never
+  std::atomic<std::uint32_t> session{
+      0};  // of the partition when tokens were last granted; other: tokens are void. 0: never
   std::atomic<bool> retired{false};
   bool limited = true;
-  std::atomic<bool> outdated{false};         // the configuration says another shape now: settle, return, retire
-  std::atomic<bool> refill_asked{false};     // a prefetch is under way
+  std::atomic<bool> outdated{false};      // the configuration says another shape now: settle, return, retire
+  std::atomic<bool> refill_asked{false};  // a prefetch is under way
   std::atomic<std::int64_t> last_used_ms{0};  // store's clock, hi; of the last admission, to a second
   std::string field;
 
-  AccountView view() const;                  // consistent copy
-  void set_view(const AccountView& view);    // owner, or under the shard's mutex
+  AccountView view() const;                // consistent copy
+  void set_view(const AccountView& view);  // owner, or under the shard's mutex
 
   // ---- owner only
-  std::uint32_t need = 0;                    // tokens that waiting calls lack
-  std::vector<BucketUse> given_back;         // settled uses that did not happen: negative
-  bool forget = false;                       // found after a restart: the store's lease of it is void; LeaseCell::recover()
-  double rate = 0;                           // tokens a second, smoothed
-  Milliseconds rate_at{0};                   // store's clock of the last grant
-  std::uint64_t taken_since = 0;             // tokens used since then
-  std::uint64_t limit = 0;                   // the rule's limit that the last caller named
+  std::uint32_t need = 0;             // tokens that waiting calls lack
+  std::vector<BucketUse> given_back;  // settled uses that did not happen: negative
+  bool forget = false;      // found after a restart: the store's lease of it is void; LeaseCell::recover()
+  double rate = 0;          // tokens a second, smoothed
+  Milliseconds rate_at{0};  // store's clock of the last grant
+  std::uint64_t taken_since = 0;  // tokens used since then
+  std::uint64_t limit = 0;        // the rule's limit that the last caller named
 
  private:
   friend class LeaseTable;
-  mutable std::mutex view_mutex_;            // held for a copy only; not on the admission path
+  mutable std::mutex view_mutex_;  // held for a copy only; not on the admission path
   AccountView view_;
-  std::shared_ptr<LeaseSubject> keeps_;      // what `subject` points to
-  std::uint64_t retire_epoch_ = 0;           // of the last retire(); the shard's mutex
+  std::shared_ptr<LeaseSubject> keeps_;  // what `subject` points to
+  std::uint64_t retire_epoch_ = 0;       // of the last retire(); the shard's mutex
 };
 
 using AccountRef = std::shared_ptr<Account>;
 
 struct LeaseSubject {
-  std::string key;                           // "q:{p017}:acme:u:ann"
+  std::string key;  // "q:{p017}:acme:u:ann"
   unsigned partition = 0;
-  std::vector<AccountRef> accounts;          // guarded by the shard's mutex: look-ups of any worker add to it
-  std::vector<AccountRef> leaving;           // retired, cell not yet free; guarded as well, the table's own business
+  std::vector<AccountRef> accounts;  // guarded by the shard's mutex: look-ups of any worker add to it
+  std::vector<AccountRef> leaving;   // retired, cell not yet free; guarded as well, the table's own business
   // ---- owner only
-  std::uint64_t in_flight = 0;               // seq of the op under way; 0 none
-  bool queued = false;                       // in the engine's list of subjects that want an op
-  MonotonicTime settled_at{};                // last acknowledged op
+  std::uint64_t in_flight = 0;  // seq of the op under way; 0 none
+  bool queued = false;          // in the engine's list of subjects that want an op
+  MonotonicTime settled_at{};   // last acknowledged op
 };
 
 // One partition as the hot path sees it.
@@ -111,7 +113,7 @@ struct alignas(64) PartitionState {
 };
 
 struct TableOptions {
-  std::span<LeaseCell> cells;   // zeroed, or what an earlier process left
+  std::span<LeaseCell> cells;  // zeroed, or what an earlier process left
   unsigned workers = 1;
 };
 
@@ -128,7 +130,7 @@ class LeaseTable {
   // The account of that name; made if there is none. Error (origin self): no cell is free, or the name is too long.
   // May answer with an account of another shape, which is marked outdated then.
   Result<AccountRef> find_or_create(const AccountKey& key, const WindowShape& shape, bool limited);
-  AccountRef find(const AccountKey& key);   // nullptr when there is none; of two shapes the one in use
+  AccountRef find(const AccountKey& key);  // nullptr when there is none; of two shapes the one in use
   std::vector<AccountRef> of_subject(std::string_view subject_key);  // by field; retired ones not included
 
   // Whatever this worker found not to be retired before this moment, it will look at again before it uses it. About
@@ -143,9 +145,9 @@ class LeaseTable {
   // Settled, nothing lent, nothing pending: the cell becomes free after all have announced. A retired account stays
   // retired for its holders unless the table brings it back; tokens must never be granted to one.
   void retire(const AccountRef& account);
-  std::size_t accounts() const;               // in use, retired ones not included
+  std::size_t accounts() const;  // in use, retired ones not included
   std::size_t capacity() const { return cells_.size(); }
-  std::uint64_t tokens_held() const;          // sum of tokens left, for the `leases` metric; walks all cells
+  std::uint64_t tokens_held() const;  // sum of tokens left, for the `leases` metric; walks all cells
 
  private:
   struct Shard {
@@ -167,10 +169,10 @@ class LeaseTable {
   std::array<Shard, kPartitions> shards_;
   std::vector<std::unique_ptr<std::atomic<std::uint64_t>>> epochs_;  // one a worker
   std::atomic<std::uint64_t> epoch_{1};
-  mutable std::mutex cells_mutex_;            // of the three below; taken to make or retire an account, not to use one
+  mutable std::mutex cells_mutex_;  // of the three below; taken to make or retire an account, not to use one
   std::vector<std::uint32_t> free_;
   std::vector<Retired> retired_;
-  std::atomic<std::size_t> used_{0};          // accounts that are not retired
+  std::atomic<std::size_t> used_{0};  // accounts that are not retired
 };
 
 // ---- the hot path: may this worker admit `units` on this account, now?
@@ -182,8 +184,8 @@ class LeaseTable {
 // worker's loop in which `account` was looked up or found not retired.
 enum class Admission : std::uint8_t {
   admitted,
-  lacking,   // tokens, a session, or the clock: the owner must be asked
-  retired,   // look the account up again
+  lacking,  // tokens, a session, or the clock: the owner must be asked
+  retired,  // look the account up again
 };
 Admission admit(Account& account, const PartitionState& partition, std::uint32_t units, MonotonicTime now,
                 std::int64_t& bucket);

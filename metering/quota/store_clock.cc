@@ -40,7 +40,8 @@ StoreClock::Interval StoreClock::read() const {
     const std::uint64_t sequence = sequence_.load(std::memory_order_acquire);
     if (sequence == 0) return {};
     const Place& place = places_[sequence % 2];
-    const Interval interval{true, place.hi.load(std::memory_order_acquire), place.lo.load(std::memory_order_acquire),
+    const Interval interval{true, place.hi.load(std::memory_order_acquire),
+                            place.lo.load(std::memory_order_acquire),
                             place.anchor.load(std::memory_order_acquire)};
     if (sequence_.load(std::memory_order_acquire) != sequence) continue;  // the place may be refilled by now
     return interval.anchor == kUnknown ? Interval{} : interval;
@@ -69,7 +70,8 @@ void StoreClock::observe(Milliseconds store_now, MonotonicTime sent, MonotonicTi
     if (sample.lo > hi) off = sample.lo - hi;
     if (sample.hi < lo) off = sample.hi - lo;
     if (off != 0) {
-      const std::int64_t off_ms = off > 0 ? floor_ms(off + kMillisecond - 1) : -floor_ms(-off + kMillisecond - 1);
+      const std::int64_t off_ms =
+          off > 0 ? floor_ms(off + kMillisecond - 1) : -floor_ms(-off + kMillisecond - 1);
       disagreement_.store(off_ms, std::memory_order_relaxed);
       return;
     }
