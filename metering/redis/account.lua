@@ -84,44 +84,50 @@ local function pack_body(record, numbers, counts)
   record.body, record.head, record.last = concat(pieces), numbers[1] or 0, before or 0
 end
 
--- The adjacent pair with the least count * distance becomes one entry, at the later bucket. The oldest pair wins a tie.
--- One pass over the bytes, then one splice: at the cap this happens whenever a bucket is closed.
-local function merge_cheapest_pair(record)
-  local body = record.body
-  local bytes = {byte(body, 1, #body)}
-  local size, at = #bytes, 1
-  local from, gap, count          -- of the entry before
-  local least, best_from, best_to, best_gap, best_step, best_count
-  while at <= size do
-    local start, next_gap = at, bytes[at]
-    at = at + 1
-    if next_gap >= 128 then next_gap, at = get_varint(body, start) end
-    local next_count = bytes[at]
-    if next_count < 128 then at = at + 1 else next_count, at = get_varint(body, at) end
-    if from then
-      local cost = count * next_gap
-      if not least or cost < least then
-        least, best_from, best_to, best_gap, best_step = cost, from, at, gap, next_gap
-        best_count = count + next_count
-      end
-    end
-    from, gap, count = start, next_gap, next_count
+-- The cheapest adjacent pair of a body in which every number is one byte, as most are: where the earlier entry begins,
+-- where the later one ends, gap and count of the earlier, gap and count of the later.
+local function cheapest_of_bytes(body)
+  local bytes, least, best = {byte(body, 1, #body)}, math.huge, 3
+  for i = 3, #bytes, 2 do
+    local cost = bytes[i - 1] * bytes[i]
+    if cost < least then least, best = cost, i end
   end
-  -- The oldest entry's gap is 0, and stays so: the head moves instead.
-  local merged_gap = best_gap + best_step
-  if best_from == 1 then
-    record.head = record.head + best_step
-    merged_gap = 0
-  end
-  record.body = sub(body, 1, best_from - 1) .. put_varint(merged_gap) .. put_varint(min(best_count, COUNT_MAX)) ..
-    sub(body, best_to)
+  return best - 2, best + 2, bytes[best - 2], bytes[best - 1], bytes[best], bytes[best + 1]
 end
 
+-- The same of any body.
+local function cheapest_of_varints(body)
+  local size, at, least = #body, 1, math.huge
+  local from, gap, count                            -- of the entry before
+  local b_from, b_to, b_gap, b_count, b_step, b_more  -- the best
+  while at <= size do
+    local start, step, more = at, nil, nil
+    step, at = get_varint(body, at)
+    more, at = get_varint(body, at)
+    if from and count * step < least then
+      least, b_from, b_to, b_gap, b_count, b_step, b_more = count * step, from, at, gap, count, step, more
+    end
+    from, gap, count = start, step, more
+  end
+  return b_from, b_to, b_gap, b_count, b_step, b_more
+end
+
+-- A body of too many entries: the adjacent pair with the least count * distance becomes one entry, at the later bucket;
+-- the oldest pair wins a tie. One pass over the bytes, then one splice: at the cap every closed bucket comes here.
 local function limit_body(record)
+  local body = record.body
   -- An entry has at least two bytes, so a short body needs no counting. Every varint ends in a byte below 128.
-  if #record.body <= 2 * BODY_MAX then return end
-  local _, ends = string.gsub(record.body, '[%z\1-\127]', '')
-  if ends > 2 * BODY_MAX then merge_cheapest_pair(record) end
+  if #body <= 2 * BODY_MAX then return end
+  local _, ends = string.gsub(body, '[%z\1-\127]', '')
+  if ends <= 2 * BODY_MAX then return end
+  local from, to, gap, count, step, more = (ends == #body and cheapest_of_bytes or cheapest_of_varints)(body)
+  if from == 1 then
+    -- The oldest entry's gap is 0, and stays so: the head moves instead.
+    record.head = record.head + step
+    step = 0
+  end
+  record.body = sub(body, 1, from - 1) .. put_varint(gap + step) .. put_varint(min(count + more, COUNT_MAX)) ..
+    sub(body, to)
 end
 
 local function append_body(record, number, count)
