@@ -28,8 +28,9 @@
 // key and field, see scripts); only where `subscribe` is set (one store of the process). In a Cluster one to each primary:
 // PUBLISH counts the listeners of its own node only, and the fence waits for as many votes as there were listeners.
 //
-// Rights that a user of the server needs: +ping +info +role +evalsha +script|load, the commands of the scripts, +publish
-// +subscribe (channels q:*), +hget, +scan +hgetall (reconciliation), +wait (durability wait), +asking +cluster|slots.
+// Rights that a user of the server needs: keys ~q:* ~h:* ~o:*, channels &q:*, +ping +info +role +evalsha +script|load
+// +hget +hmget +hgetall +hset +hdel +pttl +pexpire +time +publish +subscribe; +scan for reconciliation, +wait for
+// durability wait, +asking +cluster|slots in a Cluster.
 //
 // Threads: everything on the loop's thread. Neither events nor answers may destroy the store. Events are never told
 // from inside send().

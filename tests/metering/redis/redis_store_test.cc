@@ -339,9 +339,8 @@ TEST(RedisStore, ScanFindsEveryAccountOnceAndPassesStrangersBy) {
 
 // The rights that redis_store.h names.
 constexpr const char* kRights =
-    "+ping +info +role +evalsha +script|load +hget +hmget +hset +hdel +hgetall +hkeys +hscan +pttl +pexpire "
-    "+persist "
-    "+time +publish +subscribe +scan +wait";
+    "+ping +info +role +evalsha +script|load +hget +hmget +hgetall +hset +hdel +pttl +pexpire +time +publish "
+    "+subscribe +scan";
 
 TEST(RedisStore, UserWithOnlyTheRightsNamedIsEnough) {
   Server server({"user default off", fmt::format("user t on >p ~q:* ~h:* ~o:* &q:* {}", kRights)});

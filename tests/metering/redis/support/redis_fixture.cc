@@ -199,9 +199,10 @@ Reply convert(const redisReply& from) {
 }
 }  // namespace
 
-Reply Server::command(std::vector<std::string> words) const {
+Reply Server::command_as(const std::string& password, std::vector<std::string> words) const {
   redisContext* context = redisConnectUnix(socket_path().c_str());
   CHECK(context != nullptr && context->err == 0, "connect to the test's redis-server");
+  if (!password.empty()) freeReplyObject(redisCommand(context, "AUTH %s", password.c_str()));
   std::vector<const char*> texts;
   std::vector<std::size_t> sizes;
   for (const std::string& word : words) {

@@ -54,7 +54,8 @@ class Server {
   void spawn();
 
   // A command of the test's own, over a blocking connection. CHECKs that there is a reply.
-  Reply command(std::vector<std::string> words) const;
+  Reply command(std::vector<std::string> words) const { return command_as("", std::move(words)); }
+  Reply command_as(const std::string& password, std::vector<std::string> words) const;
 
  private:
   TemporaryDirectory own_;
