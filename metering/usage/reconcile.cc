@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "metering/usage/export_row.h"
 
@@ -15,7 +16,7 @@ constexpr std::int64_t kMinuteMs = 60'000;
 constexpr std::int64_t kChargeDelayMs = 5'000;
 // A cell with many buckets open dates some of their units later (metering/quota/lease_cell.h), until it is settled; that
 // is every flush_interval, a quarter of an hour.
-constexpr std::int64_t kDatedLaterMs = 3'600'000;
+constexpr std::int64_t kDatedLaterMs = 2 * 3'600'000;
 
 std::int64_t sum_between(const UnitsByBucket& units, std::int64_t from, std::int64_t to) {
   std::int64_t sum = 0;
@@ -32,48 +33,80 @@ bool observation(const AccountName& name) {
   return name.field.starts_with('#');
 }
 
-// The buckets that all sides know whole, and what each side has in them.
+// Buckets first .. last.
 struct Span {
   std::int64_t from = 0, to = std::numeric_limits<std::int64_t>::max();
-  bool empty() const { return from > to; }
+  bool open_end() const { return to == std::numeric_limits<std::int64_t>::max(); }
 };
 
-Span span_of(const quota::WindowShape& shape, Milliseconds now, std::optional<Milliseconds> settled,
-             std::int64_t complete_from_ms) {
+// What the journals know whole: from their first complete bucket to the last one that ended before the proxies settled.
+Span known_span(const quota::WindowShape& shape, std::optional<Milliseconds> settled,
+                std::int64_t complete_from_ms) {
   Span span;
   const std::int64_t bucket = shape.bucket.count();
-  const Milliseconds edge = now - shape.window - shape.guard();
-  span.from =
-      std::max<std::int64_t>(edge.count() / bucket, 0);  // the first live one: (b + 1) * bucket > edge
-  if (complete_from_ms > 0) {
-    span.from = std::max(span.from, (complete_from_ms + kChargeDelayMs) / bucket + 1);
-  }
+  if (complete_from_ms > 0) span.from = (complete_from_ms + kChargeDelayMs) / bucket + 1;
   if (settled) span.to = settled->count() / bucket - 1;
   return span;
 }
 
+// Of these, the ones that the store still counts: (b + 1) * bucket > now - window - guard.
+Span live_span(Span known, const quota::WindowShape& shape, Milliseconds now) {
+  const Milliseconds edge = now - shape.window - shape.guard();
+  known.from = std::max<std::int64_t>(known.from, edge.count() / shape.bucket.count());
+  return known;
+}
+
 struct Facts {
   std::int64_t least = 0, most = 0;
-  std::int64_t before = 0;  // in the buckets right before the span: perhaps dated into it
 };
 
 Facts facts_between(const JournalTally::Account& account, const Span& span) {
   const std::int64_t bucket = account.shape.bucket.count();
   Facts facts;
   facts.least = facts.most = sum_between(account.facts, span.from, span.to);
-  facts.before = sum_between(account.facts, span.from - kDatedLaterMs / bucket, span.from - 1);
   // Recovery dates what it cannot date at the restart: never earlier than the arrival.
   for (const auto& [arrival_ms, units] : account.undated) {
     const std::int64_t earliest = arrival_ms / bucket, latest = (arrival_ms + kChargeDelayMs) / bucket;
     if (earliest > span.to) continue;
     facts.most += units;
-    const bool open_end = span.to != std::numeric_limits<std::int64_t>::max();
-    if (earliest >= span.from && !(open_end && latest + 1 >= span.to)) facts.least += units;
+    if (earliest >= span.from && (span.open_end() || latest + 1 < span.to)) facts.least += units;
   }
   for (const auto& [arrival_ms, units] : account.uncertain)
     if (arrival_ms / bucket <= span.to && (arrival_ms + kChargeDelayMs) / bucket >= span.from)
       facts.most += units;
   return facts;
+}
+
+// Facts against ledger. Cells date some units later than their calls, never earlier, so from any bucket on the ledger has
+// as many as the facts or more, and the same where a settlement fell. Where the journals reach back to the beginning that
+// is everywhere; else it is somewhere in the first hours: the least of the surpluses there is what counts.
+struct Told {
+  Span span;
+  Facts facts;
+  std::int64_t ledger = 0;
+  std::int64_t missing() const { return std::max<std::int64_t>(facts.least - ledger, 0); }
+  std::int64_t too_many() const { return std::max<std::int64_t>(ledger - facts.most, 0); }
+};
+
+Told compare_told(const JournalTally::Account& account, const Span& known, bool whole) {
+  auto at = [&](std::int64_t from) {
+    const Span span{from, known.to};
+    const std::int64_t live = span.open_end() ? static_cast<std::int64_t>(account.live) : 0;
+    return Told{span, facts_between(account, span), sum_between(account.ledger, span.from, span.to) + live};
+  };
+  Told best = at(known.from);
+  if (whole) return best;
+  std::set<std::int64_t> cuts;
+  const std::int64_t last = known.from + kDatedLaterMs / account.shape.bucket.count();
+  for (const UnitsByBucket* side : {&account.facts, &account.ledger})
+    for (auto found = side->lower_bound(known.from); found != side->end() && found->first <= last; ++found)
+      cuts.insert(found->first + 1);
+  for (std::int64_t cut : cuts) {
+    const Told later = at(cut);
+    if (later.missing() > best.missing() || (best.missing() == 0 && later.too_many() < best.too_many()))
+      best = later;
+  }
+  return best;
 }
 
 void merge_ranges(std::vector<CallRange>& into, const std::vector<CallRange>& from) {
@@ -113,73 +146,77 @@ std::vector<CallRange> calls_concerned(const JournalTally::Account& account, con
   return ranges;
 }
 
-struct Stored {
-  std::int64_t units = 0;
-  std::int64_t oldest = 0;  // in the first entry of the span
+// Ledger against store, over the live buckets. The store merges old buckets into later ones, so its oldest entry may
+// hold units of buckets that have left; every later entry holds exactly what lies between it and the one before.
+struct Held {
+  std::int64_t units = 0, settled = 0;
+  std::int64_t missing = 0, too_many = 0;
+  std::int64_t edge = 0;  // of buckets that have left: accepted
 };
 
-Stored stored_between(const StoredAccount& account, const Span& span) {
-  Stored stored;
-  bool first = true;
-  for (const auto& bucket : account.buckets) {
-    if (bucket.number < span.from || bucket.number > span.to) continue;
-    stored.units += static_cast<std::int64_t>(bucket.count);
-    if (first) stored.oldest = static_cast<std::int64_t>(bucket.count);
-    first = false;
+Held compare_held(const JournalTally::Account& account, const StoredAccount* stored, const Span& span,
+                  bool whole) {
+  Held held;
+  held.settled = sum_between(account.ledger, span.from, span.to);
+  std::int64_t oldest = 0, oldest_units = 0;
+  if (stored != nullptr)
+    for (const auto& bucket : stored->buckets) {
+      if (bucket.number < span.from || bucket.number > span.to) continue;
+      if (held.units == 0) {
+        oldest = bucket.number;
+        oldest_units = static_cast<std::int64_t>(bucket.count);
+      }
+      held.units += static_cast<std::int64_t>(bucket.count);
+    }
+  if (held.units == 0) {
+    held.missing = std::max<std::int64_t>(held.settled, 0);
+    return held;
   }
-  return stored;
+  const std::int64_t least = sum_between(account.ledger, span.from, oldest);
+  const std::int64_t most = whole ? std::max(least, sum_between(account.ledger, 0, oldest)) : oldest_units;
+  held.edge = std::clamp<std::int64_t>(oldest_units - least, 0, std::max<std::int64_t>(most - least, 0));
+  const std::int64_t off[] = {oldest_units - least - held.edge,
+                              held.units - oldest_units - sum_between(account.ledger, oldest + 1, span.to)};
+  for (std::int64_t units : off) (units < 0 ? held.missing : held.too_many) += std::abs(units);
+  return held;
 }
 
 void reconcile_account(const AccountInputs& inputs, const AccountName& name,
                        const JournalTally::Account& account, const StoredAccount* stored,
                        Reconciliation& result) {
-  const Milliseconds now = inputs.store != nullptr ? inputs.store->now : inputs.now;
-  const Span span = span_of(account.shape, now, inputs.settled, inputs.journal.complete_from_ms());
-  if (span.empty()) return;
+  const bool whole = inputs.journal.complete_from_ms() == 0;
+  const Span known = known_span(account.shape, inputs.settled, inputs.journal.complete_from_ms());
+  if (known.from > known.to) return;
   ++result.accounts;
-  const Facts facts = facts_between(account, span);
-  // While proxies serve, what is live belongs to buckets that are not compared.
-  const std::int64_t live = inputs.settled ? 0 : static_cast<std::int64_t>(account.live);
-  const std::int64_t settled = sum_between(account.ledger, span.from, span.to);
-  const std::int64_t ledger = settled + live;
-  result.units += ledger;
-  result.uncertain_units += static_cast<std::uint64_t>(facts.most - facts.least);
+  const Told told = compare_told(account, known, whole);
+  result.units += told.ledger;
+  result.uncertain_units += static_cast<std::uint64_t>(told.facts.most - told.facts.least);
 
-  std::string what;
+  std::vector<std::string> what;
   const bool called = !observation(name);
-  const std::int64_t dated_later =
-      called ? std::clamp<std::int64_t>(ledger - facts.most, 0, facts.before) : 0;
-  result.edge_units += static_cast<std::uint64_t>(dated_later);
-  if (called && (ledger < facts.least || ledger > facts.most + dated_later))
-    what = ledger < facts.least
-               ? fmt::format("{} units of calls were never counted for the store", facts.least - ledger)
-               : fmt::format("{} units were counted for the store that no call accounts for",
-                             ledger - facts.most);
-  Stored held;
+  if (called && told.missing() > 0)
+    what.push_back(fmt::format("{} units of calls were never counted for the store", told.missing()));
+  if (called && told.too_many() > 0)
+    what.push_back(
+        fmt::format("{} units were counted for the store that no call accounts for", told.too_many()));
+  Held held;
   if (inputs.store != nullptr) {
-    if (stored != nullptr) held = stored_between(*stored, span);
-    const std::int64_t before = inputs.journal.complete_from_ms() > 0
-                                    ? held.oldest  // part of it may not be kept any more
-                                    : sum_between(account.ledger, 0, span.from - 1);
-    const std::int64_t edge = std::clamp<std::int64_t>(before, 0, held.oldest);
-    // What is live has not reached the store.
-    if (held.units < settled)
-      what +=
-          fmt::format("{}{} units are missing in the store", what.empty() ? "" : "; ", settled - held.units);
-    else if (held.units > settled + edge)
-      what += fmt::format("{}the store holds {} units too many", what.empty() ? "" : "; ",
-                          held.units - settled - edge);
-    else
-      result.edge_units += static_cast<std::uint64_t>(held.units - settled);
+    held = compare_held(account, stored, live_span(known, account.shape, inputs.store->now), whole);
+    result.edge_units += static_cast<std::uint64_t>(held.edge);
+    if (held.missing > 0) what.push_back(fmt::format("{} units are missing in the store", held.missing));
+    if (held.too_many > 0) what.push_back(fmt::format("the store holds {} units too many", held.too_many));
   }
   if (what.empty()) return;
   Difference difference;
   difference.account = account_text(name);
-  if (called) difference.sides.push_back({"facts", facts.least, facts.most - facts.least});
-  difference.sides.push_back({"ledger", ledger, 0});
-  if (inputs.store != nullptr) difference.sides.push_back({"store", held.units, 0});
-  difference.what = std::move(what);
-  difference.calls = calls_concerned(account, span);
+  if (called) difference.sides.push_back({"facts", told.facts.least, told.facts.most - told.facts.least});
+  difference.sides.push_back({"ledger", told.ledger, 0});
+  if (inputs.store != nullptr) {
+    difference.sides.push_back({"ledger in the window", held.settled, 0});
+    difference.sides.push_back({"store", held.units, 0});
+  }
+  difference.what = fmt::format("{}", fmt::join(what, "; "));
+  difference.calls = calls_concerned(account, told.span);
   result.differences.push_back(std::move(difference));
 }
 

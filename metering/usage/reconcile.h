@@ -5,15 +5,17 @@
 //   R  store      what the store holds in its live buckets
 //   E  rows       what the book has billed, against the roll-up of the same entries, read again from the journal
 //
-//   accounts:  facts == ledger == store      per quota account, over the buckets that all sides know whole
+//   accounts:  facts == ledger   per quota account, over everything the journals still keep
+//              ledger == store   over the buckets that are live at the store's `now`
 //   rows:      roll-up of the journal == rows of the book, per hour and key
 //
-// Which buckets are compared: those live at the store's `now`, not older than what the journals still keep, and, while
-// proxies go on serving, closed before they settled. At the edge of the window the store may hold units of buckets that
-// have left by their own number: it merges old buckets into later ones (metering/quota/record.h). They are in its oldest
-// entry, so the store may have more than the ledger by what is in that entry and, of the ledger's own, lies before the
-// edge; never less, and not one unit in any later bucket. Cells, too, date units later and never earlier: by at most an
-// hour, and only units whose calls the facts have right before the edge.
+// Only buckets that the journals know whole are compared and, while proxies go on serving, only those that ended before
+// the proxies settled.
+//
+// At the edge of the window the store may hold units of buckets that have left by their own number: it merges old buckets
+// into later ones (metering/quota/record.h). They are in its oldest entry. So its oldest entry may hold more than the
+// ledger has in the live buckets up to it, by no more than the ledger has before; what the store holds later must be the
+// ledger's to the unit.
 //
 // Not certain are only calls of which the journal itself says so: cut off by the death of a proxy before it was known
 // whether they were charged (void_maybe), begun and not ended yet (both: 0 or all of their units), and calls that
