@@ -11,12 +11,22 @@
 // Shadow accounts (AccountCharge::shadow) are charged in the same way, but their refusal refuses nothing: they are
 // reported in ChargeOutcome::shadow_violated and not charged.
 //
-// Exactness of AccountState: used = settled in the store as of the last answer + admitted here since; remaining = tokens
-// held here + what the store had free then. So `remaining` never counts a token twice, and what this proxy has admitted
-// is always in it.
+// Exactness of AccountState: used = settled in the store as of the last answer + admitted here since. So what this proxy
+// has admitted is always in it, and no unit twice. What other proxies hold unused counts as remaining: they hand it back
+// when it is asked for. Moments are told from the late side of the clock: who waits that long never comes too early.
+//
+// A refusal is remembered until AccountView::denied_until; who lacks denied_units or more is refused until hi(now) says
+// that it has passed, without a round trip. admitted_after is exact for the units that were refused; for more units
+// it is the first moment at which asking again can help.
+//
+// Limits: a charge that names another limit than the owner knows tells the owner. A higher one goes on with the tokens held
+// and forgets what was refused; a lower one admits nothing until the owner has asked again under it.
 //
 // on_outage: lease (tokens held are spent, then unavailable), deny (nothing is admitted while the store is known to be
-// down), allow (beyond the tokens, calls are admitted with degraded = true and counted as soon as the store is back).
+// down), allow (beyond the tokens, calls are admitted with degraded = true and counted as soon as the store is back: at
+// once in the cell, or, while no clock is known yet, in the first tick() that knows it). A refusal that is still
+// remembered stands under each of them. Accounts without limit refuse nothing, so what cannot be counted on them (the
+// table is full) is let through and shows in Counters::table_full.
 //
 // Threads: one LeaseLedger a worker, all on that worker. OwnerPort carries requests to the owners, which may be other
 // workers, and answers back.
@@ -24,11 +34,10 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
-#include "metering/quota/ledger.h"
 #include "metering/quota/lease_engine.h"
+#include "metering/quota/ledger.h"
 
 namespace tollgate::quota {
 
@@ -37,12 +46,15 @@ namespace tollgate::quota {
 class OwnerPort {
  public:
   virtual ~OwnerPort() = default;
-  virtual void request(AccountRef account, std::uint32_t units, std::uint64_t rule_limit, LeaseEngine::Done done) = 0;
+  // `units` tokens beyond those held are lacking. For an account without limit: its partition is not joined yet, nobody
+  // has told the time.
+  virtual void request(AccountRef account, std::uint32_t units, std::uint64_t rule_limit,
+                       LeaseEngine::Done done) = 0;
   virtual void prefetch(AccountRef account) = 0;
   virtual void limit_changed(AccountRef account, std::uint64_t rule_limit) = 0;
   virtual void take_back(AccountRef account, std::int64_t bucket, std::uint32_t units) = 0;
   virtual void settle(std::string subject_key, std::function<void(bool)> done) = 0;
-  virtual bool store_up(unsigned partition) const = 0;   // known to be reachable, by the owner's last word
+  virtual bool store_up(unsigned partition) const = 0;  // known to be reachable, by the owner's last word
   // Reads without charging; states as of the store (RedisStore::read, list).
   virtual void read(std::vector<AccountCharge> accounts,
                     std::function<void(Result<std::vector<LeaseState>>&&)> done) = 0;
@@ -56,23 +68,25 @@ enum class OutagePolicy : std::uint8_t { lease, allow, deny };
 
 struct LeaseLedgerOptions {
   unsigned worker = 0;
-  Milliseconds timeout{50};              // longest a charge waits
+  Milliseconds timeout{50};  // longest a charge waits
   OutagePolicy on_outage = OutagePolicy::lease;
-  std::size_t cache_entries = 65'536;    // handles; beyond it the cache starts anew
+  std::size_t cache_entries = 65'536;  // handles; beyond it the cache starts anew
 };
 
 class LeaseLedger final : public Ledger {
  public:
   struct Counters {
-    std::uint64_t local = 0;             // charges decided without asking (admitted or denied)
-    std::uint64_t denied_locally = 0;    // of these, denied from memory
-    std::uint64_t waited = 0;            // charges that asked
+    std::uint64_t local = 0;           // charges decided without asking (admitted or denied)
+    std::uint64_t denied_locally = 0;  // of these, denied from memory
+    std::uint64_t waited = 0;          // charges that asked
     std::uint64_t timeouts = 0, unavailable = 0, degraded = 0, table_full = 0;
-    std::uint64_t given_back = 0;
+    std::uint64_t prefetches = 0;
+    std::uint64_t given_back = 0;  // items, of receipts
   };
 
-  LeaseLedger(LeaseTable& table, OwnerPort& owners, std::function<MonotonicTime()> now, LeaseLedgerOptions options);
-  ~LeaseLedger() override;
+  LeaseLedger(LeaseTable& table, OwnerPort& owners, std::function<MonotonicTime()> now,
+              LeaseLedgerOptions options);
+  ~LeaseLedger() override;  // charges that wait are answered: unavailable
 
   void charge(std::vector<AccountCharge> charges, ChargeDone done) override;
   void give_back(Receipt receipt) override;
@@ -81,7 +95,7 @@ class LeaseLedger final : public Ledger {
             ListDone done) override;
 
   void set_outage_policy(OutagePolicy policy);
-  void tick();                           // about once a second: announces quiescence to the table
+  void tick();  // about once a second: announces quiescence to the table
   const Counters& counters() const;
 
  private:

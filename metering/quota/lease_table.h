@@ -69,6 +69,7 @@ struct Account {
   bool limited = true;
   std::atomic<bool> outdated{false};      // the configuration says another shape now: settle, return, retire
   std::atomic<bool> refill_asked{false};  // a prefetch is under way
+  std::atomic<std::uint64_t> limit_told{0};   // the last rule limit that a ledger told the owner of unasked
   std::atomic<std::int64_t> last_used_ms{0};  // store's clock, hi; of the last admission, to a second
   std::string field;
 
