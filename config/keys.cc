@@ -320,7 +320,7 @@ Fields describe_quota(QuotaRule& rule) {
       {"mode", choice(&rule.mode, {"enforce", "shadow"}),
        "`shadow`: a candidate limit, evaluated beside the enforced ones and reported, that refuses nothing."},
       {"limit", Number{&rule.limit, 0, kUnitsMax}, "Calls that fit into one window.", true},
-      {"window", Span{&rule.window, 1s, 31 * kDay}, "Length of the rolling window."},
+      {"window", Span{&rule.window, 1s, 366 * kDay}, "Length of the rolling window."},
       {"bucket", Span{&rule.bucket, 0ms, 31 * kDay},
        "Resolution of the window; 0 chooses it: a 1440th of the window, within 100 ms and 60 s."},
       {"per", TextList{&rule.per, Format::any, dimension_names(), 1, 6, true},

@@ -69,7 +69,8 @@ void MemoryLedger::charge(std::vector<AccountCharge> charges, ChargeDone done) {
       if (charges[before].key == charge.key) units += charges[before].units;
     AccountState state = state_of(one.window, shape, at, limit);
     if (limit != kUnlimited) state.admitted_after = one.window.fits_after(shape, at, limit, units);
-    if (state.admitted_after > Milliseconds(0)) outcome.violated.push_back(i);
+    if (state.admitted_after > Milliseconds(0))
+      (charge.shadow ? outcome.shadow_violated : outcome.violated).push_back(i);
     outcome.states.push_back(state);
   }
   if (!outcome.violated.empty()) {
@@ -78,15 +79,20 @@ void MemoryLedger::charge(std::vector<AccountCharge> charges, ChargeDone done) {
     return done(std::move(outcome));
   }
   outcome.status = ChargeOutcome::Status::admitted;
-  for (const AccountCharge& charge : charges) {
+  for (std::uint32_t i = 0; i < charges.size(); ++i) {
+    const AccountCharge& charge = charges[i];
+    if (std::ranges::find(outcome.shadow_violated, i) != outcome.shadow_violated.end()) continue;
     const WindowShape shape{charge.window, charge.bucket};
     const std::int64_t number = account(charge.key, shape, at).window.add(shape.bucket_of(at), charge.units);
     outcome.receipt.items.push_back({charge.key, number, charge.units, charge.window, charge.bucket});
   }
   for (std::size_t i = 0; i < charges.size(); ++i) {
     const WindowShape shape{charges[i].window, charges[i].bucket};
+    const Milliseconds admitted_after =
+        outcome.states[i].admitted_after;  // of a candidate limit without room
     outcome.states[i] =
         state_of(account(charges[i].key, shape, at).window, shape, at, outcome.states[i].limit);
+    outcome.states[i].admitted_after = admitted_after;
   }
   done(std::move(outcome));
 }

@@ -47,7 +47,7 @@ std::string structured_string(std::string_view text) {
 std::string rate_limit_policy(std::span<const Rule> rules) {
   std::string out;
   for (const Rule& rule : rules) {
-    if (rule.limit == kUnlimited) continue;
+    if (rule.limit == kUnlimited || rule.shadow) continue;
     if (!out.empty()) out += ", ";
     out += fmt::format("{};q={};w={}", structured_string(rule.name), structured_integer(rule.limit),
                        structured_integer(seconds_up(rule.window)));
@@ -60,7 +60,8 @@ std::optional<std::size_t> nearest_to_exhaustion(std::span<const AccountCharge> 
                                                  std::span<const std::uint32_t> violated) {
   std::optional<std::size_t> nearest;
   for (std::size_t i = 0; i < charges.size() && i < states.size(); ++i) {
-    if (charges[i].rule == Rules::kObservation || states[i].limit == kUnlimited) continue;
+    if (charges[i].rule == Rules::kObservation || charges[i].shadow || states[i].limit == kUnlimited)
+      continue;
     if (!violated.empty() && !contains(violated, i)) continue;
     if (!nearest) {
       nearest = i;

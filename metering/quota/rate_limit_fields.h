@@ -17,12 +17,12 @@
 
 namespace tollgate::quota {
 
-// Value of RateLimit-Policy; "" when there are no rules. w is the window in whole seconds, rounded up.
+// Value of RateLimit-Policy; "" when there are no rules. Candidate limits (shadow) are not policies. w is the window in whole seconds, rounded up.
 std::string rate_limit_policy(std::span<const Rule> rules);
 
 // Which of the charges the fields speak of: of a refused call the violated one that opens last, else the one with the
-// smallest part of its limit left (then the fewest units, then the first). Unlimited accounts and observations are
-// left out; nullopt when nothing else is there. `states[i]` belongs to `charges[i]`.
+// smallest part of its limit left (then the fewest units, then the first). Unlimited accounts, observations and
+// candidate limits are left out; nullopt when nothing else is there. `states[i]` belongs to `charges[i]`.
 std::optional<std::size_t> nearest_to_exhaustion(std::span<const AccountCharge> charges,
                                                  std::span<const AccountState> states,
                                                  std::span<const std::uint32_t> violated = {});

@@ -66,6 +66,7 @@ void charge_rule(std::vector<AccountCharge>& charges, const Rule& rule, std::uin
   charge.window = rule.window;
   charge.bucket = rule.bucket;
   charge.rule = number;
+  charge.shadow = rule.shadow;
   charge.key.subject_key = subject_key(subject_of(rule, caller));
   if (!per_operation(rule)) {
     charge.units = rule.on == Scope::all ? 1 : static_cast<std::uint32_t>(operations.size());
@@ -165,6 +166,7 @@ std::vector<AccountCharge> Rules::accounts(const Caller& caller) const {
     account.window = rule.window;
     account.bucket = rule.bucket;
     account.rule = number;
+    account.shadow = rule.shadow;
     accounts.push_back(std::move(account));
   }
   return accounts;

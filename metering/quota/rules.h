@@ -24,6 +24,8 @@ struct Rule {
   Scope on = Scope::
       licensed;  // licensed: units on licensed objects; all: every forwarded call of an authenticated user is one unit
   bool applies_to_staff = false;
+  bool shadow =
+      false;  // a candidate limit: counted and reported, refuses nothing, named in no RateLimit field
   std::map<std::string, std::uint64_t> overrides;  // user (or organization, for rules without user) -> limit
 };
 

@@ -38,6 +38,8 @@ telemetry::Metrics::Options metrics_options(const flow::Snapshot& snapshot, unsi
   for (const auto& [root, children] : rules.custom_children) objects.insert(children.begin(), children.end());
   objects.insert(rules.unlicensed_objects.begin(), rules.unlicensed_objects.end());
   options.objects.assign(objects.begin(), objects.end());
+  for (const quota::Rule& rule : snapshot.rules.rules())
+    if (rule.shadow) options.shadow_limits.push_back(rule.name);
   return options;
 }
 

@@ -155,6 +155,7 @@ std::string usage_json(const Snapshot& snapshot, const identity::Principal& prin
         const quota::AccountState& state = states[i];
         json.object([&] {
           json.field("name", rule.name);
+          if (rule.shadow) json.field("mode", "shadow");
           json.field("limit", state.limit);
           json.field("window", std::chrono::duration_cast<Seconds>(rule.window).count());
           json.field("used", state.used);

@@ -65,6 +65,7 @@ std::vector<quota::Rule> make_rules(const std::vector<config::QuotaRule>& settin
                      .per = {},
                      .on = quota.on == "all" ? quota::Scope::all : quota::Scope::licensed,
                      .applies_to_staff = quota.staff,
+                     .shadow = quota.mode == config::QuotaMode::shadow,
                      .overrides = quota.overrides};
     for (const std::string& name : quota.per) rule.per.push_back(dimension(name));
     rules.push_back(std::move(rule));

@@ -61,6 +61,10 @@ void append_access_line(std::string& out, const usage::Fact& fact) {
     });
     json.field("units", fact.units);
     json.field("reason", code(fact.reason));
+    if (!fact.shadow_violated.empty())
+      json.field_array("shadow_violated", [&] {
+        for (std::string_view limit : fact.shadow_violated) json.value(limit);
+      });
     if (fact.degraded) json.field("degraded", true);
     json.field("status", fact.status);
     json.field("bytes_in", fact.bytes_in);

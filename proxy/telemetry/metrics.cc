@@ -72,13 +72,16 @@ prometheus::MetricFamily family(std::string name, std::string help, prometheus::
 
 // Everything one worker counts. Aligned so that no two workers share a cache line.
 struct alignas(64) Shard {
-  explicit Shard(std::size_t objects)
-      : calls(objects * kOperations.size() * kReasonCount), upstream_by_object(objects) {}
+  Shard(std::size_t objects, std::size_t shadow_limits)
+      : calls(objects * kOperations.size() * kReasonCount),
+        upstream_by_object(objects),
+        shadow(shadow_limits) {}
 
   std::array<Cell, kStatusLast - kStatusFirst + 1> statuses{};
   Cell unanswered{0};       // the client was gone before anything was sent
   std::vector<Cell> calls;  // [object][operation][reason]
   std::vector<Histogram> upstream_by_object;
+  std::vector<Cell> shadow;  // violations by candidate limit
   Histogram duration, overhead, store;
   Cell degraded_allow{0}, degraded_deny{0}, bytes_in{0}, bytes_out{0}, charged{0};
 };
@@ -87,13 +90,20 @@ struct Metrics::Impl final : prometheus::Collectable {
   explicit Impl(Options given) : options(std::move(given)) {
     options.objects.emplace_back("other");
     for (std::size_t i = 0; i < options.objects.size(); ++i) index.emplace(options.objects[i], i);
+    options.shadow_limits.emplace_back("other");
     for (unsigned i = 0; i < options.workers; ++i)
-      shards.push_back(std::make_unique<Shard>(options.objects.size()));
+      shards.push_back(std::make_unique<Shard>(options.objects.size(), options.shadow_limits.size()));
   }
 
   std::size_t object_index(std::string_view object) const {
     auto found = index.find(object);
     return found == index.end() ? options.objects.size() - 1 : found->second;
+  }
+  // Candidate limits are few: a walk is quicker than a hash.
+  std::size_t shadow_index(std::string_view limit) const {
+    std::size_t i = 0;
+    while (i + 1 < options.shadow_limits.size() && options.shadow_limits[i] != limit) ++i;
+    return i;
   }
   static std::size_t call_index(std::size_t object, std::size_t operation, std::size_t reason) {
     return (object * kOperations.size() + operation) * kReasonCount + reason;
@@ -118,6 +128,7 @@ struct Metrics::Impl final : prometheus::Collectable {
           .observe(fact.upstream);
     if (fact.degraded)
       bump(fact.reason == Reason::store_unavailable ? shard.degraded_deny : shard.degraded_allow);
+    for (std::string_view limit : fact.shadow_violated) bump(shard.shadow[shadow_index(limit)]);
     bump(shard.bytes_in, fact.bytes_in);
     bump(shard.bytes_out, fact.bytes_out);
     bump(shard.charged, fact.units);
@@ -163,6 +174,7 @@ struct Metrics::Impl final : prometheus::Collectable {
   prometheus::MetricFamily requests() const;
   prometheus::MetricFamily calls() const;
   prometheus::MetricFamily degraded() const;
+  prometheus::MetricFamily shadow_violations() const;
   void add_histograms(std::vector<prometheus::MetricFamily>& out) const;
 
   Options options;
@@ -235,6 +247,21 @@ prometheus::MetricFamily Metrics::Impl::degraded() const {
   return out;
 }
 
+prometheus::MetricFamily Metrics::Impl::shadow_violations() const {
+  auto out = family("tollgate_shadow_violations_total",
+                    "Calls that a candidate limit would have refused, whatever became of them.",
+                    prometheus::MetricType::Counter);
+  for (std::size_t i = 0; i < options.shadow_limits.size(); ++i) {
+    auto count = sum([i](const Shard& shard) -> const Cell& { return shard.shadow[i]; });
+    if (count == 0 && i + 1 == options.shadow_limits.size()) continue;  // `other` only when there is one
+    prometheus::ClientMetric metric;
+    metric.label = {label("limit", options.shadow_limits[i])};
+    metric.counter.value = static_cast<double>(count);
+    out.metric.push_back(std::move(metric));
+  }
+  return out;
+}
+
 void Metrics::Impl::add_histograms(std::vector<prometheus::MetricFamily>& out) const {
   auto single = [&](std::string name, std::string help, auto member) {
     auto one = family(std::move(name), std::move(help), prometheus::MetricType::Histogram);
@@ -261,6 +288,7 @@ std::vector<prometheus::MetricFamily> Metrics::Impl::Collect() const {
   out.push_back(calls());
   add_histograms(out);
   out.push_back(degraded());
+  if (auto shadow = shadow_violations(); !shadow.metric.empty()) out.push_back(std::move(shadow));
   add_counter(out, "tollgate_charged_units_total", "Units counted against quotas, not given back.",
               static_cast<double>(sum([](const Shard& shard) -> const Cell& { return shard.charged; })));
   add_counter(out, "tollgate_client_received_bytes_total", "Body bytes received from clients.",

@@ -60,6 +60,7 @@ catalogue:
 licensing: {system: none}
 quotas: [{name: q, limit: 5, window: 90d, per: [organization, object], on: licensed, overrides: {"Big Customer": 9}}]
 limits: {max_body: 1GiB}
+journal: {retention: 90d}
 )",
                                "t.yaml", {});
   EXPECT_THAT(complaints(outcome), ElementsAre(HasSubstr("certificates of this upstream are not checked")));
@@ -207,7 +208,27 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"store: {url: \"redis://h/x\"}\n", "database number"},
         Mistake{"store: {url: \"embedded:\"}\n", "names no folder"},
         Mistake{"store: {url: \"redis+unix://a/b\"}\n", "names no absolute path"},
-        Mistake{"store: {url: \"redis+sentinel://h\"}\n", "this version does not have"},
+        Mistake{"store: {url: \"redis+sentinel://h\"}\n", "does not name the primary"},
+        Mistake{"store: {url: \"redis+sentinel://h,,i/m\"}\n", "names no host in one of its places"},
+        Mistake{"store: {url: \"redis+sentinel://h:0/m\"}\n", "has no port number"},
+        Mistake{"store: {url: \"redis+sentinel://h/m/x\"}\n", "does not end in a database number"},
+        Mistake{"store: {url: \"redis+cluster://h/0\"}\n", "a cluster has no database number"},
+        Mistake{"store: {url: \"redis+cluster://h?tls=true\"}\n", "the scheme begins with rediss+"},
+        Mistake{"store: {durability: async}\n", "replay"},
+        Mistake{"store: {durability: wait}\n", "an embedded store has no replicas"},
+        Mistake{"store: {session: 2m}\n", "shorter than three times store.ping_interval (1m)"},
+        Mistake{"store: {ping_interval: 6m}\n", "shorter than three times store.ping_interval (6m)"},
+        Mistake{"store: {lease_max: 0}\n", "store.lease_max"},
+        Mistake{"store: {fence_wait: 0}\n", "store.fence_wait"},
+        Mistake{"journal: {segment_size: 512KiB}\n", "journal.segment_size"},
+        Mistake{"journal: {segment_size: 1048577}\n", "not a multiple of 4KiB"},
+        Mistake{"journal: {max_size: 200MiB}\n", "has no room for two segments of 64MiB"},
+        Mistake{"workers: 7\njournal: {max_size: 1000MiB}\n", "at least 1GiB"},
+        Mistake{"store: {session: 2h}\njournal: {retention: 1h}\n", "what is replayed after a failover"},
+        Mistake{"journal: {accounts: 12}\n", "journal.accounts"},
+        Mistake{"journal: {on_failure: ignore}\n", "journal.on_failure"},
+        Mistake{"quotas: [{name: q, limit: 1, mode: dry}]\n", "quotas[0].mode"},
+        Mistake{"quotas: [{name: q, limit: 1, window: 367d}]\n", "quotas[0].window"},
         Mistake{"store: {url: \"redis://:p@h\", password_file: f}\n", "contradict each other"},
         Mistake{"limits: {buffer: 64kb}\n", "write 64KiB"},
         Mistake{"limits: {buffer: 1}\n", "limits.buffer: 1 is outside 4KiB .. 64MiB"},
@@ -266,6 +287,48 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"proxy: {problem_base_url: example}\n", "must begin with https://"},
         Mistake{"proxy: {problem_base_url: \"\"}\n", "must not be empty"},
         Mistake{"journal: {directory: \"\"}\n", "journal.directory must not be empty"}));
+
+TEST(Parse, WindowLongerThanTheJournalIsKeptIsAWarningUnlessItIsACandidate) {
+  const std::string_view text =
+      "quotas: [{name: q, limit: 1, window: 31d}, {name: s, mode: shadow, limit: 1, window: 31d}]\n";
+  ParseOutcome outcome = parse_with(text);
+  ASSERT_TRUE(outcome.ok());
+  EXPECT_EQ(outcome.settings.quotas[0].mode, QuotaMode::enforce);
+  EXPECT_EQ(outcome.settings.quotas[1].mode, QuotaMode::shadow);
+  EXPECT_THAT(complaints(outcome),
+              Contains(HasSubstr("quotas[0].window (31d) is longer than journal.retention (2d)")));
+  EXPECT_THAT(complaints(outcome), testing::Not(Contains(HasSubstr("quotas[1].window"))));
+  EXPECT_THAT(complaints(parse_with(std::string(text) + "journal: {retention: 31d}\n")),
+              testing::Not(Contains(HasSubstr("journal.retention"))));
+}
+
+TEST(Parse, SettingsOfLeasesAndJournalAreRead) {
+  ParseOutcome outcome = parse_with(
+      "store: {url: 'redis+sentinel://a,b/m', durability: wait, min_replicas: 2, wait_timeout: 1s, strict: "
+      "true, "
+      "session: 3m, ping_interval: 20s, flush_interval: 1m, lease_max: 50, fence_wait: 2s}\n"
+      "journal: {directory: j, segment_size: 1MiB, commit_interval: 50ms, retention: 72h, max_size: 1GiB, "
+      "accounts: 2048, on_failure: continue}\n");
+  ASSERT_TRUE(outcome.ok()) << testing::PrintToString(complaints(outcome));
+  const Store& store = outcome.settings.store;
+  EXPECT_EQ(store.durability, Durability::wait);
+  EXPECT_EQ(store.min_replicas, 2U);
+  EXPECT_EQ(store.wait_timeout, Milliseconds(1'000));
+  EXPECT_TRUE(store.strict);
+  EXPECT_EQ(store.session, Milliseconds(180'000));
+  EXPECT_EQ(store.ping_interval, Milliseconds(20'000));
+  EXPECT_EQ(store.flush_interval, Milliseconds(60'000));
+  EXPECT_EQ(store.lease_max, 50U);
+  EXPECT_EQ(store.fence_wait, Milliseconds(2'000));
+  const Journal& journal = outcome.settings.journal;
+  EXPECT_EQ(journal.segment_size, 1U << 20);
+  EXPECT_EQ(journal.commit_interval, Milliseconds(50));
+  EXPECT_EQ(journal.retention, std::chrono::hours(72));
+  EXPECT_EQ(journal.max_size, 1U << 30);
+  EXPECT_EQ(journal.accounts, 2'048U);
+  EXPECT_EQ(journal.on_failure, OnJournalFailure::proceed);
+  EXPECT_THAT(complaints(outcome), Contains(HasSubstr("never billed")));
+}
 
 struct IdentityMistake {
   std::string_view jwt, complaint;

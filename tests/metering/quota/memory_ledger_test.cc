@@ -205,5 +205,24 @@ TEST(MemoryLedgerOracle, NoAccountEverHoldsMoreThanItsLimitInAnyWindow) {
   }
 }
 
+TEST(MemoryLedger, CandidateLimitWithoutRoomIsReportedAndNotCharged) {
+  Store store;
+  AccountCharge candidate = charge("next", 1, 1);
+  candidate.shadow = true;
+  auto first = store.charge({charge("daily", 3, 1), candidate});
+  EXPECT_TRUE(first.shadow_violated.empty());
+  EXPECT_EQ(first.receipt.items.size(), 2U);
+  auto second = store.charge({charge("daily", 3, 1), candidate});
+  EXPECT_EQ(second.status, ChargeOutcome::Status::admitted);
+  EXPECT_TRUE(second.violated.empty());
+  EXPECT_EQ(second.shadow_violated, std::vector<std::uint32_t>{1});
+  EXPECT_EQ(second.receipt.items.size(), 1U);
+  EXPECT_GT(second.states[1].admitted_after, 0ms);
+  EXPECT_EQ(store.read(charge("next", 1, 0)).used, 1U);
+  EXPECT_EQ(store.read(charge("daily", 3, 0)).used, 2U);
+  AccountCharge full = charge("daily", 2, 1);
+  EXPECT_EQ(store.charge({full, candidate}).violated, std::vector<std::uint32_t>{0});
+}
+
 }  // namespace
 }  // namespace tollgate::quota

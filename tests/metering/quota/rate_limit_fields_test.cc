@@ -117,5 +117,17 @@ TEST(FieldLines, RetryAfterIsSentEvenWhenTheRateLimitFieldsAreOff) {
             "Retry-After: 1\r\n");
 }
 
+TEST(FieldLines, NeverNameACandidateLimit) {
+  std::vector<Rule> rules = kRules;
+  rules[0].shadow = true;
+  EXPECT_EQ(rate_limit_policy(rules), R"("burst";q=50;w=1)");
+  std::vector<AccountCharge> charges{charge(0), charge(1)};
+  charges[0].shadow = true;
+  std::vector<AccountState> states{state(1000, 1000, 1ms, 1ms), state(5, 50, 1ms)};
+  EXPECT_EQ(nearest_to_exhaustion(charges, states), 1U);
+  charges.pop_back();
+  EXPECT_EQ(rate_limit_field_lines({}, rate_limit_policy(rules), rules, charges, states), "");
+}
+
 }  // namespace
 }  // namespace tollgate::quota

@@ -171,5 +171,20 @@ TEST(Rules, AccountsListsWhatNeedsNoCall) {
   EXPECT_EQ(accounts[1].rule, 2U);
 }
 
+TEST(Rules, CandidateLimitMarksEveryAccountItMakes) {
+  Rule candidate = rule("next", 10, {Dimension::user, Dimension::object});
+  candidate.shadow = true;
+  Rule wide = rule("wide", 10);
+  wide.shadow = true;
+  Rules rules({rule("daily", 1000), candidate, wide}, true);
+  std::vector<CountedOperation> batch{kReadCase, kReadOrder};
+  for (const AccountCharge& charge : rules.charges(kAnn, batch))
+    EXPECT_EQ(charge.shadow, charge.rule == 1 || charge.rule == 2) << charge.key.field;
+  auto accounts = rules.accounts(kAnn);
+  ASSERT_EQ(accounts.size(), 2U);
+  EXPECT_FALSE(accounts[0].shadow);
+  EXPECT_TRUE(accounts[1].shadow);
+}
+
 }  // namespace
 }  // namespace tollgate::quota

@@ -296,6 +296,26 @@ TEST(Gate, TokenMayComeFromACookieOrAnotherHeader) {
   EXPECT_EQ(text_of(two.call.reply.body, "reason"), "token_invalid");
 }
 
+TEST(Gate, CandidateLimitRefusesNothingAndIsNamedInUsageOnly) {
+  config::Settings both = test::settings();
+  both.quotas.push_back(both.quotas.front());
+  both.quotas.back().name = "next";
+  both.quotas.back().limit = 1;
+  both.quotas.back().mode = config::QuotaMode::shadow;
+  Portal portal(both);
+  for (int i = 0; i < 3; ++i) {
+    auto out = portal.send(with_token("GET", "/0/odata/Case", token()));
+    EXPECT_EQ(out.next, Next::forward) << i;
+    EXPECT_EQ(out.call.response_fields.find("next"), std::string::npos) << out.call.response_fields;
+  }
+  auto refused = portal.send(with_token("GET", "/0/odata/Case", token()));
+  EXPECT_EQ(refused.call.reply.status, 429);
+  EXPECT_EQ(refused.call.reply.body.find("next"), std::string::npos) << refused.call.reply.body;
+  auto usage = portal.send(with_token("GET", "/.tollgate/usage", token()));
+  EXPECT_NE(usage.call.reply.body.find(R"("name":"next","mode":"shadow","limit":1)"), std::string::npos)
+      << usage.call.reply.body;
+}
+
 TEST(Routes, LongestPrefixOnWholeSegmentsAndNamedHostFirst) {
   config::Settings s;
   s.routes = {{.host = "", .path_prefix = "/", .upstream = "a"},

@@ -96,6 +96,17 @@ TEST(AccessLine, DeniedCallSaysWhatWasTouchedAndCostsNothing) {
   EXPECT_THAT(line, HasSubstr(R"("own_seconds":0.0015,"upstream_seconds":0)"));
 }
 
+TEST(AccessLine, NamesCandidateLimitsThatWouldHaveRefused) {
+  usage::Fact one = fact();
+  std::string line;
+  append_access_line(line, one);
+  EXPECT_EQ(line.find("shadow"), std::string::npos);
+  const std::string_view names[] = {"next", "burst"};
+  one.shadow_violated = names;
+  append_access_line(line, one);
+  EXPECT_THAT(line, HasSubstr(R"("reason":"ok","shadow_violated":["next","burst"],"status":200)"));
+}
+
 TEST_F(AccessLogTest, BeyondTheBufferLinesAreDroppedAndCounted) {
   // A pipe that nobody reads: the writer is stuck, the worker is not.
   const std::string pipe = path("pipe");

@@ -126,5 +126,21 @@ TEST(Metrics, ProcessMetricsAreRead) {
   EXPECT_TRUE(names.contains("process_max_fds"));
 }
 
+TEST(Metrics, CandidateLimitsAreCountedByNameAndUnknownOnesAsOther) {
+  EXPECT_EQ(Metrics(two_objects()).scrape().find("tollgate_shadow_violations_total"), std::string::npos);
+  Metrics::Options options = two_objects();
+  options.shadow_limits = {"next"};
+  Metrics metrics(options);
+  auto sink = metrics.worker_sink(0);
+  EXPECT_THAT(metrics.scrape(), HasSubstr(R"(tollgate_shadow_violations_total{limit="next"} 0)"));
+  const std::string_view names[] = {"next", "of_a_reload"};
+  usage::Fact one = fact({}, Reason::ok, 200);
+  one.shadow_violated = names;
+  sink->record(one);
+  const std::string text = metrics.scrape();
+  EXPECT_THAT(text, HasSubstr(R"(tollgate_shadow_violations_total{limit="next"} 1)"));
+  EXPECT_THAT(text, HasSubstr(R"(tollgate_shadow_violations_total{limit="other"} 1)"));
+}
+
 }  // namespace
 }  // namespace tollgate::telemetry
