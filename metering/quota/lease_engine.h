@@ -33,16 +33,11 @@
 // Bounds: at most max_unacknowledged ops are on their way; beyond it subjects wait their turn.
 // Threads: all functions on the owner's thread. The functions given to request() are called on it.
 #pragma once
-#include <array>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
-#include <unordered_map>
-#include <vector>
 
-#include "metering/base/random.h"
 #include "metering/quota/lease_protocol.h"
 #include "metering/quota/lease_table.h"
 
@@ -88,20 +83,20 @@ struct LeaseOptions {
 
   // For negative controls in the simulator: each switches one protection off. Never set outside tests.
   struct Unsafe {
-    bool charge_at_grant = false;      // uses are dated at the grant
-    bool keep_lapsed_tokens = false;   // tokens outlive their session
-    bool no_replay = false;            // a gap is answered by going on
-    bool wall_clock = false;           // uses are stamped with lo instead of hi, minus the guard
+    bool charge_at_grant = false;     // uses are dated at the grant
+    bool keep_lapsed_tokens = false;  // tokens outlive their session
+    bool no_replay = false;           // a gap is answered by going on
+    bool wall_clock = false;          // uses are stamped with lo instead of hi, minus the guard
   } unsafe;
 };
 
 struct LeaseCounters {
-  std::uint64_t ops = 0, blocking_ops = 0, pings = 0, replays = 0;   // sent, resent ones not counted again
-  std::uint64_t refills = 0;             // grants received
-  std::uint64_t denials = 0;             // refusals of the store
-  std::uint64_t recalls = 0;             // obeyed
+  std::uint64_t ops = 0, blocking_ops = 0, pings = 0, replays = 0;  // sent, resent ones not counted again
+  std::uint64_t refills = 0;                                        // grants received
+  std::uint64_t denials = 0;                                        // refusals of the store
+  std::uint64_t recalls = 0;                                        // obeyed
   std::uint64_t lapses = 0, gaps = 0, fenced = 0, clock_off = 0, over = 0, resent = 0;
-  std::uint64_t log_failures = 0;        // OpLog::append said no
+  std::uint64_t log_failures = 0;  // OpLog::append said no
 };
 
 class LeaseEngine {
@@ -119,7 +114,8 @@ class LeaseEngine {
 
   // ---- from ledgers. `units` tokens are lacking; answered once, within the store's reply or at once when it is down.
   using Done = std::function<void(Answer)>;
-  void request(AccountRef account, std::uint32_t units, std::uint64_t rule_limit, MonotonicTime now, Done done);
+  void request(AccountRef account, std::uint32_t units, std::uint64_t rule_limit, MonotonicTime now,
+               Done done);
   void prefetch(AccountRef account, MonotonicTime now);
   // The rule's limit of this account changed: unused tokens go back, denials are forgotten.
   void limit_changed(AccountRef account, std::uint64_t rule_limit, MonotonicTime now);
@@ -127,26 +123,31 @@ class LeaseEngine {
   void take_back(AccountRef account, std::int64_t bucket, std::uint32_t units, MonotonicTime now);
   // Settles (and with give_up returns) everything of a subject, or of all partitions; `done` when acknowledged, or
   // false when the store is down. For exact reads, verification and shutdown.
-  void settle(const std::string& subject_key, bool give_up, MonotonicTime now, std::function<void(bool)> done);
+  void settle(const std::string& subject_key, bool give_up, MonotonicTime now,
+              std::function<void(bool)> done);
   void drain(MonotonicTime now, std::function<void(bool)> done);
 
   // ---- from the store
-  void on_up(unsigned partition, std::string run, MonotonicTime now);  // reachable, perhaps another server or run
-  void on_down(unsigned partition, MonotonicTime now);                 // replies to what was sent are not expected any more
-  void on_op(unsigned partition, std::uint64_t seq, const OpReply& reply, MonotonicTime sent, MonotonicTime now);
-  void on_replay(unsigned partition, std::uint64_t seq, const OpReply& reply, MonotonicTime sent, MonotonicTime now);
+  void on_up(unsigned partition, std::string run,
+             MonotonicTime now);                        // reachable, perhaps another server or run
+  void on_down(unsigned partition, MonotonicTime now);  // replies to what was sent are not expected any more
+  void on_op(unsigned partition, std::uint64_t seq, const OpReply& reply, MonotonicTime sent,
+             MonotonicTime now);
+  void on_replay(unsigned partition, std::uint64_t seq, const OpReply& reply, MonotonicTime sent,
+                 MonotonicTime now);
   void on_ping(unsigned partition, const PingReply& reply, MonotonicTime sent, MonotonicTime now);
   // The store answered with an error that says nothing was applied (OOM, READONLY, LOADING, script error ...); the
   // message is resent after a pause.
   void on_error(unsigned partition, MonotonicTime now);
   void on_recall(const std::string& subject_key, const std::string& field, MonotonicTime now);
-  void on_policy(const std::string& subject_key, const std::string& field, MonotonicTime now);  // forget denials
-  void on_fence(unsigned partition, MonotonicTime now);                // somebody waits for our vote
+  void on_policy(const std::string& subject_key, const std::string& field,
+                 MonotonicTime now);                     // forget denials
+  void on_fence(unsigned partition, MonotonicTime now);  // somebody waits for our vote
 
   // Returns when it wants to be called next (never later than a second). Cheap when nothing is due.
   MonotonicTime tick(MonotonicTime now);
 
-  const LeaseCounters& counters() const { return counters_; }
+  const LeaseCounters& counters() const;
   struct PartitionStatus {
     enum class State : std::uint8_t { absent, waiting, joining, replaying, open } state = State::absent;
     std::uint64_t next_seq = 0, acknowledged = 0;
@@ -155,16 +156,12 @@ class LeaseEngine {
   };
   PartitionStatus status(unsigned partition) const;
   Milliseconds fence_open_since(MonotonicTime now) const;  // longest wait behind a fence now; 0: none
-  bool idle() const;  // nothing unacknowledged, nothing queued
+  bool idle() const;                                       // nothing unacknowledged, nothing queued
 
  private:
-  struct Partition;
-  LeaseTable& table_;
-  LeaseStore& store_;
-  OpLog& log_;
+  class Impl;
   const LeaseOptions options_;
-  LeaseCounters counters_;
-  std::array<std::unique_ptr<Partition>, kPartitions> partitions_;
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace tollgate::quota

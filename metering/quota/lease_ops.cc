@@ -1,0 +1,318 @@
+// Making ops, and what follows from their replies.
+#include <algorithm>
+#include <cmath>
+
+#include "metering/quota/lease_engine_impl.h"
+
+namespace tollgate::quota {
+namespace {
+
+constexpr Milliseconds kClockPause{1'000}, kLogPause{1'000};
+constexpr double kRateKept = 0.5;  // weight of what was measured before
+
+// Uses of the cell and units that never happened, ascending, each bucket once.
+std::vector<BucketUse> merged(std::vector<BucketUse> uses, const std::vector<BucketUse>& given_back) {
+  uses.insert(uses.end(), given_back.begin(), given_back.end());
+  std::ranges::stable_sort(uses, {}, &BucketUse::bucket);
+  std::vector<BucketUse> sums;
+  for (const BucketUse& use : uses) {
+    if (!sums.empty() && sums.back().bucket == use.bucket)
+      sums.back().units += use.units;
+    else
+      sums.push_back(use);
+  }
+  std::erase_if(sums, [](const BucketUse& use) { return use.units == 0; });
+  return sums;
+}
+
+// Negative controls of the simulator (LeaseOptions::unsafe): dates that free units too early.
+void misdate(std::vector<BucketUse>& uses, const Account& account, const LeaseOptions::Unsafe& unsafe) {
+  for (BucketUse& use : uses) {
+    if (use.units < 0) continue;
+    if (unsafe.charge_at_grant && account.rate_at.count() > 0)
+      use.bucket = std::min(use.bucket, account.shape.bucket_of(account.rate_at));
+    if (unsafe.wall_clock)
+      use.bucket = account.shape.bucket_of(use.bucket * account.shape.bucket - 2 * kClockGuard);
+  }
+  uses = merged(std::move(uses), {});
+}
+
+std::uint64_t admitted(const OpAccount& account) {
+  std::uint64_t units = 0;
+  for (const BucketUse& use : account.uses)
+    units += use.units > 0 ? static_cast<std::uint64_t>(use.units) : 0;
+  return units;
+}
+
+// Tokens a second since the last op that carried the account, smoothed with what was before.
+void measure(Account& account, std::uint64_t used, Milliseconds now) {
+  account.taken_since += used;
+  if (account.rate_at == Milliseconds(0)) {
+    account.rate_at = now;
+    account.taken_since = 0;
+    return;
+  }
+  const double elapsed = static_cast<double>((now - account.rate_at).count()) / 1'000;
+  if (elapsed < 1) return;
+  const double present = static_cast<double>(account.taken_since) / elapsed;
+  account.rate = kRateKept * account.rate + (1 - kRateKept) * present;
+  account.rate_at = now;
+  account.taken_since = 0;
+}
+
+void show(Account& account, const OpAccount& asked, const LeaseState& state, bool gained) {
+  AccountView view = account.view();
+  view.used = state.used;
+  view.lent_to_others = state.lent_to_others;
+  view.limit = state.limit;
+  view.rule_limit = asked.limit;
+  view.next_free_at = state.next_free_at;
+  view.next_free_units = state.next_free_units;
+  if (gained) {
+    view.lease = account.cell->available();
+    view.denied_until = view.fits_at = Milliseconds(0);
+    view.denied_units = 0;
+  }
+  account.set_view(view);
+}
+
+}  // namespace
+
+bool LeaseEngine::Impl::voided(const Partition& p, const Account& account) const {
+  return account.limited && !options_.unsafe.keep_lapsed_tokens && account.cell->available() > 0 &&
+         account.session.load() != shared(p).session.load();
+}
+
+bool LeaseEngine::Impl::make_op(Partition& p, Subject& subject, MonotonicTime now) {
+  const Milliseconds hi = store_hi(p, now);
+  const bool allowed = may_ask(p, now);
+  InFlight flight;
+  flight.op.incarnation = options_.incarnation;
+  flight.op.partition = p.number;
+  flight.op.seq = p.next_seq;
+  flight.op.subject_key = subject.named->key;
+  flight.session = shared(p).session.load();
+  bool held_back = false, blocking = false;
+  for (Held& one : subject.accounts) {
+    Account& account = *one.account;
+    LeaseCell& cell = *account.cell;
+    const bool asking = allowed && now >= one.not_before;
+    OpAccount asked;
+    bool waited_for = false;
+    std::uint64_t lacking = 0;
+    for (const Waiting& waiting : subject.waiting) {
+      if (waiting.account != one.account) continue;
+      if (!waited_for && account.limited) asked.need = waiting.units;
+      waited_for = true;
+      lacking += waiting.units;
+    }
+    if (waited_for && account.limited && !asking) {
+      held_back = held_back || !allowed;
+      waited_for = false;
+      asked.need = 0;
+    }
+    // Asked only because nobody had told the time yet.
+    if (waited_for && !account.limited && shared(p).clock.known() && !cell.dirty()) {
+      answer(subject, &account, Answer::granted);
+      waited_for = false;
+    }
+    const bool own =
+        one.give_up && one.tries > 0;  // our own tokens stand in the way of what is needed at once
+    const bool back = voided(p, account) || (one.give_up && (asked.need == 0 || own));
+    if (account.limited && (asked.need > 0 || (one.prefetch && asking))) {
+      const std::uint64_t left = back ? 0 : cell.available();
+      const auto aim = static_cast<std::uint64_t>(
+          std::ceil(account.rate * static_cast<double>(options_.lease_horizon.count()) / 1'000));
+      // At least one more than needed: only then the store is generous.
+      const std::uint64_t useful =
+          std::max<std::uint64_t>({lacking, aim > left ? aim - left : 0, asked.need + 1ULL});
+      const std::uint64_t most =
+          std::max<std::uint64_t>(asked.need, std::min<std::uint64_t>(options_.lease_max, kTokensMax - left));
+      asked.want = static_cast<std::uint32_t>(std::min(useful, most));
+    }
+    const bool countable = cell.dirty() && (account.limited || subject.flush || waited_for);
+    const bool something = asked.need > 0 || asked.want > 0 || waited_for || one.tell || account.forget ||
+                           countable || !account.given_back.empty() || (back && cell.available() > 0);
+    if (!something || cell.pending_seq() != 0) continue;
+    blocking = blocking || asked.need > 0;
+    asked.field = account.field;
+    asked.window = account.shape.window;
+    asked.bucket = account.shape.bucket;
+    asked.limit = account.limited ? account.limit : kUnlimited;
+    asked.forget = account.forget;
+    const std::int64_t bucket = account.shape.bucket_of(hi);
+    cell.snapshot(p.next_seq, bucket, back && account.limited);
+    asked.uses = merged(cell.pending_uses(bucket), account.given_back);
+    misdate(asked.uses, account, options_.unsafe);
+    asked.returned = cell.pending_returned();
+    flight.op.accounts.push_back(std::move(asked));
+    flight.accounts.push_back(one.account);
+  }
+  if (held_back && !subject.blocked) {
+    subject.blocked = true;
+    p.blocked.push_back(&subject);
+  }
+  if (flight.accounts.empty()) {
+    subject.flush = false;
+    for (Held& one : subject.accounts) one.give_up = false;
+    for (SettleDone& done : std::exchange(subject.settles, {}))
+      answers_.push_back([done = std::move(done)] { done(true); });
+    return true;
+  }
+  if (!log_.append(flight.op)) {
+    for (const AccountRef& account : flight.accounts)
+      account->cell->undo_snapshot(account->shape.bucket_of(hi));
+    ++counters_.log_failures;
+    answer(subject, nullptr, Answer::unavailable);
+    return false;
+  }
+  for (const AccountRef& account : flight.accounts) {
+    account->given_back.clear();
+    Held& one = held(subject, *account);
+    one.reported = now;
+    one.tell = false;
+  }
+  for (Held& one : subject.accounts) one.give_up = false;
+  ++p.next_seq;
+  ++counters_.ops;
+  if (blocking) ++counters_.blocking_ops;
+  ++unacknowledged_;
+  subject.flush = false;
+  subject.in_flight = true;
+  subject.named->in_flight = flight.op.seq;
+  flight.subject = &subject;
+  flight.settles = std::exchange(subject.settles, {});
+  p.in_flight.push_back(std::move(flight));
+  send(p, p.in_flight.back(), now);
+  return true;
+}
+
+void LeaseEngine::Impl::send(Partition& p, InFlight& flight, MonotonicTime now) {
+  if (!awaits(p)) p.heard_at = now;
+  if (flight.sent_before) ++counters_.resent;
+  flight.sent = flight.sent_before = true;
+  store_.send(flight.op, context(p, now));
+}
+
+void LeaseEngine::Impl::on_op(Partition& p, std::uint64_t seq, const OpReply& reply, MonotonicTime sent,
+                              MonotonicTime now) {
+  check_lapse(p, now);
+  if (p.in_flight.empty() || seq < p.in_flight.front().op.seq || !p.in_flight.front().sent)
+    return;  // a late ghost
+  if (seq > p.in_flight.back().op.seq) return;
+  heard(p, reply.now, sent, now);
+  const bool next = seq == p.in_flight.front().op.seq;
+  if (reply.status == OpStatus::gap && next) ++counters_.gaps;
+  // The store has forgotten something, or a reply was lost on the way: the ping tells which.
+  if (reply.status == OpStatus::gap || !next) return rejoin(p, now, Duration(0));
+  renew(p, reply.session_expiry, now);
+  if (p.state == State::open)
+    p.ping_at = now + options_.ping_interval * static_cast<std::int64_t>(90 + random_.below(21)) / 100;
+  p.acked = seq;
+  InFlight flight = std::move(p.in_flight.front());
+  p.in_flight.pop_front();
+  --unacknowledged_;
+  CHECK(reply.states.size() == flight.accounts.size(), "one state an account");
+  Subject& subject = *flight.subject;
+  subject.in_flight = false;
+  subject.named->in_flight = 0;
+  subject.named->settled_at = now;
+  for (SettleDone& done : flight.settles) answers_.push_back([done = std::move(done)] { done(true); });
+
+  if (reply.fenced) {
+    ++counters_.fenced;
+    if (p.state == State::open || p.state == State::joining) {
+      if (p.state == State::open) enter(p, State::fenced, now);
+      ping(p, now);
+    }
+  }
+  if (reply.clock_off) {
+    ++counters_.clock_off;
+    if (p.clock_off_since == kNever) p.clock_off_since = now;
+    p.no_grants_before = now + kClockPause;
+    answer(subject, nullptr, Answer::unavailable);
+    // It will not go away by itself: as if the session had lapsed, so that the store's clock can be believed.
+    if (now - p.clock_off_since >= options_.session_ttl) {
+      end_session(p);
+      shared(p).clock.reset();
+      clock_of_run(p.run).reset();
+      return rejoin(p, now, Duration(0));
+    }
+  } else {
+    p.clock_off_since = kNever;
+  }
+  const bool could_grant = reply.status == OpStatus::applied && !reply.fenced && !reply.clock_off;
+  for (std::size_t i = 0; i < flight.accounts.size(); ++i)
+    acknowledge(p, subject, flight, i, reply.states[i], could_grant, reply.now, now);
+  if (subject.again || !subject.waiting.empty() || !subject.settles.empty()) queue(subject, now);
+  subject.again = false;
+  look_at(subject, now + until_look(subject, now));
+  pump(p, now);
+}
+
+void LeaseEngine::Impl::acknowledge(Partition& p, Subject& subject, const InFlight& flight, std::size_t index,
+                                    const LeaseState& state, bool could_grant, Milliseconds store_now,
+                                    MonotonicTime now) {
+  Account& account = *flight.accounts[index];
+  const OpAccount& asked = flight.op.accounts[index];
+  Held& one = held(subject, account);
+  const std::uint32_t before = account.cell->available();
+  // Before the tokens are there: none of an earlier session are left, the op has taken them along.
+  if (account.limited && flight.session == shared(p).session.load()) account.session.store(flight.session);
+  account.cell->acknowledge(account.limited ? state.outstanding : 0);
+  account.forget = false;
+  const bool gained = state.granted > 0 || account.cell->available() > before;
+  if (state.over) ++counters_.over;
+  if (gained) ++counters_.refills;
+  measure(account, admitted(asked), store_now);
+  show(account, asked, state, gained);
+  one.prefetch = false;
+  if (gained) account.refill_asked.store(false);
+  if (!account.limited) return answer(subject, &account, Answer::granted);
+  if (asked.need == 0) return;
+  if (gained) {
+    one.tries = 0;
+    return answer(subject, &account, Answer::granted);
+  }
+  if (could_grant) refused(subject, one, asked, state, store_now, now);
+}
+
+void LeaseEngine::Impl::refused(Subject& subject, Held& one, const OpAccount& asked, const LeaseState& state,
+                                Milliseconds store_now, MonotonicTime now) {
+  const std::uint64_t charged = state.used + state.lent_to_others + state.outstanding;
+  // Only another account of the op lacked room: asked for again without that one.
+  if (state.fits_at == Milliseconds(0) && charged + asked.need <= state.limit) return;
+  if (state.fits_at == Milliseconds(0) && one.tries < options_.recall_tries &&
+      (state.lent_to_others > 0 || (state.outstanding > 0 && one.tries == 0))) {
+    ++one.tries;
+    if (state.lent_to_others > 0)
+      one.not_before = now + options_.recall_pause;
+    else
+      one.give_up = true;
+    return;
+  }
+  one.tries = 0;
+  ++counters_.denials;
+  const Milliseconds longest = store_now + options_.denial_max;
+  AccountView view = one.account->view();
+  view.fits_at = state.fits_at;
+  view.denied_units = asked.need;
+  view.denied_until = state.fits_at == Milliseconds(0) || state.lent_to_others > 0
+                          ? std::min(longest, store_now + options_.recheck_interval)
+                          : std::min(longest, state.fits_at);
+  if (state.fits_at > store_now) view.denied_until = std::min(view.denied_until, state.fits_at);
+  one.account->set_view(view);
+  answer(subject, one.account.get(), Answer::refused, asked.need);
+}
+
+// Answers whoever waits for this account (nullptr: for any of the subject), if it lacks at least that many units.
+void LeaseEngine::Impl::answer(Subject& subject, const Account* account, Answer answer,
+                               std::uint32_t at_least) {
+  std::erase_if(subject.waiting, [&](Waiting& waiting) {
+    if ((account != nullptr && waiting.account.get() != account) || waiting.units < at_least) return false;
+    answers_.push_back([done = std::move(waiting.done), answer] { done(answer); });
+    return true;
+  });
+}
+
+}  // namespace tollgate::quota
