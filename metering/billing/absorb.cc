@@ -78,7 +78,9 @@ Result<void> Book::Impl::Stream::add(const EntryView& entry) {
 
 void Book::Impl::Stream::take(std::uint64_t number, const EntryView& entry) {
   if (number > mark.entry + 1)
-    book.note_missing(journal, info.name, mark.entry + 1, number - 1, "not in the journal");
+    book.note_missing(
+        journal, info.name, mark.entry + 1, number - 1,
+        "not in the journal: its numbers go on here after a power loss, or behind known damage");
   builder.set_entry(number);
   if (auto added = add(entry); !added)
     book.note_missing(journal, info.name, number, number, added.error().message);

@@ -73,7 +73,7 @@ class Book {
     std::string sha256;
     bool final_period = false;  // every hour of it is closed
     std::uint64_t calls = 0;    // billable units in the file
-    std::uint64_t missing = 0;  // entries that the manifest names as missing
+    std::uint64_t missing = 0;  // places in the journals where entries are missing, by the manifest
   };
   // Writes <name>.<csv|ndjson> and <file>.manifest.json into `directory`, each by an atomic rename, the file first: it
   // counts once the manifest names its sha256. The first export of a period that is over closes it: what comes later is
@@ -85,8 +85,10 @@ class Book {
   Result<std::vector<std::string>> check_exports(const std::string& directory) const;
 
   // Rows by the hour of the calls, corrections added in, for reconciliation. `journals`: of these only; empty: of all.
+  // `marks`: the watermarks of the same moment.
   Result<usage::Rollup> rows(std::int64_t first_hour, std::int64_t end_hour,
-                             const std::vector<std::string>& journals = {}) const;
+                             const std::vector<std::string>& journals = {},
+                             std::vector<Watermark>* marks = nullptr) const;
 
   // Called at every step that a crash could fall on, with its name. For tests.
   void on_step(std::function<void(std::string_view step)> hook);

@@ -182,13 +182,21 @@ void Book::Impl::add_rows(const std::string& journal, const usage::Rollup& rollu
   }
 }
 
-Result<std::vector<Watermark>> Book::watermarks() const {
-  Database& database = *impl_->database;
-  Database::Transaction view(database, Database::Transaction::Kind::read);
+namespace {
+
+std::vector<Watermark> read_marks(Database& database) {
   std::vector<Watermark> marks;
   Statement& select =
       database.statement("SELECT journal, stream, entry FROM watermarks ORDER BY journal, stream");
   while (select.step()) marks.push_back({select.text(0), select.text(1), select.number(2)});
+  return marks;
+}
+
+}  // namespace
+
+Result<std::vector<Watermark>> Book::watermarks() const {
+  Database::Transaction view(*impl_->database, Database::Transaction::Kind::read);
+  std::vector<Watermark> marks = read_marks(*impl_->database);
   if (auto done = view.commit(); !done) return std::unexpected(done.error());
   return marks;
 }
@@ -206,7 +214,8 @@ Result<std::vector<Book::Missing>> Book::missing() const {
 }
 
 Result<usage::Rollup> Book::rows(std::int64_t first_hour, std::int64_t end_hour,
-                                 const std::vector<std::string>& journals) const {
+                                 const std::vector<std::string>& journals,
+                                 std::vector<Watermark>* marks) const {
   Database& database = *impl_->database;
   Database::Transaction view(database, Database::Transaction::Kind::read);
   usage::Rollup rollup;
@@ -220,6 +229,7 @@ Result<usage::Rollup> Book::rows(std::int64_t first_hour, std::int64_t end_hour,
                             select.text(6), select.text(7)}]
         .merge(read_sums(select, 8));
   }
+  if (marks != nullptr) *marks = read_marks(database);
   if (auto done = view.commit(); !done) return std::unexpected(done.error());
   return rollup;
 }
