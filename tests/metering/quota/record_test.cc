@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <deque>
+#include <map>
 
 #include "metering/base/random.h"
 
@@ -375,6 +376,163 @@ TEST(Record, AnotherBucketSizeMovesUnitsLaterNeverEarlier) {
     }
     ASSERT_TRUE(RollingWindow::decode(read->encode(), to).has_value());
   }
+}
+
+// ---- exact counting
+
+TEST(RollingWindow, CountDatesEveryUnitExactlyWhereverItBelongs) {
+  for (std::uint64_t seed = 1; seed <= 100; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    Random random(seed);
+    RollingWindow window(60'000ms);
+    std::map<std::int64_t, std::uint64_t> truth;
+    const std::int64_t now = kStart / 60'000ms;
+    for (int i = 0; i < 100; ++i) {
+      // Few enough distinct buckets that none is merged.
+      const std::int64_t number =
+          now - static_cast<std::int64_t>(random.one_in(2) ? random.below(30) : random.below(80));
+      const std::uint64_t units = 1 + random.below(300);
+      ASSERT_EQ(window.count(kDay, kStart, number, units), units);
+      truth[number] += units;
+      auto stored = RollingWindow::decode(window.encode(), 60'000ms);
+      ASSERT_TRUE(stored.has_value()) << stored.error().message;
+      window = *stored;
+    }
+    std::vector<RollingWindow::Bucket> expected;
+    for (const auto& [number, count] : truth) expected.push_back({number, count});
+    EXPECT_EQ(window.buckets(), expected);
+  }
+}
+
+TEST(RollingWindow, CountOfABucketThatHasLeftIsNothing) {
+  RollingWindow window(60'000ms);
+  const std::int64_t now = kStart / 60'000ms;
+  EXPECT_EQ(window.count(kDay, kStart, now - 1'500, 5), 0U);
+  EXPECT_EQ(window.encode(), "");
+  window.count(kDay, kStart, now, 1);
+  EXPECT_EQ(window.count(kDay, kStart, now - 1'500, 5), 0U);
+  EXPECT_EQ(window.used(), 1U);
+}
+
+TEST(RollingWindow, LateCountsKeepTheBodyWithinItsCapAndNothingIsFreedEarlier) {
+  for (std::uint64_t seed = 1; seed <= 30; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    Random random(seed);
+    RollingWindow window(60'000ms);
+    std::map<std::int64_t, std::uint64_t> truth;
+    const std::int64_t now = kStart / 60'000ms;
+    for (int i = 0; i < 600; ++i) {
+      const std::int64_t number = now - static_cast<std::int64_t>(random.below(1'400));
+      const std::uint64_t units = 1 + random.below(9);
+      ASSERT_EQ(window.count(kDay, kStart, number, units), units);
+      truth[number] += units;
+      const auto buckets = window.buckets();
+      ASSERT_LE(buckets.size(), kBodyMax + kTailBuckets);
+      // Up to every bucket no more units are held than truly belong there: merging only moves them later.
+      std::uint64_t held = 0, exact = 0;
+      std::size_t at = 0;
+      for (const auto& [bucket, count] : truth) {
+        exact += count;
+        while (at < buckets.size() && buckets[at].number <= bucket) held += buckets[at++].count;
+        ASSERT_LE(held, exact);
+      }
+      ASSERT_EQ(window.used(), exact);
+    }
+    EXPECT_TRUE(RollingWindow::decode(window.encode(), 60'000ms).has_value());
+  }
+}
+
+// ---- leases
+
+TEST(Record, LeasesStandBetweenHeaderAndBuckets) {
+  AccountRecord record(60'000ms);
+  record.window.add(900, 5);
+  record.window.add(998, 2);
+  record.window.add(1'000, 3);
+  ASSERT_TRUE(record.set_lease({7, 25, 1'763'820'900'000ms}));
+  EXPECT_EQ(record.encode(),
+            bytes({1, 1,    3, 0x60, 0xea, 0,    0,    10,   0,    0,    0, 0, 0, 0x84, 3, 0, 0, 0,
+                   0, 0x84, 3, 0,    0,    0,    0,    0xe8, 3,    0,    0, 0, 0, 7,    0, 0, 0, 25,
+                   0, 0,    0, 0,    0,    0xa0, 0x0e, 0xeb, 0xab, 0x9a, 1, 3, 0, 2,    0, 5}));
+  EXPECT_FALSE(RollingWindow::decode(record.encode(), 60'000ms).has_value())
+      << "a plain window is not a lease's";
+}
+
+TEST(Record, LeasesAloneAreARecordWithoutNumbers) {
+  AccountRecord record(60'000ms);
+  record.window.add(900, 5);
+  record.set_lease({7, 25, kStart});
+  record.window.remove(kDay, Milliseconds(900LL * 60'000), 900, 5);
+  AccountRecord never_used(60'000ms);
+  never_used.set_lease({7, 25, kStart});
+  EXPECT_EQ(record.encode(), never_used.encode()) << "one state, one encoding";
+  auto read = AccountRecord::decode(record.encode());
+  ASSERT_TRUE(read.has_value()) << read.error().message;
+  EXPECT_EQ(read->lent_to(7), 25U);
+  EXPECT_EQ(read->window.used(), 0U);
+  read->set_lease({7, 0, kStart});
+  EXPECT_EQ(read->encode(), "");
+}
+
+TEST(Record, LeasesAreKeptInTheOrderOfTheirIncarnations) {
+  AccountRecord record(60'000ms);
+  for (const Incarnation who : {30U, 4'294'967'295U, 10U, 20U})
+    ASSERT_TRUE(record.set_lease({who, who / 10, kStart}));
+  EXPECT_EQ(record.lent(), 1U + 2U + 3U + 429'496'729U);
+  AccountRecord other(60'000ms);
+  for (const Incarnation who : {10U, 20U, 30U, 4'294'967'295U})
+    ASSERT_TRUE(other.set_lease({who, who / 10, kStart}));
+  EXPECT_EQ(record.encode(), other.encode());
+  EXPECT_EQ(record.leases().front().incarnation, 10U);
+}
+
+TEST(Record, LeasesBeyondTheirByteAreRefused) {
+  AccountRecord record(60'000ms);
+  for (Incarnation who = 1; who <= kLeasesMax; ++who) ASSERT_TRUE(record.set_lease({who, 1, kStart}));
+  EXPECT_FALSE(record.set_lease({1'000, 1, kStart}));
+  EXPECT_TRUE(record.set_lease({1'000, 0, kStart}));
+  EXPECT_TRUE(record.set_lease({5, 9, kStart}));
+  auto read = AccountRecord::decode(record.encode());
+  ASSERT_TRUE(read.has_value());
+  EXPECT_EQ(read->lent(), 254U + 9U);
+}
+
+TEST(Record, LeaseOutlivesItsSessionByWindowAndGuardAndNoLonger) {
+  AccountRecord record(60'000ms);
+  record.set_lease({7, 25, kStart});
+  auto unknown = [](Incarnation) { return 0ms; };
+  record.prune(kDay, kStart + kDay.window + kDay.guard() - 1ms, unknown);
+  EXPECT_EQ(record.lent(), 25U);
+  AccountRecord renewed = record;
+  record.prune(kDay, kStart + kDay.window + kDay.guard(), unknown);
+  EXPECT_EQ(record.encode(), "");
+  renewed.prune(kDay, kStart + kDay.window + kDay.guard(), [](Incarnation) { return kStart + 1ms; });
+  ASSERT_EQ(renewed.lent(), 25U);
+  EXPECT_EQ(renewed.leases()[0].expiry, kStart + 1ms) << "the later one is remembered";
+}
+
+TEST(Record, EveryCutAndEveryFlippedBitOfOneWithLeasesIsRefusedOrIsOneValidRecord) {
+  AccountRecord record(60'000ms);
+  Random random(11);
+  std::int64_t number = 28'000'000;
+  for (int i = 0; i < 40; ++i)
+    record.window.add(number += 1 + static_cast<std::int64_t>(random.below(30)), 1 + random.below(300));
+  for (const Incarnation who : {30U, 70U, 5'000'000U}) record.set_lease({who, 1 + who / 3, kStart});
+  const std::string good = record.encode();
+  for (std::size_t length = 1; length < good.size(); ++length)
+    EXPECT_FALSE(AccountRecord::decode(good.substr(0, length)).has_value()) << length;
+  EXPECT_FALSE(AccountRecord::decode(good + std::string(1, '\0')).has_value());
+  std::size_t accepted = 0;
+  for (std::size_t i = 0; i < good.size(); ++i)
+    for (int bit = 0; bit < 8; ++bit) {
+      std::string bad = good;
+      bad[i] = static_cast<char>(bad[i] ^ (1 << bit));
+      auto read = AccountRecord::decode(bad);
+      if (!read) continue;
+      ++accepted;
+      EXPECT_EQ(read->encode(), bad) << "byte " << i << " bit " << bit;
+    }
+  EXPECT_GT(accepted, 0U) << "tokens and expiries have no check of their own";
 }
 
 }  // namespace
