@@ -12,6 +12,7 @@
 #include "proxy/cli/check.h"
 #include "proxy/cli/doctor.h"
 #include "proxy/cli/explain.h"
+#include "proxy/cli/export.h"
 #include "proxy/cli/quota.h"
 #include "proxy/cli/schema.h"
 #include "proxy/cli/token.h"
@@ -44,6 +45,7 @@ class CommandLine {
     add_usage();
     add_quota();
     add_explain();
+    add_export();
     add_version();
   }
 
@@ -225,6 +227,39 @@ class CommandLine {
     add_format(sub, explain_.format);
     sub->callback([this] { action_ = [this] { return run_explain(explain_, console_); }; });
   }
+  void add_export() {
+    CLI::App* sub = command(
+        "export",
+        "Write billing files from the journals of proxies, running or not; or verify that all counts agree.",
+        "  tollgate export --period 2026-11 --to /var/lib/billing\n"
+        "  tollgate export --period 2026-11-22 --format ndjson -o json\n"
+        "  tollgate export --period 2026-11 --journal /mnt/a --journal /mnt/b --book /var/lib/usage.sqlite\n"
+        "  tollgate export --verify                    journal = store = book, or the accounts that "
+        "differ\n");
+    auto repeated = [](CLI::Option* option) {
+      option->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    };
+    sub->add_option("--period", export_.period, "month 2026-11, day 2026-11-22 or hour 2026-11-22T08, UTC");
+    sub->add_option("--format", export_.file_format, "csv or ndjson")
+        ->transform(CLI::CheckedTransformer(std::map<std::string, billing::Book::Format>{
+            {"csv", billing::Book::Format::csv}, {"ndjson", billing::Book::Format::ndjson}}))
+        ->type_name("csv|ndjson");
+    sub->add_option("--to", export_.to, "folder for the files")->capture_default_str();
+    repeated(sub->add_option("--journal", export_.journals,
+                             "journal directory; may be repeated (default: the configuration's)"));
+    sub->add_option("--book", export_.book, "SQLite file of roll-ups (default: usage.sqlite in the journal)");
+    sub->add_flag("--verify", export_.verify,
+                  "compare journal, store and book; exit code 1 when they differ");
+    sub->add_flag("--offline", export_.offline, "verify without store and proxies: journal and book only");
+    repeated(sub->add_option(
+        "--admin", export_.admins,
+        "admin port of a proxy that settles first; may be repeated (default: the configuration's)"));
+    sub->add_option("--token-file", export_.token_file,
+                    "file with the admin token (default: from the configuration)");
+    add_config(sub, export_.config_file);
+    add_format(sub, export_.format);
+    sub->callback([this] { action_ = [this] { return run_export(export_, console_); }; });
+  }
   void add_version() {
     CLI::App* sub = command("version", "Print the version of this program and of its libraries.",
                             "  tollgate version -o json\n");
@@ -281,6 +316,7 @@ class CommandLine {
   UsageArguments usage_;
   QuotaArguments quota_;
   ExplainArguments explain_;
+  ExportArguments export_;
   VersionArguments version_;
 };
 
