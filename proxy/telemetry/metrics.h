@@ -42,8 +42,7 @@ class Metrics {
     unsigned workers = 1;
     std::vector<std::string> objects;       // label values of `object`
     std::vector<std::string> main_objects;  // of these, calls that never happened are exported as 0
-    std::vector<std::string>
-        shadow_limits;  // names of candidate limits; those that a reload brings count as `other`
+    std::vector<std::string> shadow_limits{};  // candidate limits; those of a reload count as `other`
     std::string version, revision;
   };
   explicit Metrics(Options options);
