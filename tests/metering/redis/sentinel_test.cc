@@ -72,7 +72,7 @@ TEST(Sentinel, FailoverIsFollowedToThePromotedReplica) {
   EXPECT_EQ(client.record.downs[partition], 1);
   EXPECT_NE(client.record.runs[partition], run);
   auto next = client.acquire("ann", 1);
-  ASSERT_TRUE(next.has_value());
+  ASSERT_TRUE(next && next->status == OpStatus::applied);
   EXPECT_EQ(next->states[0].outstanding, 6U);
   EXPECT_EQ(second.command_as("sesame", {"ROLE"}).elements[0].text, "master");
   EXPECT_TRUE(client.loop.run_until([&] { return client.record.subscribed == 2; }));
