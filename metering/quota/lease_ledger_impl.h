@@ -95,6 +95,7 @@ class LeaseLedger::Impl {
   LeaseHandles handles_;
   CallRef spare_;                      // memory of a charge that never waited
   std::unordered_set<CallRef> calls_;  // those that wait
+  std::unordered_set<std::shared_ptr<Settling>> settlings_;
   std::vector<Owed> owed_;
   std::shared_ptr<Impl*> alive_;  // null inside once this is gone: for callbacks that come later
 };

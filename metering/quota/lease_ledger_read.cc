@@ -89,6 +89,7 @@ void LeaseLedger::Impl::settled_one(const std::shared_ptr<Settling>& settling, b
   if (--settling->awaited > 0 && settled) return;
   settling->over = true;
   settling->timer = nullptr;
+  settlings_.erase(settling);
   const auto then = std::move(settling->then);
   then(settling->all);
 }
@@ -105,6 +106,7 @@ void LeaseLedger::Impl::settle_all(const std::vector<AccountCharge>& accounts,
   auto settling = std::make_shared<Settling>();
   settling->awaited = subjects.size();
   settling->then = std::move(then);
+  settlings_.insert(settling);
   settling->timer =
       owners_.timer(options_.timeout * kReadPatience, [alive = alive_, weak = std::weak_ptr(settling)] {
         if (auto late = weak.lock(); late && *alive != nullptr) (*alive)->settled_one(late, false);
