@@ -231,13 +231,6 @@ void LeaseEngine::Impl::on_op(Partition& p, std::uint64_t seq, const OpReply& re
     if (p.clock_off_since == kNever) p.clock_off_since = now;
     p.no_grants_before = now + kClockPause;
     answer(subject, nullptr, Answer::unavailable);
-    // It will not go away by itself: as if the session had lapsed, so that the store's clock can be believed.
-    if (now - p.clock_off_since >= options_.session_ttl) {
-      end_session(p);
-      shared(p).clock.reset();
-      clock_of_run(p.run).reset();
-      return rejoin(p, now, Duration(0));
-    }
   } else {
     p.clock_off_since = kNever;
   }
@@ -247,6 +240,12 @@ void LeaseEngine::Impl::on_op(Partition& p, std::uint64_t seq, const OpReply& re
   if (subject.again || !subject.waiting.empty() || !subject.settles.empty()) queue(subject, now);
   subject.again = false;
   look_at(subject, now + until_look(subject, now));
+  if (p.clock_off_since != kNever && now - p.clock_off_since >= options_.session_ttl) {
+    // It will not go away by itself: as if the session had lapsed, so that the store's clock can be believed.
+    end_session(p);
+    p.clock_off_since = kNever;
+    return rejoin(p, now, Duration(0));
+  }
   pump(p, now);
 }
 

@@ -25,11 +25,11 @@ bool LeaseEngine::Impl::awaits(const Partition& p) const {
 }
 
 bool LeaseEngine::Impl::may_send(const Partition& p) const {
+  if (!clock_known(p)) return false;
   if (!p.in_flight.empty() && !p.in_flight.back().sent) return false;  // what is older goes first
   if (p.state == State::open || p.state == State::fenced) return true;
   // Nothing was ever journalled here, so there is nothing to replay: the answer to the ping cannot change the op.
-  return p.state == State::joining && p.ping_under_way && p.acked == 0 && p.journaled_before == 0 && !p.old &&
-         clock_known(p);
+  return p.state == State::joining && p.ping_under_way && p.acked == 0 && p.journaled_before == 0 && !p.old;
 }
 
 bool LeaseEngine::Impl::may_ask(const Partition& p, MonotonicTime now) const {
@@ -94,11 +94,9 @@ void LeaseEngine::Impl::end_session(Partition& p) {
   if (state.clock.disagreement() != Milliseconds(0)) {
     state.clock.reset();
     clock_of_run(p.run).reset();
+    p.ping_at = MonotonicTime{};
   }
-  p.clock_off_since = kNever;
-  for (Subject* subject : p.subjects)
-    if (std::ranges::any_of(subject->accounts, [&](const Held& one) { return voided(p, *one.account); }))
-      look_at(*subject, MonotonicTime{});
+  p.lapsed = true;
 }
 
 // Never longer than what we asked for counts by our own clock: a store whose clock was stepped forward may have forgotten
@@ -245,6 +243,10 @@ void LeaseEngine::Impl::on_ping(Partition& p, const PingReply& reply, MonotonicT
     p.ping_at = now + p.ping_pause;
   }
   resend(p, now);
+  if (std::exchange(p.lapsed, false))
+    for (Subject* subject : p.subjects)
+      if (std::ranges::any_of(subject->accounts, [&](const Held& one) { return voided(p, *one.account); }))
+        queue(*subject, now);
   if (p.state == State::open)
     for (Subject* subject : std::exchange(p.blocked, {})) {
       subject->blocked = false;
