@@ -1,42 +1,21 @@
 #include "proxy/admin/service.h"
 
 #include <fmt/format.h>
-#include <simdjson.h>
 
 #include <algorithm>
 
 #include "metering/base/ascii.h"
 #include "metering/base/json_text.h"
+#include "proxy/admin/changes.h"
+#include "proxy/admin/grant_reasons.h"
+#include "proxy/admin/quota_reply.h"
+#include "proxy/admin/replies.h"
 #include "proxy/flow/reply.h"
 
 namespace tollgate::admin {
 namespace {
 
-Reply problem(int status, std::string_view title, std::string_view detail) {
-  Reply reply{.status = status, .content_type = "application/problem+json", .fields = {}, .body = {}};
-  JsonWriter json(reply.body);
-  json.object([&] {
-    json.field("type", "about:blank");
-    json.field("title", title);
-    json.field("status", status);
-    json.field("detail", detail);
-  });
-  return reply;
-}
-
-Reply not_found(std::string_view path) {
-  return problem(404, "Not found", fmt::format("There is no {} here; see docs/admin-api.md.", path));
-}
-
-Reply method_not_allowed(std::string_view allow) {
-  Reply reply = problem(405, "Method not allowed", fmt::format("Allowed: {}.", allow));
-  reply.fields = fmt::format("Allow: {}\r\n", allow);
-  return reply;
-}
-
-Reply store_failed(const Error& error) {
-  return problem(503, "The quota store is unavailable", error.message);
-}
+constexpr std::size_t kAuditShown = 50, kAuditMost = 10'000;
 
 // Compares in a time that does not tell how much of the token was right.
 bool same_secret(std::string_view a, std::string_view b) {
@@ -46,56 +25,123 @@ bool same_secret(std::string_view a, std::string_view b) {
   return difference == 0;
 }
 
-std::optional<std::string> percent_decode(std::string_view text) {
-  std::string out;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '%') {
-      out.push_back(text[i]);
-      continue;
-    }
-    if (i + 2 >= text.size() || hex_value(text[i + 1]) < 0 || hex_value(text[i + 2]) < 0) return std::nullopt;
-    out.push_back(static_cast<char>(hex_value(text[i + 1]) * 16 + hex_value(text[i + 2])));
-    i += 2;
-  }
-  return out;
+bool is_get(const Request& request) {
+  return request.method == "GET" || request.method == "HEAD";
 }
 
-std::string query_value(std::string_view query, std::string_view name) {
-  while (!query.empty()) {
-    std::string_view pair = query.substr(0, query.find('&'));
-    query.remove_prefix(std::min(pair.size() + 1, query.size()));
-    if (pair.substr(0, pair.find('=')) == name && pair.size() > name.size())
-      return percent_decode(pair.substr(name.size() + 1)).value_or("");
-  }
-  return {};
+Error not_given(std::string_view what) {
+  return Error{
+      .message = fmt::format("This proxy cannot {}.", what), .origin = Origin::self, .may_retry = false};
 }
 
-std::vector<std::string> segments(std::string_view path) {
-  std::vector<std::string> out;
-  while (!path.empty()) {
-    path.remove_prefix(1);  // the slash
-    std::string_view segment = path.substr(0, path.find('/'));
-    path.remove_prefix(segment.size());
-    if (auto decoded = percent_decode(segment))
-      out.push_back(std::move(*decoded));
-    else
-      return {};
-  }
-  return out;
+std::string audit_json(const std::vector<usage::AuditEntry>& entries) {
+  std::string body;
+  JsonWriter json(body);
+  json.array([&] {
+    for (const usage::AuditEntry& entry : entries)
+      json.object([&] {
+        json.field("time", format_moment(Milliseconds(entry.time_ms)));
+        json.field("actor", entry.actor);
+        json.field("action", entry.action);
+        json.field("subject", entry.subject);
+        json.field("detail", entry.detail);
+        json.field("reason", entry.reason);
+      });
+  });
+  return body;
 }
 
-void write_state(JsonWriter& json, const quota::AccountState& state) {
-  json.field("limit", state.limit);
-  json.field("used", state.used);
-  json.field("remaining", state.remaining());
+// Fills in what a program without store or journal leaves open.
+Sources completed(Sources sources) {
+  if (!sources.get_override)
+    sources.get_override = [](quota::AccountKey, Sources::OverrideRead done) {
+      done(std::unexpected(not_given("read limits")));
+    };
+  if (!sources.set_override)
+    sources.set_override = [](quota::AccountKey, Sources::Override, Sources::Changed done) {
+      done(std::unexpected(not_given("change limits")));
+    };
+  if (!sources.reset)
+    sources.reset = [](std::vector<quota::AccountKey>, Sources::Changed done) {
+      done(std::unexpected(not_given("reset counts")));
+    };
+  if (!sources.settle)
+    sources.settle = [](Sources::Changed done) { done(std::unexpected(not_given("settle"))); };
+  if (!sources.audit)
+    sources.audit = [](usage::AuditEntry) -> Result<void> {
+      return std::unexpected(not_given("record changes"));
+    };
+  if (!sources.audit_log)
+    sources.audit_log = [](std::size_t) -> Result<std::vector<usage::AuditEntry>> {
+      return std::unexpected(not_given("read the audit"));
+    };
+  if (!sources.clock)
+    sources.clock = [] {
+      return UnixTime(
+          std::chrono::duration_cast<Duration>(std::chrono::system_clock::now().time_since_epoch()));
+    };
+  return sources;
 }
 
 }  // namespace
 
-Service::Service(Sources sources, std::string token)
-    : sources_(std::move(sources)), token_(std::move(token)) {}
+class Service::Core : public std::enable_shared_from_this<Service::Core> {
+ public:
+  explicit Core(Sources sources)
+      : sources_(completed(std::move(sources))),
+        changes_(std::make_shared<ChangeQueue>(sources_.get_override, sources_.set_override)) {
+    if (auto entries = sources_.audit_log(GrantReasons::kMost)) reasons_.restore(*entries);
+  }
 
-Reply Service::ready(bool verbose) const {
+  const Sources& sources() const { return sources_; }
+  Reply ready(bool verbose) const;
+  void handle_api(const Request& request, Done done);
+
+ private:
+  // The account of one rule for one caller, with the names that the audit uses.
+  struct Target {
+    std::shared_ptr<const flow::Snapshot> snapshot;
+    quota::AccountCharge account;
+    std::string subject;  // "acme/ann daily"
+  };
+
+  Milliseconds now() const { return std::chrono::floor<Milliseconds>(sources_.clock().time_since_epoch()); }
+  void handle_user(const Request& request, std::vector<std::string> path, Done done);
+  void handle_quota(const Request& request, Target target, std::string_view what, Done done);
+  void handle_audit(const Request& request, const Done& done) const;
+  void handle_reload(const Request& request, const Done& done) const;
+  void reply_quotas(std::shared_ptr<const flow::Snapshot> snapshot,
+                    std::vector<quota::AccountCharge> accounts, std::vector<std::string> subjects,
+                    bool single, Done done);
+  void make(const Request& request, Target target, std::expected<Change, Reply> change, Done done);
+  void reset(const Request& request, Target target, std::expected<Change, Reply> change, Done done);
+
+  usage::AuditEntry entry_of(const Request& request, std::string subject, const Change& change) const {
+    return {.time_ms = now().count(),
+            .actor = fmt::format("{} token admin", request.peer.empty() ? "-" : request.peer),
+            .action = change.action,
+            .subject = std::move(subject),
+            .detail = change.detail,
+            .reason = change.reason};
+  }
+  static Reply not_recorded(const Error& error) {
+    return problem(503, "The change cannot be recorded",
+                   fmt::format("Nothing was changed: {}", error.message));
+  }
+  void note_failure(usage::AuditEntry entry, std::string_view why) const {
+    entry.time_ms = now().count();
+    entry.action += ".failed";
+    entry.detail += fmt::format(": {}", why);
+    // Nothing more can be done when this is lost too; the reply names the failure all the same.
+    static_cast<void>(sources_.audit(std::move(entry)));
+  }
+
+  const Sources sources_;
+  const std::shared_ptr<ChangeQueue> changes_;
+  GrantReasons reasons_;
+};
+
+Reply Service::Core::ready(bool verbose) const {
   const std::vector<Check> checks = sources_.readiness();
   const bool ok = std::all_of(checks.begin(), checks.end(), [](const Check& check) { return check.ok; });
   Reply reply{
@@ -108,71 +154,52 @@ Reply Service::ready(bool verbose) const {
   return reply;
 }
 
-void Service::handle(const Request& request, Done done) const {
-  std::string_view path = request.path;
-  if (path.starts_with("/api/")) return handle_api(request, path, std::move(done));
-  const bool get = request.method == "GET" || request.method == "HEAD";
-  if (path == "/livez" || path == "/healthz" || path == "/readyz" || path == "/metrics" ||
-      path == "/version" || path == "/") {
-    if (!get) return done(method_not_allowed("GET, HEAD"));
-  }
-  if (path == "/livez" || path == "/healthz")
-    return done({.status = 200, .content_type = "text/plain; charset=utf-8", .fields = {}, .body = "ok\n"});
-  if (path == "/readyz")
-    return done(ready(request.query == "verbose" || request.query.starts_with("verbose=")));
-  if (path == "/metrics")
-    return done({.status = 200,
-                 .content_type = sources_.metrics_content_type,
-                 .fields = {},
-                 .body = sources_.metrics()});
-  if (path == "/version") {
-    Reply reply;
-    JsonWriter json(reply.body);
-    json.object([&] {
-      json.field("version", sources_.version);
-      json.field("revision", sources_.revision);
-    });
-    return done(std::move(reply));
-  }
-  if (path == "/")
-    return done({.status = 200,
-                 .content_type = "text/plain; charset=utf-8",
-                 .fields = {},
-                 .body = "Tollgate admin port\n/livez /readyz?verbose /metrics /version\n"
-                         "/api/v1/users/{tenant}/{user}/usage and /quotas (bearer token)\n"});
-  done(not_found(path));
-}
-
-void Service::handle_api(const Request& request, std::string_view path, Done done) const {
-  if (token_.empty())
-    return done(
-        problem(403, "Closed", "The admin API is closed: admin.token_file is not set in the configuration."));
-  std::string_view given = request.authorization;
-  if (starts_with_ignore_case(given, "Bearer "))
-    given = trim(given.substr(7));
-  else
-    given = {};
-  if (given.empty() || !same_secret(given, token_)) {
-    Reply reply = problem(401, "Not authorised",
-                          "Send the admin token: Authorization: Bearer <content of admin.token_file>.");
-    reply.fields = "WWW-Authenticate: Bearer realm=\"tollgate-admin\"\r\n";
-    return done(std::move(reply));
-  }
-  std::vector<std::string> parts = segments(path);
-  if (path == "/api/v1/config/reload") {
+void Service::Core::handle_api(const Request& request, Done done) {
+  std::vector<std::string> parts = segments(request.path);
+  if (request.path == "/api/v1/config/reload") return handle_reload(request, done);
+  if (request.path == "/api/v1/audit") return handle_audit(request, done);
+  if (request.path == "/api/v1/settle") {
     if (request.method != "POST") return done(method_not_allowed("POST"));
-    auto reloaded = sources_.reload();
-    if (!reloaded) return done(problem(422, "The configuration was not accepted", reloaded.error().message));
-    return done(
-        {.status = 200, .content_type = "application/json", .fields = {}, .body = R"({"reloaded":true})"});
+    return sources_.settle([done = std::move(done)](Result<void> settled) {
+      done(settled ? json_reply(R"({"settled":true})") : store_failed(settled.error()));
+    });
   }
   if (parts.size() >= 6 && parts[1] == "v1" && parts[2] == "users")
     return handle_user(request, std::move(parts), std::move(done));
-  done(not_found(path));
+  done(not_found(request.path));
 }
 
-// parts: api v1 users TENANT USER usage | quotas [RULE [reset]]
-void Service::handle_user(const Request& request, std::vector<std::string> parts, Done done) const {
+void Service::Core::handle_reload(const Request& request, const Done& done) const {
+  if (request.method != "POST") return done(method_not_allowed("POST"));
+  const Change change{
+      .action = "config.reload", .detail = {}, .reason = query_value(request.query, "reason")};
+  usage::AuditEntry entry = entry_of(request, "configuration", change);
+  if (auto recorded = sources_.audit(entry); !recorded) return done(not_recorded(recorded.error()));
+  auto reloaded = sources_.reload();
+  if (!reloaded) {
+    note_failure(std::move(entry), "not accepted");
+    return done(problem(422, "The configuration was not accepted", reloaded.error().message));
+  }
+  done(json_reply(R"({"reloaded":true})"));
+}
+
+void Service::Core::handle_audit(const Request& request, const Done& done) const {
+  if (!is_get(request)) return done(method_not_allowed("GET, HEAD"));
+  std::size_t most = kAuditShown;
+  if (const std::string text = query_value(request.query, "limit"); !text.empty()) {
+    const auto number = parse_decimal(text);
+    if (!number || *number == 0 || *number > kAuditMost)
+      return done(
+          problem(400, "Bad request", fmt::format("limit must be a number from 1 to {}.", kAuditMost)));
+    most = static_cast<std::size_t>(*number);
+  }
+  auto entries = sources_.audit_log(most);
+  if (!entries) return done(problem(503, "The audit cannot be read", entries.error().message));
+  done(json_reply(audit_json(*entries)));
+}
+
+// parts: api v1 users TENANT USER usage | quotas [RULE [grants | reset]]
+void Service::Core::handle_user(const Request& request, std::vector<std::string> parts, Done done) {
   auto snapshot = sources_.snapshot();
   identity::Principal principal;
   principal.tenant = parts[3] == "-" ? "" : parts[3];
@@ -183,105 +210,166 @@ void Service::handle_user(const Request& request, std::vector<std::string> parts
                              .user = principal.user,
                              .staff = false};
   std::vector<quota::AccountCharge> accounts = snapshot->rules.accounts(caller);
-  const bool get = request.method == "GET" || request.method == "HEAD";
 
   if (parts[5] == "usage" && parts.size() == 6) {
-    if (!get) return done(method_not_allowed("GET, HEAD"));
+    if (!is_get(request)) return done(method_not_allowed("GET, HEAD"));
     auto answer = [snapshot, principal, accounts, done = std::move(done)](Sources::States states,
                                                                           Sources::Listed listed) {
       if (!states) return done(store_failed(states.error()));
       if (!listed) return done(store_failed(listed.error()));
-      Reply reply;
-      reply.body = flow::usage_json(*snapshot, principal, accounts, *states, *listed);
-      done(std::move(reply));
+      done(json_reply(flow::usage_json(*snapshot, principal, accounts, *states, *listed)));
     };
     return sources_.read_usage(accounts, snapshot->rules.observation(caller), std::move(answer));
   }
   if (parts[5] != "quotas" || parts.size() > 8) return done(not_found(request.path));
+  auto subject_of = [&](const quota::AccountCharge& account) {
+    const quota::Rule& rule = snapshot->rules.rules()[account.rule];
+    return account_subject(rule, caller);
+  };
   if (parts.size() == 6) {
-    if (!get) return done(method_not_allowed("GET, HEAD"));
-    return reply_quotas(std::move(accounts), false, std::move(done));
+    if (!is_get(request)) return done(method_not_allowed("GET, HEAD"));
+    std::vector<std::string> subjects;
+    for (const quota::AccountCharge& account : accounts) subjects.push_back(subject_of(account));
+    return reply_quotas(snapshot, std::move(accounts), std::move(subjects), false, std::move(done));
   }
   auto wanted = std::find_if(accounts.begin(), accounts.end(), [&](const quota::AccountCharge& account) {
-    return account.rule != quota::Rules::kObservation &&
-           snapshot->rules.rules()[account.rule].name == parts[6];
+    return snapshot->rules.rules()[account.rule].name == parts[6];
   });
   if (wanted == accounts.end())
     return done(
         problem(404, "No such quota",
                 fmt::format("There is no quota '{}' that can be set for one user; GET .../quotas lists them.",
                             parts[6])));
-  quota::AccountCharge account = *wanted;
-  const std::string name =
-      fmt::format("quota {} of user {} (tenant '{}')", parts[6], principal.user, principal.tenant);
-  if (parts.size() == 8) {
-    if (parts[7] != "reset") return done(not_found(request.path));
+  Target target{.snapshot = snapshot, .account = *wanted, .subject = subject_of(*wanted)};
+  handle_quota(request, std::move(target), parts.size() == 8 ? parts[7] : "", std::move(done));
+}
+
+void Service::Core::handle_quota(const Request& request, Target target, std::string_view what, Done done) {
+  if (what == "reset") {
     if (request.method != "POST") return done(method_not_allowed("POST"));
-    auto answer = [audit = sources_.audit, name, done = std::move(done)](Result<void> changed) {
-      if (!changed) return done(store_failed(changed.error()));
-      audit("reset " + name);
-      done({.status = 200, .content_type = "application/json", .fields = {}, .body = R"({"reset":true})"});
-    };
-    return sources_.reset({account.key}, std::move(answer));
+    return reset(request, std::move(target), parse_reset(request.body, request.query), std::move(done));
   }
-  if (get) return reply_quotas({std::move(account)}, true, std::move(done));
-  change_quota(request, std::move(account), name, std::move(done));
+  if (what == "grants") {
+    if (request.method == "POST")
+      return make(request, std::move(target), parse_grant(request.body, now()), std::move(done));
+    if (request.method == "DELETE")
+      return make(request, std::move(target), parse_withdraw(request.body, request.query), std::move(done));
+    return done(method_not_allowed("POST, DELETE"));
+  }
+  if (!what.empty()) return done(not_found(request.path));
+  if (is_get(request))
+    return reply_quotas(target.snapshot, {target.account}, {target.subject}, true, std::move(done));
+  if (request.method == "PUT")
+    return make(request, std::move(target), parse_set(request.body, request.query), std::move(done));
+  if (request.method == "DELETE")
+    return make(request, std::move(target), parse_unset(request.body, request.query), std::move(done));
+  done(method_not_allowed("GET, HEAD, PUT, DELETE"));
 }
 
-void Service::reply_quotas(std::vector<quota::AccountCharge> accounts, bool single, Done done) const {
-  auto snapshot = sources_.snapshot();
-  std::erase_if(accounts, [](const quota::AccountCharge& account) {
-    return account.rule == quota::Rules::kObservation;
-  });
-  auto answer = [snapshot, accounts, single, done = std::move(done)](Sources::States states,
-                                                                     Sources::Listed) {
-    if (!states) return done(store_failed(states.error()));
-    Reply reply;
-    JsonWriter json(reply.body);
-    auto one = [&](std::size_t i) {
-      json.object([&] {
-        json.field("name", snapshot->rules.rules()[accounts[i].rule].name);
-        write_state(json, (*states)[i]);
-        json.field("configured_limit", accounts[i].limit);
-        json.field("overridden", (*states)[i].limit != accounts[i].limit);
-      });
-    };
-    if (single) {
-      one(0);
-    } else {
-      json.array([&] {
-        for (std::size_t i = 0; i < accounts.size(); ++i) one(i);
-      });
+void Service::Core::make(const Request& request, Target target, std::expected<Change, Reply> change,
+                         Done done) {
+  if (!change) return done(std::move(change.error()));
+  usage::AuditEntry entry = entry_of(request, target.subject, *change);
+  if (auto recorded = sources_.audit(entry); !recorded) return done(not_recorded(recorded.error()));
+  auto answer = [self = shared_from_this(), entry = std::move(entry), target,
+                 done = std::move(done)](ChangeQueue::Outcome outcome) mutable {
+    if (!outcome.stored) {
+      self->note_failure(std::move(entry), outcome.stored.error().message);
+      return done(store_failed(outcome.stored.error()));
     }
-    done(std::move(reply));
+    if (outcome.refusal) {
+      self->note_failure(std::move(entry), "refused");
+      return done(std::move(*outcome.refusal));
+    }
+    self->reasons_.note(entry);
+    self->reply_quotas(target.snapshot, {target.account}, {target.subject}, true, std::move(done));
   };
-  sources_.read_usage(accounts, {}, std::move(answer));
+  changes_->run(target.account.key, now(), std::move(change->apply), std::move(answer));
 }
 
-void Service::change_quota(const Request& request, quota::AccountCharge account, std::string name,
-                           Done done) const {
-  std::optional<std::uint64_t> limit;
-  if (request.method == "PUT") {
-    simdjson::dom::parser parser;
-    simdjson::dom::element document;
-    std::uint64_t value = 0;
-    const simdjson::padded_string body(request.body);
-    if (parser.parse(body).get(document) != simdjson::SUCCESS ||
-        document["limit"].get(value) != simdjson::SUCCESS)
-      return done(
-          problem(400, "Bad request", R"(The body must be {"limit": n} with a whole number n >= 0.)"));
-    limit = value;
-  } else if (request.method != "DELETE") {
-    return done(method_not_allowed("GET, HEAD, PUT, DELETE"));
-  }
-  auto answer = [this, account, limit, name = std::move(name),
-                 done = std::move(done)](Result<void> changed) mutable {
-    if (!changed) return done(store_failed(changed.error()));
-    sources_.audit(limit ? fmt::format("set {} to {}", name, *limit)
-                         : fmt::format("removed the override of {}", name));
-    reply_quotas({std::move(account)}, true, std::move(done));
+void Service::Core::reset(const Request& request, Target target, std::expected<Change, Reply> change,
+                          Done done) {
+  if (!change) return done(std::move(change.error()));
+  usage::AuditEntry entry = entry_of(request, target.subject, *change);
+  if (auto recorded = sources_.audit(entry); !recorded) return done(not_recorded(recorded.error()));
+  auto answer = [self = shared_from_this(), entry = std::move(entry),
+                 done = std::move(done)](Result<void> changed) {
+    if (changed) return done(json_reply(R"({"reset":true})"));
+    self->note_failure(entry, changed.error().message);
+    done(store_failed(changed.error()));
   };
-  sources_.set_override(account.key, limit, std::move(answer));
+  sources_.reset({target.account.key}, std::move(answer));
+}
+
+void Service::Core::reply_quotas(std::shared_ptr<const flow::Snapshot> snapshot,
+                                 std::vector<quota::AccountCharge> accounts,
+                                 std::vector<std::string> subjects, bool single, Done done) {
+  // Counts, then the override of one account after the other: an administrator's page, not the hot path.
+  auto work = std::make_shared<QuotaPage>(std::move(snapshot), std::move(accounts), std::move(subjects),
+                                          single, now());
+  auto with_states = [self = shared_from_this(), work, done = std::move(done)](Sources::States states,
+                                                                               Sources::Listed) mutable {
+    if (!states) return done(store_failed(states.error()));
+    work->states = std::move(*states);
+    read_overrides(self->sources_.get_override, work,
+                   [self, work, done = std::move(done)](Result<void> read) {
+                     if (!read) return done(store_failed(read.error()));
+                     done(json_reply(work->json(self->reasons_)));
+                   });
+  };
+  sources_.read_usage(work->accounts, {}, std::move(with_states));
+}
+
+Service::Service(Sources sources, std::string token)
+    : core_(std::make_shared<Core>(std::move(sources))), token_(std::move(token)) {}
+Service::~Service() = default;
+
+void Service::handle(const Request& request, Done done) const {
+  const std::string_view path = request.path;
+  if (path.starts_with("/api/")) {
+    if (token_.empty())
+      return done(problem(403, "Closed",
+                          "The admin API is closed: admin.token_file is not set in the configuration."));
+    std::string_view given = request.authorization;
+    given = starts_with_ignore_case(given, "Bearer ") ? trim(given.substr(7)) : std::string_view();
+    if (given.empty() || !same_secret(given, token_)) {
+      Reply reply = problem(401, "Not authorised",
+                            "Send the admin token: Authorization: Bearer <content of admin.token_file>.");
+      reply.fields = "WWW-Authenticate: Bearer realm=\"tollgate-admin\"\r\n";
+      return done(std::move(reply));
+    }
+    return core_->handle_api(request, std::move(done));
+  }
+  const Sources& sources = core_->sources();
+  if (path == "/livez" || path == "/healthz" || path == "/readyz" || path == "/metrics" ||
+      path == "/version" || path == "/") {
+    if (!is_get(request)) return done(method_not_allowed("GET, HEAD"));
+  }
+  auto text = [&](std::string body) {
+    done({.status = 200, .content_type = "text/plain; charset=utf-8", .fields = {}, .body = std::move(body)});
+  };
+  if (path == "/livez" || path == "/healthz") return text("ok\n");
+  if (path == "/readyz")
+    return done(core_->ready(request.query == "verbose" || request.query.starts_with("verbose=")));
+  if (path == "/metrics")
+    return done({.status = 200,
+                 .content_type = sources.metrics_content_type,
+                 .fields = {},
+                 .body = sources.metrics()});
+  if (path == "/version") {
+    std::string body;
+    JsonWriter json(body);
+    json.object([&] {
+      json.field("version", sources.version);
+      json.field("revision", sources.revision);
+    });
+    return done(json_reply(std::move(body)));
+  }
+  if (path == "/")
+    return text(
+        "Tollgate admin port\n/livez /readyz?verbose /metrics /version\n"
+        "/api/v1/users/{tenant}/{user}/usage and /quotas, /api/v1/audit (bearer token)\n");
+  done(not_found(path));
 }
 
 }  // namespace tollgate::admin

@@ -4,14 +4,27 @@
 //                     GET /readyz[?verbose]     config, listeners, store (or a policy that does without), not draining
 //                     GET /metrics  GET /version
 //   bearer token      GET    /api/v1/users/{tenant}/{user}/usage
-//                     GET    /api/v1/users/{tenant}/{user}/quotas            every rule with its limit and count
+//                     GET    /api/v1/users/{tenant}/{user}/quotas            every rule with its limit, grants and count
 //                     GET    /api/v1/users/{tenant}/{user}/quotas/{rule}
-//                     PUT    /api/v1/users/{tenant}/{user}/quotas/{rule}     {"limit": n}: acts on the next call, everywhere
-//                     DELETE /api/v1/users/{tenant}/{user}/quotas/{rule}     back to the configured limit
-//                     POST   /api/v1/users/{tenant}/{user}/quotas/{rule}/reset   forgets what was counted
+//                     PUT    /api/v1/users/{tenant}/{user}/quotas/{rule}     {"limit": n | null, "reason": "..."}
+//                     DELETE /api/v1/users/{tenant}/{user}/quotas/{rule}     back to the configured limit; grants stay
+//                     POST   /api/v1/users/{tenant}/{user}/quotas/{rule}/grants
+//                                 {"extra": 200, "for": "24h" | "until": "2026-11-23T18:00:00Z", "reason": "..."}
+//                     DELETE /api/v1/users/{tenant}/{user}/quotas/{rule}/grants   takes all of them away
+//                     POST   /api/v1/users/{tenant}/{user}/quotas/{rule}/reset    forgets what was counted
+//                     POST   /api/v1/settle                                  this proxy hands in what it has counted
+//                     GET    /api/v1/audit[?limit=n]                         latest changes made through this proxy
 //                     POST   /api/v1/config/reload                           as SIGHUP
 // {tenant} "-" is the empty tenant; names are percent-encoded. ?organization= names the organization for rules per
 // organization. Without a token file the /api is closed.
+//
+// Changes act on the next call, on every proxy of the store. Each is written down BEFORE it is made (Sources::audit): who,
+// what, why; what cannot be written down is not done. A change that then fails is followed by "<action>.failed". A reason
+// is required for a grant, and may be given for the rest: in the body, or as ?reason=.
+//
+// A change of a limit keeps the grants and a grant keeps the limit: both stand in one value that is read and written back
+// (changes.h). Changes through one proxy wait for each other; of two made at the same moment through two proxies the
+// later may undo the earlier. The audit names both.
 //
 // Threads: handle() may be called from any one thread; sources are called on it and may answer from another.
 #pragma once
@@ -24,7 +37,10 @@
 #include <vector>
 
 #include "metering/base/error.h"
+#include "metering/base/time.h"
 #include "metering/quota/ledger.h"
+#include "metering/quota/store_model.h"
+#include "metering/usage/journal_record.h"
 #include "proxy/flow/snapshot.h"
 
 namespace tollgate::admin {
@@ -33,6 +49,7 @@ struct Request {
   std::string_view method, path, query;
   std::string_view authorization;  // value of the field, "" when absent
   std::string_view body;
+  std::string_view peer{};  // address of the client, for the audit
 };
 
 struct Reply {
@@ -54,6 +71,8 @@ struct Sources {
   using States = Result<std::vector<quota::AccountState>>;
   using Listed = Result<std::vector<quota::Ledger::Listed>>;
   using Changed = std::function<void(Result<void>)>;
+  using Override = std::optional<quota::LimitOverride>;
+  using OverrideRead = std::function<void(Result<Override>)>;
 
   std::function<std::shared_ptr<const flow::Snapshot>()> snapshot;
   std::function<std::string()> metrics;
@@ -63,10 +82,17 @@ struct Sources {
   std::function<void(std::vector<quota::AccountCharge>, quota::Rules::Observation,
                      std::function<void(States, Listed)>)>
       read_usage;
-  std::function<void(quota::AccountKey, std::optional<std::uint64_t>, Changed)> set_override;
-  std::function<void(std::vector<quota::AccountKey>, Changed)> reset;
-  std::function<void(std::string_view text)>
-      audit;  // one sentence a change: who asked is not known, what changed is
+  // What is not given answers 503. A function that is dropped uncalled is an error of the store.
+  std::function<void(quota::AccountKey, OverrideRead)> get_override{};
+  std::function<void(quota::AccountKey, Override, Changed)> set_override{};
+  std::function<void(std::vector<quota::AccountKey>, Changed)> reset{};
+  std::function<void(Changed)>
+      settle{};  // every unsettled use goes to the store; an error when it did not get there
+  // Durable when it returns; an error: the change is not made. Called on the thread of handle(); after a change that
+  // failed, on the thread that said so. time_ms is set.
+  std::function<Result<void>(usage::AuditEntry)> audit{};
+  std::function<Result<std::vector<usage::AuditEntry>>(std::size_t most)> audit_log{};  // latest first
+  std::function<UnixTime()> clock{};  // the store's where it is known; not given: this machine's
   std::string version, revision;
 };
 
@@ -74,18 +100,14 @@ class Service {
  public:
   // token: what `Authorization: Bearer` must carry for /api; "" closes /api.
   Service(Sources sources, std::string token);
+  ~Service();
 
   // Answers exactly once, perhaps later and from another thread.
   void handle(const Request& request, Done done) const;
 
  private:
-  void handle_api(const Request& request, std::string_view path, Done done) const;
-  void handle_user(const Request& request, std::vector<std::string> path, Done done) const;
-  void reply_quotas(std::vector<quota::AccountCharge> accounts, bool single, Done done) const;
-  void change_quota(const Request& request, quota::AccountCharge account, std::string name, Done done) const;
-  Reply ready(bool verbose) const;
-
-  Sources sources_;
+  class Core;  // shared with answers that are still to come
+  std::shared_ptr<Core> core_;
   std::string token_;
 };
 
