@@ -10,7 +10,9 @@
 
 #include "metering/base/ascii.h"
 #include "metering/base/check.h"
+#include "metering/redis/cluster_map.h"
 #include "metering/redis/scripts.h"
+#include "metering/redis/sentinel.h"
 
 namespace tollgate::redis {
 namespace {
@@ -26,7 +28,7 @@ class BlockingStore {
       : deadline_(Connection::now() + timeout), base_(event_base_new()) {
     CHECK(base_ != nullptr, "event_base_new");
     options.connect_timeout = std::min(options.connect_timeout, timeout);
-    connection_ = std::make_unique<Connection>(base_, std::move(options));
+    connection_ = std::make_unique<Connection>(base_, with_locator(base_, std::move(options)));
   }
   ~BlockingStore() {
     connection_.reset();
@@ -74,8 +76,10 @@ std::map<std::string, std::string, std::less<>> parse_info(std::string_view text
 
 class Examination {
  public:
-  Examination(BlockingStore& store, const ProbeOptions& options, ProbeReport& report)
-      : store_(store), options_(options), report_(report) {}
+  // `cluster`: a node of one, as the URL says; `replicated`: somebody may be promoted in its place.
+  Examination(BlockingStore& store, const ProbeOptions& options, ProbeReport& report, bool cluster,
+              bool replicated)
+      : store_(store), options_(options), report_(report), cluster_(cluster), replicated_(replicated) {}
 
   void run() {
     if (!connect()) return;
@@ -85,10 +89,9 @@ class Examination {
     check_scripts();
     check_setting("maxmemory-policy", "eviction", "noeviction", Level::problem,
                   "set maxmemory-policy noeviction: an evicted record is a quota handed out twice");
-    check_setting("appendonly", "persistence", "yes", Level::warning,
-                  "set appendonly yes and appendfsync everysec: without it a restart of the store forgets "
-                  "what was used");
+    check_persistence();
     check_encoding();
+    check_replicas();
   }
 
  private:
@@ -161,10 +164,12 @@ class Examination {
           old ? "Redis 6 or later is needed, 7 is recommended" : "");
     }
     auto role_reply = store_.call({"INFO", "replication"});
-    auto replication = role_reply && !role_reply->is_error()
-                           ? parse_info(role_reply->text)
-                           : std::map<std::string, std::string, std::less<>>();
-    std::string role = replication["role"];
+    if (role_reply && !role_reply->is_error()) replication_ = parse_info(role_reply->text);
+    if (!server.empty() && (server["redis_mode"] == "cluster") != cluster_)
+      add(Level::problem, "cluster",
+          cluster_ ? "the server is no node of a cluster" : "the server is a node of a cluster",
+          cluster_ ? "write its address as redis://" : "write its address as redis+cluster://");
+    std::string role = replication_["role"];
     if (role.empty()) return;
     bool primary = role == "master";
     add(primary ? Level::ok : Level::problem, "role",
@@ -203,6 +208,71 @@ class Examination {
     }
   }
 
+  void check_persistence() {
+    auto appends = setting("appendonly"), syncs = setting("appendfsync");
+    if (!appends || !syncs)
+      return add(Level::warning, "persistence", "appendonly and appendfsync cannot be read",
+                 "make sure that they are yes and everysec (or always)");
+    bool kept = *appends == "yes" && *syncs != "no";
+    add(kept ? Level::ok : Level::warning, "persistence",
+        fmt::format("appendonly is {}, appendfsync is {}", *appends, *syncs),
+        kept ? ""
+             : "set appendonly yes and appendfsync everysec: without it a restart of the store forgets what "
+               "was used "
+               "and every proxy has to replay it");
+  }
+
+  void check_replicas() {
+    if (replication_["role"] != "master") return;
+    std::uint64_t connected = parse_decimal(replication_["connected_slaves"]).value_or(0);
+    if (options_.min_replicas > 0 && connected < options_.min_replicas)
+      add(Level::problem, "replicas",
+          fmt::format("{} replicas are connected, {} must confirm each grant", connected,
+                      options_.min_replicas),
+          "start the replicas, or choose durability replay");
+    if (connected == 0 && !replicated_) return;
+    std::uint64_t to_write = parse_decimal(setting("min-replicas-to-write").value_or("")).value_or(0);
+    std::uint64_t max_lag = parse_decimal(setting("min-replicas-max-lag").value_or("")).value_or(0);
+    bool guarded = to_write > 0 && max_lag > 0 && max_lag <= 10;
+    add(guarded ? Level::ok : Level::warning, "replicas",
+        fmt::format("{} replicas; min-replicas-to-write is {}, min-replicas-max-lag {} s", connected,
+                    to_write, max_lag),
+        guarded ? ""
+                : "set min-replicas-to-write 1 and min-replicas-max-lag 2: a primary cut off from its "
+                  "replicas then "
+                  "stops granting what would be lost when one of them is promoted");
+    check_lag(connected);
+    auto backlog = parse_decimal(setting("repl-backlog-size").value_or(""));
+    if (!backlog) return;
+    constexpr std::uint64_t kWanted = 64ULL << 20;
+    add(*backlog < kWanted ? Level::warning : Level::ok, "backlog",
+        fmt::format("repl-backlog-size is {} MiB", *backlog >> 20),
+        *backlog < kWanted
+            ? "set repl-backlog-size 256mb: a replica that was away for a moment then catches up "
+              "instead of copying everything"
+            : "");
+  }
+
+  // slave0:ip=127.0.0.1,port=6380,state=online,offset=123,lag=0
+  void check_lag(std::uint64_t connected) {
+    std::uint64_t worst = 0;
+    bool behind = false;
+    for (std::uint64_t i = 0; i < connected; ++i) {
+      std::string_view line = replication_[fmt::format("slave{}", i)];
+      if (line.find("state=online") == std::string_view::npos) behind = true;
+      std::size_t at = line.find("lag=");
+      if (at == std::string_view::npos) continue;
+      std::string_view digits = line.substr(at + 4);
+      worst = std::max(worst, parse_decimal(digits.substr(0, digits.find(','))).value_or(0));
+    }
+    if (connected == 0) return;
+    bool late = behind || worst > 2;
+    add(late ? Level::warning : Level::ok, "replica_lag",
+        behind ? "a replica is still copying"
+               : fmt::format("the slowest replica was last heard of {} s ago", worst),
+        late ? "look at the replica's log and at the network: what it lacks is lost if it is promoted" : "");
+  }
+
   void check_encoding() {
     std::string name = "hash-max-listpack-value";
     auto value = setting(name);
@@ -216,7 +286,78 @@ class Examination {
   BlockingStore& store_;
   const ProbeOptions& options_;
   ProbeReport& report_;
+  const bool cluster_, replicated_;
+  std::map<std::string, std::string, std::less<>> replication_;  // INFO replication
 };
+
+// Every sentinel of the URL: does it answer, does it know the primary.
+void examine_sentinels(const ConnectionOptions& connection, const ProbeOptions& options,
+                       ProbeReport& report) {
+  std::size_t answering = 0;
+  std::string complaints;
+  for (const Endpoint& endpoint : connection.url.nodes) {
+    ConnectionOptions one = connection;
+    one.url = connection.url.server(endpoint);
+    one.url.database = 0;
+    one.optional_password = true;
+    Milliseconds share = options.timeout / static_cast<int>(connection.url.nodes.size());
+    auto reply = BlockingStore(std::move(one), share)
+                     .call({"SENTINEL", "get-master-addr-by-name", connection.url.primary_name});
+    bool knows = reply && reply->type == Reply::Type::array;
+    answering += knows;
+    if (!knows)
+      complaints += fmt::format("{}{}: {}", complaints.empty() ? "" : "; ", endpoint.text(),
+                                !reply              ? reply.error().message
+                                : reply->is_error() ? reply->text
+                                                    : "does not know " + connection.url.primary_name);
+  }
+  std::size_t count = connection.url.nodes.size();
+  Level level = answering == 0 ? Level::problem : answering < count || count < 3 ? Level::warning : Level::ok;
+  report.findings.push_back(
+      {level, "sentinel",
+       fmt::format("{} of {} sentinels name the primary {}{}{}", answering, count,
+                   connection.url.primary_name, complaints.empty() ? "" : ": ", complaints),
+       level == Level::ok ? ""
+       : answering == count
+           ? "run three sentinels or more and name all of them in store.url"
+           : "see that each sentinel of store.url runs and monitors the primary by this name"});
+}
+
+// The primaries of the cluster, by the first node that tells.
+std::vector<Endpoint> examine_cluster(const ConnectionOptions& connection, const ProbeOptions& options,
+                                      ProbeReport& report) {
+  std::string complaints;
+  for (const Endpoint& endpoint : connection.url.nodes) {
+    ConnectionOptions one = connection;
+    one.url = connection.url.server(endpoint);
+    auto reply =
+        BlockingStore(std::move(one), options.timeout / static_cast<int>(connection.url.nodes.size()))
+            .call({"CLUSTER", "SLOTS"});
+    auto ranges = reply && !reply->is_error()
+                      ? parse_slots(*reply, endpoint)
+                      : fail(Origin::store, reply ? reply->text : reply.error().message);
+    if (!ranges) {
+      complaints += (complaints.empty() ? "" : "; ") + ranges.error().message;
+      continue;
+    }
+    std::vector<Endpoint> primaries;
+    unsigned covered = 0;
+    for (const SlotRange& range : *ranges) {
+      covered += range.last - range.first + 1;
+      if (std::ranges::find(primaries, range.primary) == primaries.end()) primaries.push_back(range.primary);
+    }
+    report.findings.push_back(
+        {covered == kSlots ? Level::ok : Level::problem, "cluster",
+         fmt::format("{} primaries serve {} of {} slots", primaries.size(), covered, kSlots),
+         covered == kSlots ? ""
+                           : "see redis-cli --cluster check: accounts in the other slots cannot be counted"});
+    return primaries;
+  }
+  report.findings.push_back({Level::problem, "cluster",
+                             "no node tells the slots of the cluster: " + complaints,
+                             "check store.url, the network between the two, user and password"});
+  return {};
+}
 
 }  // namespace
 
@@ -225,10 +366,49 @@ bool ProbeReport::usable() const {
          std::ranges::none_of(findings, [](const Finding& f) { return f.level == Level::problem; });
 }
 
+std::vector<Finding> strict_problems(const ProbeReport& report) {
+  std::vector<Finding> problems;
+  for (const Finding& finding : report.findings) {
+    bool promised =
+        finding.subject == "eviction" || finding.subject == "persistence" || finding.subject == "clock";
+    if (finding.level == Level::problem || (finding.level == Level::warning && promised))
+      problems.push_back(finding);
+  }
+  return problems;
+}
+
 ProbeReport probe(ConnectionOptions connection, const ProbeOptions& options) {
   ProbeReport report;
-  BlockingStore store(std::move(connection), options.timeout);
-  Examination(store, options, report).run();
+  bool sentinel = connection.url.kind == StoreUrl::Kind::sentinel;
+  if (sentinel) examine_sentinels(connection, options, report);
+  if (connection.url.kind != StoreUrl::Kind::cluster) {
+    BlockingStore store(std::move(connection), options.timeout);
+    Examination(store, options, report, false, sentinel).run();
+    return report;
+  }
+  bool first = true, all_reachable = true;
+  for (const Endpoint& endpoint : examine_cluster(connection, options, report)) {
+    ConnectionOptions one = connection;
+    one.url = connection.url.server(endpoint);
+    ProbeReport node;
+    BlockingStore store(std::move(one), options.timeout);
+    Examination(store, options, node, true, true).run();
+    all_reachable = all_reachable && node.reachable;
+    for (Finding& finding : node.findings) {
+      if (finding.level != Level::ok)
+        finding.text = fmt::format("{}: {}", endpoint.text(), finding.text);
+      else if (!first)
+        continue;
+      report.findings.push_back(std::move(finding));
+    }
+    if (first) {
+      report.server = node.server;
+      report.round_trip = node.round_trip;
+      report.clock_offset = node.clock_offset;
+    }
+    first = false;
+  }
+  report.reachable = !first && all_reachable;
   return report;
 }
 

@@ -1,5 +1,6 @@
 #include "metering/redis/probe.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 
@@ -57,6 +58,85 @@ TEST(Probe, EvictionIsAProblemAndLesserSettingsAreWarningsWithAdvice) {
   EXPECT_EQ(find(report, "persistence")->level, Level::warning);
   EXPECT_EQ(find(report, "encoding")->level, Level::warning);
   EXPECT_EQ(find(report, "clock"), nullptr) << "without a clock nothing can be compared";
+}
+
+TEST(Probe, StrictRefusesWhatForgetsAndNotWhatCosts) {
+  Server sound({"appendonly yes", "hash-max-listpack-value 64"});
+  ProbeReport report = probe({.url = sound.url()}, {.timeout = 20'000ms});
+  EXPECT_EQ(find(report, "encoding")->level, Level::warning);
+  EXPECT_TRUE(strict_problems(report).empty());
+  Server forgetful({"appendonly yes", "appendfsync no", "maxmemory-policy volatile-ttl"});
+  report = probe({.url = forgetful.url()}, {.timeout = 20'000ms});
+  std::vector<Finding> problems = strict_problems(report);
+  ASSERT_EQ(problems.size(), 2U);
+  EXPECT_EQ(problems[0].subject, "eviction");
+  EXPECT_EQ(problems[1].subject, "persistence");
+  EXPECT_NE(problems[1].text.find("appendfsync is no"), std::string::npos) << problems[1].text;
+}
+
+TEST(Probe, PrimaryWithAReplicaIsAskedForItsGuards) {
+  Server primary({"port {port}", "bind 127.0.0.1", "repl-diskless-sync-delay 0", "appendonly yes"});
+  ProbeReport alone = probe({.url = primary.url()}, {.timeout = 20'000ms});
+  EXPECT_EQ(find(alone, "replicas"), nullptr) << "without replicas there is nothing to guard";
+  Server replica({"port {port}", "bind 127.0.0.1", fmt::format("replicaof 127.0.0.1 {}", primary.port())});
+  testing::Loop loop;
+  ASSERT_TRUE(loop.run_until([&] { return primary.command({"ROLE"}).elements[2].elements.size() == 1; }));
+  ProbeReport report = probe({.url = primary.url()}, {.timeout = 20'000ms});
+  ASSERT_NE(find(report, "replicas"), nullptr);
+  EXPECT_EQ(find(report, "replicas")->level, Level::warning);
+  EXPECT_EQ(find(report, "backlog")->level, Level::warning);
+  ASSERT_NE(find(report, "replica_lag"), nullptr);
+  EXPECT_TRUE(report.usable());
+  EXPECT_FALSE(probe({.url = primary.url()}, {.timeout = 20'000ms, .min_replicas = 2}).usable());
+  for (auto [name, value] : {std::pair{"min-replicas-to-write", "1"},
+                             {"min-replicas-max-lag", "2"},
+                             {"repl-backlog-size", "256mb"}})
+    ASSERT_EQ(primary.command({"CONFIG", "SET", name, value}).text, "OK");
+  report = probe({.url = primary.url()}, {.timeout = 20'000ms, .min_replicas = 1});
+  EXPECT_EQ(find(report, "replicas")->level, Level::ok) << find(report, "replicas")->text;
+  EXPECT_EQ(find(report, "backlog")->level, Level::ok);
+}
+
+TEST(Probe, SentinelsAreCountedAndTheirPrimaryIsLookedAt) {
+  Server primary({"port {port}", "bind 127.0.0.1"});
+  Server sentinel(
+      {"port {port}", "bind 127.0.0.1", fmt::format("sentinel monitor m 127.0.0.1 {} 1", primary.port())},
+      nullptr, true);
+  auto url = parse_store_url(
+      fmt::format("redis+sentinel://127.0.0.1:{},{}/m", testing::free_port(), sentinel.address()));
+  ProbeReport report = probe({.url = *url}, {.timeout = 20'000ms});
+  EXPECT_TRUE(report.reachable);
+  ASSERT_NE(find(report, "sentinel"), nullptr);
+  EXPECT_EQ(find(report, "sentinel")->level, Level::warning);
+  EXPECT_TRUE(find(report, "sentinel")->text.starts_with("1 of 2 sentinels"))
+      << find(report, "sentinel")->text;
+  EXPECT_EQ(find(report, "role")->level, Level::ok);
+  url->primary_name = "other";
+  report = probe({.url = *url}, {.timeout = 2'000ms});
+  EXPECT_EQ(find(report, "sentinel")->level, Level::problem);
+  EXPECT_FALSE(report.reachable);
+}
+
+TEST(Probe, ClusterWithoutAllSlotsIsAProblemAndSoIsTheWrongKindOfUrl) {
+  Server node(
+      {"port {port}", "bind 127.0.0.1", "cluster-enabled yes", "cluster-port {bus}", "appendonly yes"});
+  ASSERT_EQ(node.command({"CLUSTER", "ADDSLOTSRANGE", "0", "99"}).text, "OK");
+  auto url = parse_store_url("redis+cluster://" + node.address());
+  ProbeReport report = probe({.url = *url}, {.timeout = 20'000ms});
+  ASSERT_NE(find(report, "cluster"), nullptr);
+  EXPECT_EQ(find(report, "cluster")->level, Level::problem);
+  EXPECT_TRUE(find(report, "cluster")->text.starts_with("1 primaries serve 100 of 16384"))
+      << find(report, "cluster")->text;
+  EXPECT_TRUE(report.reachable);
+  ASSERT_EQ(node.command({"CLUSTER", "ADDSLOTSRANGE", "100", "16383"}).text, "OK");
+  EXPECT_EQ(find(probe({.url = *url}, {.timeout = 20'000ms}), "cluster")->level, Level::ok);
+  ProbeReport wrong = probe({.url = node.url()}, {.timeout = 20'000ms});
+  ASSERT_NE(find(wrong, "cluster"), nullptr);
+  EXPECT_NE(find(wrong, "cluster")->advice.find("redis+cluster://"), std::string::npos);
+  Server single({"port {port}", "bind 127.0.0.1"});
+  report = probe({.url = *parse_store_url("redis+cluster://" + single.address())}, {.timeout = 20'000ms});
+  EXPECT_EQ(find(report, "cluster")->level, Level::problem);
+  EXPECT_FALSE(report.usable());
 }
 
 TEST(Probe, ClockThatIsAnHourOffIsFound) {
