@@ -219,7 +219,7 @@ void add_call(Rollup& rollup, const CallBegin& begin, const CallEnd& end) {
       if (end.outcome == CallOutcome::interrupted) row.interrupted += calls;
       if (end.degraded) row.degraded += calls;
       if (failed_upstream(end)) row.errors += calls;
-    } else if (end.reason == "ok" || end.reason.empty()) {
+    } else if (end.reason == "ok" || end.outcome == CallOutcome::interrupted) {
       row.free += part.count;
     } else {
       row.denied[end.reason] += part.count;

@@ -93,6 +93,16 @@ TEST(Rollup, InterruptedCallIsBilledAndVoidOnesAreNot) {
   EXPECT_EQ(sums.void_maybe, 2u);
 }
 
+TEST(Rollup, InterruptedCallWithoutOperationsIsFree) {
+  RollupBuilder builder;
+  builder.add(batch({}));
+  builder.add(CallEnd{.call = 1, .outcome = CallOutcome::interrupted, .reason = "interrupted"});
+  const Rollup rollup = builder.take();
+  ASSERT_EQ(rollup.size(), 1u);
+  EXPECT_EQ(rollup.begin()->second.free, 1u);
+  EXPECT_TRUE(rollup.begin()->second.denied.empty());
+}
+
 TEST(Rollup, RefusedAndGivenBackOperationsAreCountedAndNotBilled) {
   RollupBuilder builder;
   CallEnd refused{.reason = "quota_exceeded", .status = 429};
