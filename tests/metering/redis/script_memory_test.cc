@@ -64,15 +64,15 @@ template <class Day>
 std::int64_t memory_per_user(Day&& day) {
   Traffic traffic;
   std::int64_t sum = 0;
-  for (int user = 0; user < 10; ++user) {
+  for (int user = 0; user < 4; ++user) {
     Random random(static_cast<std::uint64_t>(user) + 1);
     const std::string name = "user" + std::to_string(user);
     day(traffic, name, random);
     sum += traffic.memory(name);
     EXPECT_EQ(traffic.encoding(name), "listpack") << "hash-max-listpack-value must hold the records";
   }
-  std::printf("  %lld bytes a user\n", static_cast<long long>(sum / 10));
-  return sum / 10;
+  std::printf("  %lld bytes a user\n", static_cast<long long>(sum / 4));
+  return sum / 4;
 }
 
 TEST(StoreMemory, LightUserOfThirtyCallsADayTakesAtMost300Bytes) {
