@@ -118,7 +118,8 @@ void LeaseEngine::Impl::request(AccountRef account, std::uint32_t units, std::ui
   account->limit = rule_limit;
   if (!p.up || now < p.no_ops_before || now < p.no_grants_before) return say(Answer::unavailable);
   if (account->limited && units > kTokensMax / 2) return say(Answer::refused);
-  subject.waiting.push_back({account, units, std::move(done)});
+  // Nothing lacking: the tokens came in meanwhile, or were lost to another; one more makes an answer of it.
+  subject.waiting.push_back({account, std::max(units, 1U), std::move(done)});
   queue(subject, now);
   pump(p, now);
 }

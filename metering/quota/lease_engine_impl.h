@@ -70,7 +70,7 @@ class LeaseEngine::Impl {
     State state = State::absent;
     bool up = false;
     bool old = false;        // something of an earlier process, or of before a new run, is to be brought in
-    bool lapsed = false;                // tokens of an earlier session may lie about
+    bool lapsed = false;     // tokens of an earlier session may lie about
     bool recovered = false;  // cells of an earlier process are dated
     std::string run, session_run;
     std::uint64_t next_seq = 1, acked = 0, journaled_before = 0;
