@@ -76,9 +76,9 @@ class LeaseLedger::Impl {
   void unavailable(const CallRef& call, std::string why);
   void finish(const CallRef& call, ChargeOutcome&& outcome);
   void put_back(const AccountRef& account, std::int64_t bucket, std::uint32_t units, bool forced);
-  PartitionState& partition(const Account& account) { return table_.partition(account.subject->partition); }
+  PartitionState& partition(const Account& account) { return table_.partition(account.partition); }
   const PartitionState& partition(const Account& account) const {
-    return table_.partition(account.subject->partition);
+    return table_.partition(account.partition);
   }
 
   // ---- lease_ledger_read.cc

@@ -78,6 +78,7 @@ AccountRef LeaseTable::make(std::shared_ptr<LeaseSubject> subject, std::string_v
                             std::uint32_t cell) {
   auto account = std::make_shared<Account>();
   account->subject = subject.get();
+  account->partition = subject->partition;
   account->cell = &cells_[cell];
   account->field = field;
   account->shape = {cells_[cell].window(), cells_[cell].bucket()};

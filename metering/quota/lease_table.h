@@ -63,6 +63,7 @@ struct Account {
   LeaseSubject* subject = nullptr;  // lives as long as this account, also a retired one
   LeaseCell* cell = nullptr;
   WindowShape shape;
+  unsigned partition = 0;  // of the subject, where the hot path finds it
   std::atomic<std::uint32_t> session{
       0};  // of the partition when tokens were last granted; other: tokens are void. 0: never
   std::atomic<bool> retired{false};
