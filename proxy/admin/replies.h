@@ -1,0 +1,31 @@
+// Replies that several parts of the admin service give, and how its requests are taken apart. Pure.
+#pragma once
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "metering/base/error.h"
+#include "proxy/admin/service.h"
+
+namespace tollgate::admin {
+
+// A problem document (RFC 9457).
+Reply problem(int status, std::string_view title, std::string_view detail);
+Reply not_found(std::string_view path);
+Reply method_not_allowed(std::string_view allow);
+Reply store_failed(const Error& error);  // 503
+Reply json_reply(std::string body);      // 200
+
+std::optional<std::string> percent_decode(std::string_view text);
+// Decoded value of "name=..." in a query; "" when it is absent or cannot be decoded.
+std::string query_value(std::string_view query, std::string_view name);
+// "/api/v1/users" -> api, v1, users, each decoded; empty when one cannot be decoded.
+std::vector<std::string> segments(std::string_view path);
+
+// Moments as RFC 3339 writes them, "2026-11-23T18:00:00Z". Formatting is to the second, rounded down; parsing accepts
+// fractions (dropped) and offsets, and refuses dates that do not exist and years beyond 9999.
+std::string format_moment(Milliseconds since_1970);
+std::optional<Milliseconds> parse_moment(std::string_view text);
+
+}  // namespace tollgate::admin
