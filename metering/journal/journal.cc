@@ -133,7 +133,8 @@ Result<std::unique_ptr<StreamWriter>> Journal::Impl::open_writer(const FoundStre
   auto table =
       OpenTable::open(open_path(found.name), found.name == kControl ? 1 : options.open_calls, shared.calls);
   if (!table) return std::unexpected(table.error());
-  const std::uint64_t skipped = skip_numbers && found.last > 0 ? kNumbersSkipped : 0;
+  const std::uint64_t skipped =
+      skip_numbers && (found.last > 0 || !found.damages.empty()) ? kNumbersSkipped : 0;
   return StreamWriter::open(shared, *lists[found.name],
                             {.name = found.name,
                              .last_before = found.last,
@@ -255,6 +256,8 @@ Result<void> Journal::Impl::open() {
   auto mapped = Cells::open(options.directory, identity.incarnation, options.cells, !trusted, shared.calls);
   if (!mapped) return std::unexpected(mapped.error());
   cells = std::move(*mapped);
+  if (!trusted)  // numbers of another incarnation
+    for (FoundStream& stream : *found) stream.op_numbers.clear();
   if (trusted)
     for (const quota::LeaseCell& cell : cells.all()) recovery.cells_in_use += cell.in_use() ? 1 : 0;
   auto numbers = OpNumbers::open(options.directory + "/op-numbers", identity.incarnation, shared.calls);

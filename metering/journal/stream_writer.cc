@@ -261,10 +261,14 @@ bool StreamWriter::make_room(std::uint64_t size, bool may_use_reserve) {
   // 8: the zero length behind the last entry.
   const auto left = [&] { return shared_.segment_bytes - at_.load(std::memory_order_relaxed) - 8; };
   const bool fits = left() >= size;
-  if (fits &&
-      (may_use_reserve || left() - size >= shared_.reserve || has_next_.load(std::memory_order_acquire)))
-    return true;
-  if (!ensure_next()) return fits && may_use_reserve;
+  const bool beyond_reserve =
+      fits && left() - size >= shared_.reserve && !refused_.load(std::memory_order_relaxed);
+  if (fits && (may_use_reserve || beyond_reserve || has_next_.load(std::memory_order_acquire))) return true;
+  if (!ensure_next()) {
+    // Small entries might still fit where a large one did not: all are refused, so that writable() speaks for all.
+    if (!may_use_reserve) refused_.store(true, std::memory_order_relaxed);
+    return false;
+  }
   if (fits) return true;
   rotate();
   return left() >= size;
@@ -296,6 +300,7 @@ bool StreamWriter::allocate_ahead() {
   }
   if (!space_trouble_.empty()) shared_.log("info", "journal: there is room again for stream " + name_);
   space_trouble_.clear();
+  refused_.store(false, std::memory_order_relaxed);
   next_ = std::move(*segment);
   has_next_.store(true, std::memory_order_release);
   return true;
@@ -430,8 +435,9 @@ bool StreamWriter::writable() const {
 
 bool StreamWriter::has_room() const {
   if (has_next_.load(std::memory_order_acquire)) return true;
+  if (!no_space_.load(std::memory_order_relaxed)) return true;
   const std::uint64_t at = at_.load(std::memory_order_relaxed);
-  return at + shared_.reserve + 8 < shared_.segment_bytes || !no_space_.load(std::memory_order_relaxed);
+  return at + shared_.reserve + 8 < shared_.segment_bytes && !refused_.load(std::memory_order_relaxed);
 }
 
 std::uint64_t StreamWriter::pending() const {

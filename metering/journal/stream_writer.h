@@ -167,6 +167,7 @@ class StreamWriter final : public Stream {
   std::atomic<std::uint64_t> durable_{0};
   std::atomic<bool> has_next_{false};
   std::atomic<bool> sync_failed_{false};
+  std::atomic<bool> refused_{false};  // an entry did not fit before the reserve, and there is no next segment
   std::atomic<bool> no_space_{false};  // the last allocation failed: the worker does not try by itself
 
   mutable std::mutex mutex_;

@@ -50,7 +50,9 @@ TEST(Journal, WhatWasWrittenIsReadBackInOrderAcrossSegmentsAndStarts) {
 
 TEST(Journal, CleanlyClosedSegmentsTakeNoMoreRoomThanTheirEntries) {
   const TempDirectory temp;
-  { must_open(small_journal(temp.journal())); }
+  {
+    must_open(small_journal(temp.journal()));
+  }
   for (const std::string stream : {"0", "control"})
     for (const std::string& file : files_of(temp.journal(), stream))
       EXPECT_LT(std::filesystem::file_size(file), 1'024u) << file;
@@ -88,7 +90,7 @@ TEST(Journal, ReadingBeginsBehindTheNumberAskedForAndEndsWhenTheVisitorSaysSo) {
 TEST(Journal, KilledProcessLeavesEachOpenCallWithOneEnd) {
   const TempDirectory temp;
   ASSERT_TRUE(killed_after([&] {
-    auto journal = must_open(small_journal(temp.journal()));
+    Journal* journal = must_open(small_journal(temp.journal())).release();  // never closed
     Stream& stream = journal->stream(0);
     const auto begin = [&](const char* user, std::uint32_t units) {
       auto entry = call_of(user, units);
@@ -117,7 +119,9 @@ TEST(Journal, KilledProcessLeavesEachOpenCallWithOneEnd) {
     EXPECT_EQ(journal->recovery().void_maybe, 2u);
     EXPECT_EQ(journal->recovery().damaged_segments, 0u);
   }
-  { EXPECT_EQ(must_open(small_journal(temp.journal()))->recovery().interrupted, 0u); }
+  {
+    EXPECT_EQ(must_open(small_journal(temp.journal()))->recovery().interrupted, 0u);
+  }
   std::map<std::string, std::pair<CallOutcome, std::uint32_t>> outcomes;
   for (const auto& [call, story] : calls_of(temp.journal(), "0")) {
     ASSERT_EQ(story.begins.size(), 1u);
@@ -136,7 +140,7 @@ TEST(Journal, KilledProcessLeavesEachOpenCallWithOneEnd) {
 TEST(Journal, KilledBetweenTableAndEntryNeitherLosesNorRepeatsACall) {
   const TempDirectory temp;
   ASSERT_TRUE(killed_after([&] {
-    auto journal = must_open(small_journal(temp.journal()));
+    Journal* journal = must_open(small_journal(temp.journal())).release();  // never closed
     auto begin = call_of("ended");
     const OpenCall call = *journal->stream(0).begin_call(begin);
     journal->stream(0).sent(call);
@@ -168,7 +172,7 @@ TEST(Journal, RecoveryThatIsKilledAtAnyStepEndsEachCallOnceAllTheSame) {
       steps = step;
       const TempDirectory temp;
       ASSERT_TRUE(killed_after([&] {
-        auto journal = must_open(small_journal(temp.journal()));
+        Journal* journal = must_open(small_journal(temp.journal())).release();  // never closed
         for (int i = 0; i < 5; ++i) {
           auto begin = call_of("u" + std::to_string(i));
           const OpenCall call = *journal->stream(0).begin_call(begin);
@@ -197,10 +201,12 @@ TEST(Journal, RecoveryThatIsKilledAtAnyStepEndsEachCallOnceAllTheSame) {
           count();
           return real.unix_ms();
         };
-        auto journal = must_open(fatal);
+        must_open(fatal).release();  // never closed
         ::_exit(0);
       });
-      { must_open(options); }
+      {
+        must_open(options);
+      }
       const auto calls = calls_of(temp.journal(), "0");
       ASSERT_EQ(calls.size(), 5u) << "step " << step;
       for (const auto& [call, story] : calls) {
@@ -242,7 +248,9 @@ TEST(Journal, AnotherBootIsAnotherIncarnationWithEmptyCellsAndTheSameName) {
 TEST(Journal, CopyOfADirectoryIsAnotherIncarnation) {
   const TempDirectory temp;
   std::uint32_t incarnation = 0;
-  { incarnation = must_open(small_journal(temp.journal()))->incarnation(); }
+  {
+    incarnation = must_open(small_journal(temp.journal()))->incarnation();
+  }
   std::filesystem::copy(temp.journal(), temp.path() + "/copy", std::filesystem::copy_options::recursive);
   EXPECT_NE(must_open(small_journal(temp.path() + "/copy"))->incarnation(), incarnation);
   EXPECT_EQ(must_open(small_journal(temp.journal()))->incarnation(), incarnation);
@@ -251,7 +259,7 @@ TEST(Journal, CopyOfADirectoryIsAnotherIncarnation) {
 TEST(Journal, AfterAPowerLossNumbersAreNeverUsedTwice) {
   const TempDirectory temp;
   ASSERT_TRUE(killed_after([&] {
-    auto journal = must_open(small_journal(temp.journal()));
+    Journal* journal = must_open(small_journal(temp.journal())).release();  // never closed
     auto begin = call_of("ann");
     journal->stream(0).begin_call(begin);
   }));
@@ -281,14 +289,18 @@ TEST(Journal, DirectoryMayHaveHadMoreOrFewerStreams) {
   ASSERT_TRUE(killed_after([&] {
     auto options = small_journal(temp.journal());
     options.workers = 4;
-    auto journal = must_open(options);
+    Journal* journal = must_open(options).release();  // never closed
     for (unsigned worker = 0; worker < 4; ++worker) {
       auto begin = call_of("w" + std::to_string(worker));
       journal->stream(worker).sent(*journal->stream(worker).begin_call(begin));
     }
   }));
-  { EXPECT_EQ(must_open(small_journal(temp.journal()))->recovery().interrupted, 4u); }
-  { EXPECT_EQ(must_open(small_journal(temp.journal()))->recovery().interrupted, 0u); }
+  {
+    EXPECT_EQ(must_open(small_journal(temp.journal()))->recovery().interrupted, 4u);
+  }
+  {
+    EXPECT_EQ(must_open(small_journal(temp.journal()))->recovery().interrupted, 0u);
+  }
   EXPECT_FALSE(std::filesystem::exists(temp.journal() + "/open-3"));
   auto options = small_journal(temp.journal());
   options.workers = 6;
@@ -400,7 +412,9 @@ TEST(Journal, ReaderBesideTheWriterSeesWholeEntriesInOrder) {
 
 TEST(Journal, SomebodyElsesLogInTheDirectoryIsLeftAlone) {
   const TempDirectory temp;
-  { must_open(small_journal(temp.journal())); }
+  {
+    must_open(small_journal(temp.journal()));
+  }
   write_file(temp.journal() + "/access-2026.log", "127.0.0.1 GET /");
   auto journal = must_open(small_journal(temp.journal()));
   EXPECT_EQ(journal->recovery().damaged_segments, 0u);
@@ -409,7 +423,9 @@ TEST(Journal, SomebodyElsesLogInTheDirectoryIsLeftAlone) {
 
 TEST(Journal, IdentityThatCannotBeReadIsAnErrorAndNotANewJournal) {
   const TempDirectory temp;
-  { must_open(small_journal(temp.journal())); }
+  {
+    must_open(small_journal(temp.journal()));
+  }
   write_file(temp.journal() + "/identity", "tollgate-journal 9\n");
   const auto journal = Journal::open(small_journal(temp.journal()));
   ASSERT_FALSE(journal);

@@ -53,7 +53,8 @@ OpEntry an_op() {
   op.partition = 255;
   op.seq = 1ULL << 40;
   op.subject_key = "q:{p255}:acme:u:ann";
-  op.accounts.push_back({"daily", 86'400'000, 60'000, UINT64_MAX, 12, true, {{29'916'666, 3}, {29'916'667, -2}}});
+  op.accounts.push_back(
+      {"daily", 86'400'000, 60'000, UINT64_MAX, 12, true, {{29'916'666, 3}, {29'916'667, -2}}});
   op.accounts.push_back({});
   return op;
 }
@@ -79,7 +80,8 @@ TEST(Crc32c, IsTheOneOfTheStandardByInstructionAndByTable) {
   for (int i = 0; i < 300; ++i) {
     EXPECT_EQ(crc32c(bytes), crc32c_by_table(bytes)) << bytes.size();
     const std::size_t cut = static_cast<std::size_t>(random.below(bytes.size() + 1));
-    EXPECT_EQ(crc32c(bytes), crc32c(std::string_view(bytes).substr(cut), crc32c(std::string_view(bytes).substr(0, cut))));
+    EXPECT_EQ(crc32c(bytes),
+              crc32c(std::string_view(bytes).substr(cut), crc32c(std::string_view(bytes).substr(0, cut))));
     bytes += static_cast<char>(random.next());
   }
 }

@@ -36,7 +36,8 @@ struct Entry {
   std::string body;
 };
 // All entries of a stream; a read error is in `error`.
-std::vector<Entry> entries_of(const std::string& directory, const std::string& stream, std::string* error = nullptr);
+std::vector<Entry> entries_of(const std::string& directory, const std::string& stream,
+                              std::string* error = nullptr);
 // Numbers rise by one, from the first.
 bool without_gaps(const std::vector<Entry>& entries);
 
@@ -50,7 +51,8 @@ std::map<std::uint64_t, CallStory> calls_of(const std::string& directory, const 
 usage::CallBegin call_of(const std::string& user, std::uint32_t units = 1);
 usage::CallEnd done(std::uint32_t units = 1);
 
-std::vector<std::string> files_of(const std::string& directory, const std::string& stream);  // its segments, oldest first
+std::vector<std::string> files_of(const std::string& directory,
+                                  const std::string& stream);  // its segments, oldest first
 std::string bytes_of_file(const std::string& path);
 void write_file(const std::string& path, std::string_view bytes);
 
