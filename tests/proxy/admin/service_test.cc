@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+
+#include "proxy/admin/replies.h"
 #include "tests/proxy/flow/support/portal.h"
 
 namespace tollgate::admin {
@@ -15,48 +18,80 @@ class AdminTest : public testing::Test {
  protected:
   AdminTest() : snapshot_(flow::test::snapshot(flow::test::settings())) {}
 
+  const std::string kAnn = "/api/v1/users/acme/ann/quotas/daily";
+
   Reply send(std::string_view method, std::string_view path, std::string_view query = "",
              std::string_view body = "", std::string_view authorization = "Bearer admin-secret",
              std::string token = "admin-secret") {
-    Sources sources{
-        .snapshot = [this] { return snapshot_; },
-        .metrics = [] { return "metric 1\n"; },
-        .metrics_content_type = "text/plain; version=0.0.4; charset=utf-8",
-        .readiness = [this] { return checks_; },
-        .reload = [this]() -> Result<void> {
-          if (reload_fails_) return fail(Origin::config, "line 3: unknown key");
-          return {};
-        },
-        .read_usage =
-            [this](auto accounts, auto observation, auto done) {
-              ledger_.read(accounts, [&](auto&& states) {
-                ledger_.list(observation.subject_key, observation.prefix, observation.window,
-                             observation.bucket,
-                             [&](auto&& listed) { done(std::move(states), std::move(listed)); });
-              });
-            },
-        .set_override =
-            [this](quota::AccountKey key, std::optional<std::uint64_t> limit, Sources::Changed done) {
-              ledger_.set_override(key, limit);
-              done({});
-            },
-        .reset =
-            [this](std::vector<quota::AccountKey> keys, Sources::Changed done) {
-              resets_ += keys.size();
-              done({});
-            },
-        .audit = [this](std::string_view text) { audit_.emplace_back(text); },
-        .version = "1.2.3",
-        .revision = "abc"};
+    Sources sources{.snapshot = [this] { return snapshot_; },
+                    .metrics = [] { return "metric 1\n"; },
+                    .metrics_content_type = "text/plain; version=0.0.4; charset=utf-8",
+                    .readiness = [this] { return checks_; },
+                    .reload = [this]() -> Result<void> {
+                      if (reload_fails_) return fail(Origin::config, "line 3: unknown key");
+                      return {};
+                    },
+                    .read_usage =
+                        [this](auto accounts, auto observation, auto done) {
+                          ledger_.read(accounts, [&](auto&& states) {
+                            ledger_.list(observation.subject_key, observation.prefix, observation.window,
+                                         observation.bucket,
+                                         [&](auto&& listed) { done(std::move(states), std::move(listed)); });
+                          });
+                        },
+                    .get_override =
+                        [this](quota::AccountKey key, Sources::OverrideRead done) {
+                          if (!overrides_readable_)
+                            return done(fail(Origin::store, "the store is away", true));
+                          auto found = overrides_.find(key.subject_key + key.field);
+                          done(found == overrides_.end() ? Sources::Override() : found->second);
+                        },
+                    .set_override =
+                        [this](quota::AccountKey key, Sources::Override value, Sources::Changed done) {
+                          if (!overrides_writable_)
+                            return done(fail(Origin::store, "the store is away", true));
+                          std::optional<std::uint64_t> effective;
+                          if (value) effective = value->effective(3, store_time_);
+                          ledger_.set_override(key, effective);
+                          overrides_[key.subject_key + key.field] = std::move(value);
+                          done({});
+                        },
+                    .reset =
+                        [this](std::vector<quota::AccountKey> keys, Sources::Changed done) {
+                          resets_ += keys.size();
+                          done({});
+                        },
+                    .settle =
+                        [this](Sources::Changed done) {
+                          if (settles_) return done({});
+                          done(fail(Origin::store, "3 accounts are not settled", true));
+                        },
+                    .audit = [this](usage::AuditEntry entry) -> Result<void> {
+                      if (audit_fails_) return fail(Origin::self, "the disk is full");
+                      audit_.push_back(std::move(entry));
+                      return {};
+                    },
+                    .audit_log = [this](std::size_t most) -> Result<std::vector<usage::AuditEntry>> {
+                      std::vector<usage::AuditEntry> latest(audit_.rbegin(), audit_.rend());
+                      latest.resize(std::min(latest.size(), most));
+                      return latest;
+                    },
+                    .clock = [this] { return UnixTime(store_time_); },
+                    .version = "1.2.3",
+                    .revision = "abc"};
     Service service(std::move(sources), std::move(token));
     Reply out;
     int answers = 0;
-    service.handle(
-        {.method = method, .path = path, .query = query, .authorization = authorization, .body = body},
-        [&](Reply reply) {
-          out = std::move(reply);
-          ++answers;
-        });
+    service.handle({.method = method,
+                    .path = path,
+                    .query = query,
+                    .authorization = authorization,
+                    .body = body,
+                    .peer = "10.0.0.9"},
+                   [&](Reply reply) {
+                     out = std::move(reply);
+                     ++answers;
+                   });
     EXPECT_EQ(answers, 1);
     return out;
   }
@@ -73,8 +108,10 @@ class AdminTest : public testing::Test {
   Milliseconds store_time_{flow::test::kNow * 1'000};
   quota::MemoryLedger ledger_{[this] { return store_time_; }};
   std::vector<Check> checks_ = {{.name = "config"}, {.name = "store"}};
-  std::vector<std::string> audit_;
+  std::vector<usage::AuditEntry> audit_;
+  std::map<std::string, Sources::Override> overrides_;
   std::size_t resets_ = 0;
+  bool settles_ = true, audit_fails_ = false, overrides_readable_ = true, overrides_writable_ = true;
   bool reload_fails_ = false;
 };
 
@@ -126,7 +163,133 @@ TEST_F(AdminTest, OverrideActsAtOnceIsAuditedAndGoesAway) {
   auto removed = send("DELETE", "/api/v1/users/acme/ann/quotas/daily");
   EXPECT_THAT(removed.body, HasSubstr(R"("limit":3,"used":10,"remaining":0)"));
   ASSERT_EQ(audit_.size(), 2U);
-  EXPECT_EQ(audit_[0], "set quota daily of user ann (tenant 'acme') to 10");
+  EXPECT_EQ(audit_[0].actor, "10.0.0.9 token admin");
+  EXPECT_EQ(audit_[0].action, "quota.set");
+  EXPECT_EQ(audit_[0].subject, "acme/ann daily");
+  EXPECT_EQ(audit_[0].detail, "limit 10");
+  EXPECT_EQ(audit_[0].time_ms, store_time_.count());
+  EXPECT_EQ(audit_[1].action, "quota.unset");
+}
+
+TEST_F(AdminTest, GrantAddsToTheLimitUntilItsEndAndSaysWhy) {
+  charge("ann", 3);
+  auto given = send("POST", kAnn + "/grants", "", R"({"extra":2,"for":"24h","reason":"month-end"})");
+  EXPECT_EQ(given.status, 200) << given.body;
+  EXPECT_THAT(given.body,
+              HasSubstr(R"("limit":5,"used":3,"remaining":2,"configured_limit":3,"overridden":false)"));
+  EXPECT_THAT(given.body,
+              HasSubstr(R"("grants":[{"extra":2,"until":"2026-11-19T11:06:40Z","reason":"month-end"}])"));
+  ASSERT_EQ(audit_.size(), 1U);
+  EXPECT_EQ(audit_[0].action, "quota.grant");
+  EXPECT_EQ(audit_[0].detail, "+2 until 2026-11-19T11:06:40Z");
+  EXPECT_EQ(audit_[0].reason, "month-end");
+  EXPECT_THAT(send("GET", "/api/v1/users/acme/ann/quotas").body, HasSubstr("month-end"));
+  store_time_ += std::chrono::hours(24);
+  EXPECT_THAT(send("GET", kAnn).body, HasSubstr(R"("grants":[])")) << "it is over";
+}
+
+TEST_F(AdminTest, LimitKeepsGrantsAndGrantsKeepTheLimit) {
+  send("POST", kAnn + "/grants", "", R"({"extra":2,"until":"2026-11-20T00:00:00+01:00","reason":"r"})");
+  send("PUT", kAnn, "", R"({"limit":10,"reason":"contract 7"})");
+  auto both = send("POST", kAnn + "/grants", "", R"({"extra":5,"for":"1h","reason":"r"})");
+  EXPECT_THAT(both.body, HasSubstr(R"("limit":17,)"));
+  EXPECT_THAT(both.body, HasSubstr(R"("overridden":true,"override":10)"));
+  EXPECT_THAT(both.body, HasSubstr("2026-11-19T23:00:00Z"));
+  EXPECT_EQ(audit_[1].reason, "contract 7");
+  EXPECT_THAT(send("DELETE", kAnn).body, HasSubstr(R"("limit":10,)")) << "3 configured, 2 and 5 granted";
+  auto none = send("DELETE", kAnn + "/grants", "reason=over%20now");
+  EXPECT_THAT(none.body, HasSubstr(R"("limit":3,)"));
+  EXPECT_EQ(audit_.back().action, "quota.withdraw");
+  EXPECT_EQ(audit_.back().reason, "over now");
+  EXPECT_FALSE(overrides_.begin()->second.has_value()) << "nothing is left behind in the store";
+}
+
+TEST_F(AdminTest, NoLimitIsNull) {
+  auto put = send("PUT", kAnn, "", R"({"limit":null})");
+  EXPECT_THAT(put.body, HasSubstr(R"("limit":null,"used":0,"remaining":null,"configured_limit":3)"));
+  EXPECT_EQ(audit_[0].detail, "no limit");
+}
+
+TEST_F(AdminTest, GrantNeedsAmountEndAndReason) {
+  for (std::string_view body :
+       {R"({})", R"({"extra":2,"for":"24h"})", R"({"extra":2,"for":"24h","reason":""})",
+        R"({"extra":0,"for":"24h","reason":"r"})", R"({"extra":-1,"for":"24h","reason":"r"})",
+        R"({"extra":2,"reason":"r"})",
+        R"({"extra":2,"for":"24h","until":"2026-11-20T00:00:00Z","reason":"r"})",
+        R"({"extra":2,"for":"0","reason":"r"})", R"({"extra":2,"for":"367d","reason":"r"})",
+        R"({"extra":2,"until":"2026-11-18T11:06:40Z","reason":"r"})",
+        R"({"extra":2,"until":"2026-02-30T00:00:00Z","reason":"r"})",
+        R"({"extra":2,"until":"soon","reason":"r"})", R"({"extra":2,"for":"24h","reason":"a\nb"})",
+        R"({"extra":2,"for":"24h","reason":"r","limit":1})"}) {
+    EXPECT_EQ(send("POST", kAnn + "/grants", "", body).status, 400) << body;
+  }
+  const std::string long_reason = R"({"extra":2,"for":"24h","reason":")" + std::string(501, 'x') + "\"}";
+  EXPECT_EQ(send("POST", kAnn + "/grants", "", long_reason).status, 400);
+  EXPECT_EQ(send("GET", kAnn + "/grants").status, 405);
+  EXPECT_TRUE(audit_.empty());
+  EXPECT_TRUE(overrides_.empty());
+}
+
+TEST_F(AdminTest, SixtyFourGrantsAreTheMostAndExpiredOnesMakeRoom) {
+  for (std::size_t i = 0; i < quota::LimitOverride::kGrantsMax; ++i)
+    EXPECT_EQ(send("POST", kAnn + "/grants", "", R"({"extra":1,"for":"1h","reason":"r"})").status, 200);
+  EXPECT_EQ(send("POST", kAnn + "/grants", "", R"({"extra":1,"for":"1h","reason":"r"})").status, 409);
+  EXPECT_EQ(audit_.back().action, "quota.grant.failed");
+  store_time_ += std::chrono::hours(1);
+  EXPECT_EQ(send("POST", kAnn + "/grants", "", R"({"extra":1,"for":"1h","reason":"r"})").status, 200);
+}
+
+TEST_F(AdminTest, WhatCannotBeRecordedIsNotDone) {
+  audit_fails_ = true;
+  EXPECT_EQ(send("PUT", kAnn, "", R"({"limit":10})").status, 503);
+  EXPECT_EQ(send("POST", kAnn + "/reset").status, 503);
+  EXPECT_EQ(send("POST", "/api/v1/config/reload").status, 503);
+  EXPECT_TRUE(overrides_.empty());
+  EXPECT_EQ(resets_, 0U);
+}
+
+TEST_F(AdminTest, ChangeThatFailsIsRecordedAsFailed) {
+  overrides_writable_ = false;
+  EXPECT_EQ(send("PUT", kAnn, "", R"({"limit":10})").status, 503);
+  overrides_readable_ = false;
+  EXPECT_EQ(send("PUT", kAnn, "", R"({"limit":10})").status, 503);
+  ASSERT_EQ(audit_.size(), 4U);
+  EXPECT_EQ(audit_[1].action, "quota.set.failed");
+  EXPECT_EQ(audit_[1].detail, "limit 10: the store is away");
+  EXPECT_EQ(audit_[3].action, "quota.set.failed");
+}
+
+TEST_F(AdminTest, AuditListsTheLatestFirst) {
+  send("PUT", kAnn, "", R"({"limit":10,"reason":"a"})");
+  send("POST", "/api/v1/users/-/bob/quotas/daily/reset", "", R"({"reason":"b"})");
+  auto all = send("GET", "/api/v1/audit");
+  EXPECT_THAT(all.body,
+              testing::StartsWith(
+                  R"([{"time":"2026-11-18T11:06:40Z","actor":"10.0.0.9 token admin","action":"quota.reset",)"
+                  R"("subject":"-/bob daily","detail":"what was counted is forgotten","reason":"b"},)"));
+  auto one = send("GET", "/api/v1/audit", "limit=1");
+  EXPECT_EQ(one.body.find("quota.set"), std::string::npos);
+  EXPECT_EQ(send("GET", "/api/v1/audit", "limit=0").status, 400);
+  EXPECT_EQ(send("GET", "/api/v1/audit", "limit=x").status, 400);
+  EXPECT_EQ(send("POST", "/api/v1/audit").status, 405);
+  EXPECT_EQ(send("GET", "/api/v1/audit", "", "", "").status, 401);
+}
+
+TEST_F(AdminTest, SettleSaysWhetherAllReachedTheStore) {
+  EXPECT_EQ(send("POST", "/api/v1/settle").status, 200);
+  EXPECT_EQ(send("GET", "/api/v1/settle").status, 405);
+  settles_ = false;
+  auto failed = send("POST", "/api/v1/settle");
+  EXPECT_EQ(failed.status, 503);
+  EXPECT_THAT(failed.body, HasSubstr("3 accounts are not settled"));
+}
+
+TEST_F(AdminTest, CandidateLimitIsMarked) {
+  auto settings = flow::test::settings();
+  settings.quotas.front().mode = config::QuotaMode::shadow;
+  snapshot_ = flow::test::snapshot(settings);
+  EXPECT_THAT(send("GET", kAnn).body, HasSubstr(R"("name":"daily","mode":"shadow","limit":3)"));
+  EXPECT_THAT(send("GET", "/api/v1/users/acme/ann/usage").body, HasSubstr(R"("mode":"shadow")"));
 }
 
 TEST_F(AdminTest, MistakesAreToldApart) {
@@ -152,6 +315,19 @@ TEST_F(AdminTest, RefusedReloadSaysWhy) {
   auto refused = send("POST", "/api/v1/config/reload");
   EXPECT_EQ(refused.status, 422);
   EXPECT_THAT(refused.body, HasSubstr("line 3: unknown key"));
+}
+
+TEST(Moments, ReadBackAsWritten) {
+  for (std::int64_t seconds : {0LL, 951'782'399LL, 1'795'000'000LL, 253'402'300'799LL}) {
+    const Milliseconds moment{seconds * 1'000};
+    EXPECT_EQ(parse_moment(format_moment(moment)), moment) << format_moment(moment);
+  }
+  EXPECT_EQ(format_moment(Milliseconds(1'999)), "1970-01-01T00:00:01Z");
+  EXPECT_EQ(parse_moment("2026-11-23T18:00:00.5+05:30"), parse_moment("2026-11-23T12:30:00Z"));
+  for (std::string_view wrong : {"", "2026-11-23", "2026-13-01T00:00:00Z", "2026-11-23T24:00:00Z",
+                                 "2026-11-23T18:00:60Z", "2026-11-23T18:00:00", "2026-11-23T18:00:00Zx",
+                                 "2026-11-23T18:00:00+24:00", "26-11-23T18:00:00Z", "2026-11-23T18:00:00.Z"})
+    EXPECT_EQ(parse_moment(wrong), std::nullopt) << wrong;
 }
 
 TEST_F(AdminTest, StoreAwayIs503) {
