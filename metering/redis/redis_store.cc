@@ -223,6 +223,11 @@ bool RedisStore::Impl::all_up() const {
   return std::ranges::all_of(partitions_, [](const Partition& p) { return !p.mine || p.up; });
 }
 
+bool RedisStore::Impl::listening() const {
+  return !subscriptions_.empty() &&
+         std::ranges::all_of(subscriptions_, [](const auto& one) { return one.second->listening(); });
+}
+
 const RedisStore::Counters& RedisStore::Impl::counters() const {
   Link::Counters links = topology_.counters();
   counters_.reconnects = topology_.reconnects();
@@ -278,6 +283,9 @@ bool RedisStore::up(unsigned partition) const {
 }
 bool RedisStore::all_up() const {
   return impl_->all_up();
+}
+bool RedisStore::listening() const {
+  return impl_->listening();
 }
 const std::string& RedisStore::last_error() const {
   return impl_->last_error();

@@ -54,14 +54,14 @@ namespace tollgate::redis {
 enum class Durability : std::uint8_t { replay, wait };
 
 struct RedisStoreOptions {
-  ConnectionOptions connection;            // url may name Sentinel or Cluster: store_url.h
+  ConnectionOptions connection;  // url may name Sentinel or Cluster: store_url.h
   Durability durability = Durability::replay;
-  std::uint32_t min_replicas = 1;          // wait: fewer confirmations are none
+  std::uint32_t min_replicas = 1;  // wait: fewer confirmations are none
   Milliseconds wait_timeout{100};
-  Milliseconds timeout{50};                // reads of the hot path's side (usage)
+  Milliseconds timeout{50};  // reads of the hot path's side (usage)
   Milliseconds admin_timeout{2'000};
   bool subscribe = false;
-  quota::Incarnation incarnation = 0;      // whose recalls to listen to
+  quota::Incarnation incarnation = 0;  // whose recalls to listen to
   Scripts scripts = Scripts::standard();
 };
 
@@ -72,7 +72,8 @@ class LeaseStoreEvents {
   virtual void on_up(unsigned partition, const std::string& run) = 0;
   virtual void on_down(unsigned partition) = 0;
   virtual void on_op(unsigned partition, std::uint64_t seq, quota::OpReply&& reply, MonotonicTime sent) = 0;
-  virtual void on_replay(unsigned partition, std::uint64_t seq, quota::OpReply&& reply, MonotonicTime sent) = 0;
+  virtual void on_replay(unsigned partition, std::uint64_t seq, quota::OpReply&& reply,
+                         MonotonicTime sent) = 0;
   virtual void on_ping(unsigned partition, quota::PingReply&& reply, MonotonicTime sent) = 0;
   virtual void on_error(unsigned partition, const std::string& what) = 0;
   // subscribe only. Messages may come more than once (Cluster: from every primary), and not at all while the second
@@ -106,19 +107,21 @@ class RedisStore final : public quota::LeaseStore {
   // For reconciliation: every account of the store whose subject key matches, with its buckets. Scans; off the hot path.
   struct StoredAccount {
     quota::AccountKey key;
-    std::string record;                    // bytes: quota::AccountRecord::decode
+    std::string record;  // bytes: quota::AccountRecord::decode
   };
   void scan(std::function<void(Result<std::vector<StoredAccount>>&&)> done);
 
   // ---- changes by administrators; all proxies obey from the next op on and are told by pub/sub at once.
   using Changed = std::function<void(Result<void>)>;
   using OverrideRead = std::function<void(Result<std::optional<quota::LimitOverride>>)>;
-  void set_override(const quota::AccountKey& account, std::optional<quota::LimitOverride> value, Changed done);
+  void set_override(const quota::AccountKey& account, std::optional<quota::LimitOverride> value,
+                    Changed done);
   void get_override(const quota::AccountKey& account, OverrideRead done);
   void reset(std::vector<quota::AccountKey> accounts, Changed done);
 
   bool up(unsigned partition) const;
-  bool all_up() const;                     // of `mine`
+  bool all_up() const;     // of `mine`
+  bool listening() const;  // to all channels, everywhere; subscribe only
   const std::string& last_error() const;
   const Counters& counters() const;
   void observe_round_trips(std::function<void(Duration)> observer);

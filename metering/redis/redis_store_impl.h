@@ -51,6 +51,7 @@ class RedisStore::Impl {
 
   bool up(unsigned partition) const { return partitions_[partition].up; }
   bool all_up() const;
+  bool listening() const;
   const std::string& last_error() const { return error_.empty() ? topology_.last_error() : error_; }
   const Counters& counters() const;
   void failed(unsigned partition, const std::string& what);  // an error that applied nothing

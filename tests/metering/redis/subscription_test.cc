@@ -69,7 +69,9 @@ TEST(Subscription, AfterALossItSubscribesAgainAndSaysSo) {
   Server server;
   StoreClient client(server.url(), listen);
   ASSERT_TRUE(client.loop.run_until([&] { return client.record.subscribed == 1; }));
+  EXPECT_TRUE(client.store.listening());
   server.command({"CLIENT", "KILL", "TYPE", "pubsub"});
+  ASSERT_TRUE(client.loop.run_until([&] { return !client.store.listening(); }));
   ASSERT_TRUE(client.loop.run_until([&] { return client.record.subscribed == 2; }));
   EXPECT_TRUE(client.record.downs.empty()) << "the connection for ops is another one";
   server.command({"PUBLISH", "q:fence", "5"});
