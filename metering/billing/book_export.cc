@@ -220,6 +220,26 @@ usage::Manifest Book::Impl::render(const Period& period, Format format, bool fin
   return manifest;
 }
 
+Result<void> Book::Impl::as_exported_first(const usage::Manifest& manifest) {
+  Database::Transaction change(*database);
+  database->statement("INSERT OR IGNORE INTO exports VALUES (?, ?, ?, ?)")
+      .bind(manifest.period)
+      .bind(manifest.format)
+      .bind(manifest.sha256)
+      .bind(manifest.rows)
+      .run();
+  Statement& select = database->statement("SELECT sha256 FROM exports WHERE name = ? AND format = ?");
+  select.bind(manifest.period).bind(manifest.format);
+  const bool same = !select.step() || select.text(0) == manifest.sha256;
+  select.run();
+  if (auto done = change.commit(); !done) return done;
+  if (same) return {};
+  return fail(Origin::self,
+              fmt::format("{}: the rows of this closed period are not what they were when it was "
+                          "exported first; the file was not written. Was the book edited?",
+                          manifest.file));
+}
+
 Result<Book::Exported> Book::export_period(const Period& period, Format format, const std::string& directory,
                                            UnixTime now) {
   Database& database = *impl_->database;
@@ -263,25 +283,8 @@ Result<Book::Exported> Book::export_period(const Period& period, Format format, 
   exported.missing = manifest.missing.size();
   impl_->step("file rendered");
 
-  if (over) {
-    Database::Transaction change(database);
-    database.statement("INSERT OR IGNORE INTO exports VALUES (?, ?, ?, ?)")
-        .bind(period.name)
-        .bind(billing::name(format))
-        .bind(manifest.sha256)
-        .bind(manifest.rows)
-        .run();
-    Statement& select = database.statement("SELECT sha256 FROM exports WHERE name = ? AND format = ?");
-    select.bind(period.name).bind(billing::name(format));
-    const bool same = !select.step() || select.text(0) == manifest.sha256;
-    select.run();
-    if (auto done = change.commit(); !done) return std::unexpected(done.error());
-    if (!same)
-      return fail(Origin::self,
-                  fmt::format("{}: the rows of this closed period are not what they were when it was "
-                              "exported first; the file was not written. Was the book edited?",
-                              exported.file));
-  }
+  if (over)
+    if (auto same = impl_->as_exported_first(manifest); !same) return std::unexpected(same.error());
   if (auto done = (*out)->commit(); !done) return std::unexpected(done.error());
   impl_->step("file renamed");
   auto beside = OutputFile::create(exported.manifest);

@@ -61,6 +61,8 @@ struct Book::Impl {
   struct Rendering;
   void close(const Period& period, std::int64_t now_ms);
   bool closed(const std::string& name);
+  // Remembers the hash of a final file; an error when it was another one before.
+  Result<void> as_exported_first(const usage::Manifest& manifest);
   // Within a transaction. Hands out the bytes of the file, piece by piece; the manifest lacks file, bytes and hash.
   usage::Manifest render(const Period& period, Format format, bool final_period,
                          const std::function<void(std::string_view)>& sink);
