@@ -163,41 +163,70 @@ class CommandLine {
   }
   void add_quota() {
     CLI::App* sub =
-        command("quota", "Look at a user's limits, override one, or go back to the configured one.",
+        command("quota", "Look at a user's limits, override one, grant more calls for a while, or go back.",
                 "  tollgate quota get ann\n"
-                "  tollgate quota set ann --rule daily --limit 5000\n"
+                "  tollgate quota set ann --rule daily --limit 5000 --reason 'contract 7'\n"
+                "  tollgate quota grant ann --rule daily --extra 200 --for 24h --reason 'month-end'\n"
                 "  tollgate quota reset ann --rule daily               back to the configured limit\n"
+                "  tollgate quota reset ann --rule daily --grants      without the temporary grants\n"
                 "  tollgate quota reset ann --rule daily --counted     forget what was counted\n");
     sub->require_subcommand(1);
+    using Action = QuotaArguments::Action;
     struct Kind {
-      const char *name, *about;
-      QuotaArguments::Action action;
+      const char *name, *about, *example;
+      Action action;
     };
     for (const Kind& kind :
-         {Kind{"get", "Limits and counts of a user", QuotaArguments::Action::get},
-          Kind{"set", "Override a limit from the next call on", QuotaArguments::Action::set},
-          Kind{"reset", "Back to the configured limit", QuotaArguments::Action::reset}}) {
-      CLI::App* verb = sub->add_subcommand(kind.name, kind.about);
-      verb->add_option("user", quota_.user, "name of the user")->required();
-      verb->add_option("--rule", quota_.rule, "name of the quota rule")
-          ->required(kind.action != QuotaArguments::Action::get);
-      verb->add_option("--tenant", quota_.tenant, "tenant");
-      verb->add_option("--org,--organization", quota_.organization,
-                       "organization, for rules per organization");
-      if (kind.action == QuotaArguments::Action::set)
-        verb->add_option("--limit", quota_.limit, "calls a window")
-            ->required()
-            ->check(CLI::NonNegativeNumber);
-      if (kind.action == QuotaArguments::Action::reset)
-        verb->add_flag("--counted", quota_.counted, "forget what was counted instead");
-      add_admin(verb, quota_.admin);
-      add_format(verb, quota_.format);
-      QuotaArguments::Action action = kind.action;
-      verb->callback([this, action] {
+         {Kind{"get", "Limits, grants and counts of a user.",
+               "  tollgate quota get ann\n  tollgate quota get ann --tenant acme --rule daily -o json\n",
+               Action::get},
+          Kind{"set", "Override a limit from the next call on; grants stay.",
+               "  tollgate quota set ann --rule daily --limit 5000 --reason 'contract 7'\n"
+               "  tollgate quota set ann --rule daily --unlimited\n",
+               Action::set},
+          Kind{"grant", "Add calls to a limit until a moment; the limit stays.",
+               "  tollgate quota grant ann --rule daily --extra 200 --for 24h --reason 'month-end'\n"
+               "  tollgate quota grant ann --rule daily --extra 50 --until 2026-11-23T18:00:00Z --reason "
+               "'ticket 4711'\n",
+               Action::grant},
+          Kind{"reset", "Go back to the configured limit; or take grants away; or forget what was counted.",
+               "  tollgate quota reset ann --rule daily\n  tollgate quota reset ann --rule daily --counted\n",
+               Action::reset}}) {
+      CLI::App* verb =
+          sub->add_subcommand(kind.name, fmt::format("{}\n\nExamples:\n{}", kind.about, kind.example));
+      add_quota_options(verb, kind.action);
+      verb->callback([this, action = kind.action] {
         quota_.action = action;
         action_ = [this] { return run_quota(quota_, console_); };
       });
     }
+  }
+  void add_quota_options(CLI::App* verb, QuotaArguments::Action action) {
+    using Action = QuotaArguments::Action;
+    verb->add_option("user", quota_.user, "name of the user")->required();
+    verb->add_option("--rule", quota_.rule, "name of the quota rule")->required(action != Action::get);
+    verb->add_option("--tenant", quota_.tenant, "tenant");
+    verb->add_option("--org,--organization", quota_.organization, "organization, for rules per organization");
+    if (action == Action::set) {
+      CLI::Option* limit =
+          verb->add_option("--limit", quota_.limit, "calls a window")->check(CLI::NonNegativeNumber);
+      verb->add_flag("--unlimited", quota_.unlimited, "count, but never refuse")->excludes(limit);
+    }
+    if (action == Action::grant) {
+      verb->add_option("--extra", quota_.extra, "calls more")->required()->check(CLI::PositiveNumber);
+      CLI::Option* span = verb->add_option("--for", quota_.duration, "how long from now: 24h, 7d, 1h30m");
+      verb->add_option("--until", quota_.until, "until when: 2026-11-23T18:00:00Z")->excludes(span);
+    }
+    if (action == Action::reset) {
+      CLI::Option* counted =
+          verb->add_flag("--counted", quota_.counted, "forget what was counted instead; limits stay");
+      verb->add_flag("--grants", quota_.grants, "take the temporary grants away instead; the limit stays")
+          ->excludes(counted);
+    }
+    if (action != Action::get)
+      verb->add_option("--reason", quota_.reason, "why, for the audit")->required(action == Action::grant);
+    add_admin(verb, quota_.admin);
+    add_format(verb, quota_.format);
   }
   void add_explain() {
     CLI::App* sub = command(

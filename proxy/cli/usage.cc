@@ -13,6 +13,7 @@ using Element = simdjson::dom::element;
 std::string text_at(const Element& object, std::string_view key) {
   Element value;
   if (object[key].get(value) != simdjson::SUCCESS) return "";
+  if (value.is_null()) return "none";  // no limit
   std::string_view text;
   if (value.get(text) == simdjson::SUCCESS) return std::string(text);
   return simdjson::minify(value);
@@ -32,8 +33,10 @@ void print_limits(const Element& document, Console& console) {
       std::string next;
       if (Element free; limit["next_free"].get(free) == simdjson::SUCCESS)
         next = fmt::format("{} in {}s", text_at(free, "calls"), text_at(free, "seconds"));
-      rows.push_back({text_at(limit, "name"), seconds_text(limit, "window"), text_at(limit, "limit"),
-                      text_at(limit, "used"), text_at(limit, "remaining"), next});
+      std::string name = text_at(limit, "name");
+      if (text_at(limit, "mode") == "shadow") name += " (shadow)";
+      rows.push_back({name, seconds_text(limit, "window"), text_at(limit, "limit"), text_at(limit, "used"),
+                      text_at(limit, "remaining"), next});
     }
   if (rows.size() == 1)
     console.err << "no quota rule counts per user\n";

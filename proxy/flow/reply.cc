@@ -61,6 +61,15 @@ bool is_observation(const quota::AccountCharge& charge) {
   return charge.rule == quota::Rules::kObservation;
 }
 
+// An account without a limit has null in the place of numbers that no client could read.
+void write_count(JsonWriter& json, std::string_view name, std::uint64_t count, std::uint64_t limit) {
+  json.key(name);
+  if (limit == quota::kUnlimited)
+    json.null();
+  else
+    json.value(count);
+}
+
 std::string hours_and_minutes(Milliseconds span) {
   auto seconds = quota::seconds_up(span);
   if (seconds < 120) return fmt::format("{} seconds", seconds);
@@ -156,10 +165,10 @@ std::string usage_json(const Snapshot& snapshot, const identity::Principal& prin
         json.object([&] {
           json.field("name", rule.name);
           if (rule.shadow) json.field("mode", "shadow");
-          json.field("limit", state.limit);
+          write_count(json, "limit", state.limit, state.limit);
           json.field("window", std::chrono::duration_cast<Seconds>(rule.window).count());
           json.field("used", state.used);
-          json.field("remaining", state.remaining());
+          write_count(json, "remaining", state.remaining(), state.limit);
           if (state.next_free_units > 0)
             json.field_object("next_free", [&] {
               json.field("seconds", quota::seconds_up(state.next_free_after));
