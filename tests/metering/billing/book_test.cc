@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sqlite3.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -614,6 +615,26 @@ TEST_F(BookTest, AChangedFileOrBookIsNoticed) {
   EXPECT_THAT(*book->check_exports(to), testing::ElementsAre(HasSubstr("is not the file that was exported")));
   fs::remove(exported.file);
   EXPECT_TRUE(book->check_exports(to)->empty());  // moved to where it is used
+}
+
+TEST_F(BookTest, AnEditedBookDoesNotExportAnotherTruth) {
+  EntryList journal;
+  Rollup truth;
+  CallMix(161).write(journal, "0", 50, truth);
+  auto book = open();
+  ASSERT_TRUE(book->absorb(journal));
+  const auto exported = export_to(*book, "2025-11-24", directory("out"), kTestHour + 100);
+  const std::string bytes = read_file(exported.file);
+  sqlite3* handle = nullptr;
+  ASSERT_EQ(sqlite3_open(path("usage.sqlite").c_str(), &handle), SQLITE_OK);
+  EXPECT_EQ(sqlite3_exec(handle, "UPDATE rows SET calls = calls + 1", nullptr, nullptr, nullptr), SQLITE_OK);
+  sqlite3_close(handle);
+  EXPECT_THAT(*book->check_exports(""), testing::ElementsAre(HasSubstr("2025-11-24.csv: the book's rows")));
+  auto again =
+      book->export_period(period("2025-11-24"), Book::Format::csv, path("out"), at_hour(kTestHour + 200));
+  ASSERT_FALSE(again);
+  EXPECT_THAT(again.error().message, HasSubstr("Was the book edited?"));
+  EXPECT_EQ(read_file(exported.file), bytes);
 }
 
 TEST_F(BookTest, FilesThatAreNoBookAreRefused) {
