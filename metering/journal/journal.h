@@ -1,11 +1,14 @@
 // EDGE: the journal of one proxy on disk. What was written here before a process was killed is read by the next one.
 //
 //   DIR/lock                    flock: one Tollgate a directory
-//   DIR/identity                incarnation, boot id, layout version; text
-//   DIR/cells                   mapped LeaseCells (metering/quota/lease_cell.h): live counters
-//   DIR/open-<stream>           mapped table of calls under way on one stream
-//   DIR/<stream>-<number>.log   segments: header, then entries (metering/usage/journal_record.h), append-only
+//   DIR/identity                incarnation, boot id, layout version; text (directory.h)
+//   DIR/cells                   mapped LeaseCells (metering/quota/lease_cell.h): live counters (cells.h)
+//   DIR/open-<stream>           mapped table of calls under way on one stream (open_table.h)
+//   DIR/op-numbers              last op number of each partition (stream_writer.h)
+//   DIR/<stream>-<number>.log   segments: header, then entries (metering/usage/journal_record.h), append-only (segment.h)
 //   DIR/usage.sqlite            roll-ups (metering/billing), not written here
+//
+// All mapped files have their room on the disk from the start: a full disk is an error, never a SIGBUS.
 //
 // A stream belongs to one worker, plus one for the control plane (audit, marks): one writer each, no locks between them.
 // Entries are copied into a mapped, preallocated segment: no system call an entry, and a kill -9 loses none. A thread
@@ -17,15 +20,19 @@
 // none ends twice.
 //
 // Power loss (the boot id differs): cells are not trusted, a new incarnation begins; leases of the old one stay charged in
-// the store until they leave the window. Segments are read up to the first damaged entry.
+// the store until they leave the window. The table of open calls and the segments reached the disk at different moments, so
+// all kept segments are read: a call is open when it has a begin and no end. Numbers of entries and calls go on 2^24 higher:
+// what was lost may have been read already, and a number never names two things. The same after damage in a segment that was
+// being written. Whole entries behind damage are kept. Place of the directory: a copy of it counts as another boot.
 //
 // Disk full, fsync error: writable() turns false while there is still room for what is under way: `reserve_bytes` of
 // allocated segment. The caller then makes no new grants and, unless configured otherwise, lets no metered call through.
-// It recovers by itself when there is room again. After a failed fdatasync the segment is closed and a new one begun
-// (the kernel may have dropped the dirty pages: what was not yet durable is written anew there).
+// It recovers by itself when there is room again. After a failed fdatasync the kernel may have dropped the dirty pages, so
+// the segment is copied to a new file, which is made durable and takes its name.
 //
-// Retention: segments older than `retention` whose calls are all rolled up (release_below) are deleted; beyond `max_bytes` the
-// oldest released ones go first.
+// Retention (retention.h): segments older than `retention` whose calls are all rolled up (release_below) are deleted; what
+// was never released stays. Beyond `max_bytes` the oldest released ones go first, then, logged and counted as lost, the
+// oldest others.
 //
 // Threads: open, close and recovery by one; a Stream by its worker only; Reader objects by any thread, concurrently with
 // writing (they stop at the last complete entry); the rest as noted.
@@ -54,7 +61,7 @@ struct JournalOptions {
   unsigned workers = 1;                  // streams 0 .. workers-1, and "control"
   std::uint64_t segment_bytes = 64ULL << 20;
   std::uint64_t reserve_bytes = 4ULL << 20;
-  std::size_t cells = 262'144;           // accounts; the file is sparse. Grows with the setting, never shrinks while in use
+  std::size_t cells = 262'144;           // accounts, 512 bytes each on the disk. Grows with the setting, never shrinks
   std::uint32_t open_calls = 32'768;     // a stream
   Milliseconds commit_interval{1'000};
   Milliseconds retention{48 * 3'600'000};
@@ -108,7 +115,7 @@ class Journal {
   std::span<quota::LeaseCell> cells();   // of this incarnation; zeroed when not trusted
   Stream& stream(unsigned worker);
   // The ops of an engine: appended to its worker's stream, read back from all streams (workers may have been more or
-  // fewer in earlier runs). read() and last_seq() on the worker's thread; read() goes through files: for replays only.
+  // fewer in earlier runs). All on the worker's thread; read() goes through files: for replays only.
   quota::OpLog& op_log(unsigned worker);
   // Any thread; durable when it returns. An error: it may not be on the disk, the change should not be made.
   Result<void> audit(usage::AuditEntry entry);
@@ -120,7 +127,8 @@ class Journal {
   std::uint64_t bytes_on_disk() const;   // segments
   std::uint64_t lost_entries() const;    // deleted by max_bytes before they were rolled up, since the start
   Result<void> commit();                 // makes everything written so far durable; any thread, blocks
-  // Everything of a stream below this entry number is rolled up: segments may be deleted once old enough.
+  // Everything of a stream below this entry number is rolled up: segments may be deleted once old enough. Kept in memory
+  // only: to be said again after a start.
   void release_below(const std::string& stream, std::uint64_t number);
 
  private:

@@ -14,7 +14,7 @@ class EntrySource {
  public:
   struct Position {
     std::string stream;        // "0", "1", ..., "control": one writer each
-    std::uint64_t number = 0;  // of the entry, from 1 without gaps in each stream
+    std::uint64_t number = 0;  // of the entry, from 1 in each stream; without gaps but where something may be lost
   };
   struct StreamInfo {
     std::string name;

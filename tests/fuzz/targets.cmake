@@ -8,3 +8,4 @@ tollgate_fuzz(catalogue_url SOURCE catalogue_url_fuzz.cc DEPS metering_catalogue
 tollgate_fuzz(catalogue_batch_multipart SOURCE catalogue_batch_multipart_fuzz.cc DEPS metering_catalogue)
 tollgate_fuzz(catalogue_batch_json SOURCE catalogue_batch_json_fuzz.cc DEPS metering_catalogue)
 tollgate_fuzz(catalogue_data_service SOURCE catalogue_data_service_fuzz.cc DEPS metering_catalogue)
+tollgate_fuzz(journal_entry SOURCE journal_entry_fuzz.cc DEPS metering_usage)
