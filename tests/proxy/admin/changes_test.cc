@@ -12,6 +12,10 @@ using quota::LimitOverride;
 // A store whose answers come when the test says so.
 class Changes : public testing::Test {
  protected:
+  ~Changes() override {  // what is still waiting is told while the test exists
+    for (std::size_t i = 0; i < gets_.size(); ++i) drop_get(i);
+    for (std::size_t i = 0; i < sets_.size(); ++i) drop_set(i);
+  }
   void run(std::string name, std::uint64_t limit) {
     queue_->run(
         {"subject", "daily"}, Milliseconds(1'000),
