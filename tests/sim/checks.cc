@@ -77,14 +77,14 @@ void World::check_totals() {
     for (const auto& [name, units] : proxy->log().totals()) booked[name] += units;
   for (auto& [name, account] : truth_.accounts()) {
     const std::string title = account.key.subject_key + " " + account.key.field;
-    if (!account.lost && (booked[name] < account.total || booked[name] > account.total + account.in_doubt))
+    if (!account.lost && (booked[name] < account.total - account.may_miss || booked[name] > account.total + account.in_doubt))
       return violation(fmt::format("precision: {}: {} units admitted (+{} in doubt), journals have {}", title,
                                    account.total, account.in_doubt, booked[name]));
     const Backend::Sums sums = server_->backend().sums(account.key, account.shape);
     const auto used = static_cast<std::int64_t>(sums.used), lent = static_cast<std::int64_t>(sums.lent);
     // Guards: the store may see any time up to the largest offset it ever had.
     const Milliseconds now = server_->clock();
-    const std::int64_t least = account.live_at(now + account.shape.guard());
+    const std::int64_t least = account.live_at(now + account.shape.guard()) - account.may_miss;
     std::int64_t most = account.live_at(now - account.shape.guard()) + account.in_doubt;
     // Uses may be dated later than they were when a bucket could not be kept until a settlement: never earlier.
     const Duration redated = Duration(scenario_.lease.session_ttl) * 4 +

@@ -70,6 +70,10 @@ Duration World::pause_before_call(std::size_t u) {
       if ((queue_.now() + wait) % window > day) wait += window - (queue_.now() + wait) % window;
       return wait;
     }
+    case Profile::working_day:
+    case Profile::storm:
+    case Profile::spread:
+      return planned_call(u) - queue_.now();
     case Profile::bursts:
       if (client.burst_left > 0) {
         --client.burst_left;
@@ -79,6 +83,27 @@ Duration World::pause_before_call(std::size_t u) {
       return exponential(mean * (static_cast<double>(client.burst_left) + 1));
   }
   return Seconds(1);
+}
+
+// The profiles of the measurements: every day the same number of calls at times that are known beforehand.
+Duration World::planned_call(std::size_t u) {
+  using std::chrono::hours;
+  const User& user = scenario_.users[u];
+  Client& client = clients_[u];
+  const auto a_day = static_cast<std::uint64_t>(user.load * static_cast<double>(user.limits.front().limit));
+  const std::uint64_t planned = client.planned++, day = planned / a_day, nth = planned % a_day;
+  const Duration midnight = hours(24) * static_cast<std::int64_t>(day);
+  const auto share = [](Duration of, std::uint64_t part, std::uint64_t parts) {
+    return of / static_cast<std::int64_t>(parts) * static_cast<std::int64_t>(part);
+  };
+  if (user.profile == Profile::spread)
+    return midnight + share(hours(24), nth * 60 + u % 60, a_day * 60);
+  if (user.profile == Profile::storm)
+    return midnight + hours(9) + share(hours(1), u % 60, 60) + share(Seconds(30), nth, a_day);
+  constexpr std::uint64_t kBurst = 25;
+  const std::uint64_t burst = nth / kBurst, bursts = (a_day + kBurst - 1) / kBurst;
+  if (nth % kBurst == 0) client.burst_at = share(hours(8), burst * 1000 + client.random.below(800), bursts * 1000);
+  return midnight + hours(9) + client.burst_at + Seconds(nth % kBurst);
 }
 
 void World::schedule_call(std::size_t u) {
@@ -168,8 +193,11 @@ void World::write_down(std::uint64_t id, const Call& call, const quota::ChargeOu
       continue;
     }
     TruthAccount& account = *truth_.find(charge.key);
-    if (auto wrong =
-            truth_.admitted(account, queue_.now(), id, item->units, item->bucket_number, item->degraded))
+    // No clock was known: it is dated when one is, and until then only the process knows of it.
+    const bool undated = item->bucket_number == INT64_MIN;
+    if (undated) undated_[call.proxy][name_of(charge.key)] += item->units;
+    const std::int64_t bucket = undated ? account.shape.bucket_of(server_->clock()) : item->bucket_number;
+    if (auto wrong = truth_.admitted(account, queue_.now(), id, item->units, bucket, item->degraded))
       violation(*wrong);
     mix(static_cast<std::uint64_t>(item->bucket_number));
   }
@@ -226,6 +254,8 @@ void World::on_death(Proxy& proxy, bool inner) {
   // What was given back and not yet settled stays charged.
   for (const auto& [name, units] : given_back_[proxy.index()]) truth_.accounts().at(name).in_doubt += units;
   given_back_.erase(proxy.index());
+  for (const auto& [name, units] : undated_[proxy.index()]) truth_.accounts().at(name).may_miss += units;
+  undated_.erase(proxy.index());
 }
 
 }  // namespace tollgate::sim

@@ -245,17 +245,16 @@ void World::change_limit(bool grant) {
       auto& held = overrides_[name].second;
       std::erase_if(held, [&](const auto& g) { return g.until <= server_->clock() + Milliseconds(2'000); });
       TruthAccount& later = truth_.accounts().at(name);
-      const std::uint64_t rule = later.limits.front().limit;
-      std::uint64_t sum = overrides_[name].first.value_or(rule);
+      std::uint64_t sum = overrides_[name].first.value_or(later.rule_limit);
       for (const auto& g : held) sum += g.extra;
       truth_.set_limit(later, queue_.now(), sum);
     });
   } else if (limit && random_.one_in(3)) {
     limit.reset();
   } else {
-    limit = 1 + random_.below(2 * account.limits.front().limit);
+    limit = 1 + random_.below(2 * account.rule_limit);
   }
-  std::uint64_t sum = limit.value_or(account.limits.front().limit);
+  std::uint64_t sum = limit.value_or(account.rule_limit);
   for (const auto& g : grants) sum += g.extra;
   truth_.set_limit(account, queue_.now(), sum);
   quota::LimitOverride value{limit, grants};
@@ -272,12 +271,13 @@ void World::reload() {
   if (charge.limit == quota::kUnlimited) return;
   TruthAccount& account = *truth_.find(charge.key);
   if (overrides_.contains(name_of(charge.key))) return;  // the override wins: nothing would change
-  const std::uint64_t limit = 1 + random_.below(2 * account.limits.front().limit);
+  const std::uint64_t limit = 1 + random_.below(2 * account.rule_limit);
   trace_.line(queue_.now(), "{} {}: rule limit {} -> {}", charge.key.subject_key, charge.key.field,
               charge.limit, limit);
   for (Client& each_client : clients_)
     for (auto& other : each_client.charges)
       if (other.key == charge.key) other.limit = limit;
+  account.rule_limit = limit;
   truth_.set_limit(account, queue_.now(), limit);
 }
 

@@ -1,97 +1,131 @@
-// tollgate_sim: runs of the simulated world (world.h), one a seed.
+// tollgate_sim: runs of the simulated world (world.h), one a seed; its negative controls; the small world.
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <csignal>
+#include <algorithm>
+#include <chrono>
 #include <cstdlib>
-#include <cstring>
 #include <string>
 #include <string_view>
+#include <thread>
+#include <vector>
 
+#include "tests/sim/controls.h"
+#include "tests/sim/ops_table.h"
+#include "tests/sim/runner.h"
 #include "tests/sim/world.h"
 
 namespace {
 
-using namespace tollgate;
 using namespace tollgate::sim;
 
 struct Arguments {
-  std::uint64_t seed = 1;
-  std::uint64_t runs = 1;
-  bool seed_given = false, trace = false, verbose = false;
+  std::uint64_t seed = 1, runs = 1;
+  unsigned jobs = std::max(1U, std::thread::hardware_concurrency());
+  bool trace = false, verbose = false, controls = false, small_world = false, ops_table = false, ci = false;
   Control control = Control::none;
   std::vector<std::string> without;
 };
 
-char replay_command[160];
-
-// A CHECK that fails ends the program: the seed must be known then.
-void on_abort(int) {
-  [[maybe_unused]] auto written = write(STDERR_FILENO, replay_command, std::strlen(replay_command));
+int usage() {
+  fmt::print(stderr, "{}",
+             "tollgate_sim --seed 7 --trace     one run, with its event log\n"
+             "tollgate_sim --runs 10000         seeds 1..10000\n"
+             "  --seed N        first seed (1)\n"
+             "  --runs M        how many (1)\n"
+             "  --jobs J        processes (one a core)\n"
+             "  --trace         the event log; one run\n"
+             "  --verbose       what a seed means and what came of it; one run\n"
+             "  --without F     leaves a kind of fault out (cuts, kills, failovers, ...): to reduce a failing seed\n"
+             "  --control C     with that protection switched off\n"
+             "  --controls      every protection switched off in turn: each must be caught\n"
+             "  --small-world   every interleaving of a world of two proxies\n"
+             "  --ops-table     store operations per 1000 calls\n"
+             "  --ci            300 seeds, the controls and the small world\n");
+  return 2;
 }
 
-void usage() {
-  fmt::print(
-      "tollgate_sim --seed 7 --trace      one run, with its event log\n"
-      "tollgate_sim --runs 1000           runs with seeds 1..1000\n"
-      "  --seed N      first seed (1)\n"
-      "  --runs M      how many seeds (1)\n"
-      "  --without F   leaves a kind of fault out (kills, cuts, ...); may be repeated\n"
-      "  --verbose     what each seed means and did\n");
+bool parse(int argc, char** argv, Arguments& a) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    const bool last = i + 1 == argc;
+    auto number = [&] { return std::strtoull(argv[++i], nullptr, 10); };
+    if (word == "--seed" && !last) {
+      a.seed = number();
+    } else if (word == "--runs" && !last) {
+      a.runs = number();
+    } else if (word == "--jobs" && !last) {
+      a.jobs = static_cast<unsigned>(number());
+    } else if (word == "--without" && !last) {
+      Faults faults;
+      if (!leave_out(faults, argv[++i])) return false;
+      a.without.emplace_back(argv[i]);
+    } else if (word == "--control" && !last) {
+      const std::string_view wanted = argv[++i];
+      auto found = std::find_if(std::begin(kControls), std::end(kControls), [&](Control c) { return wanted == name_of(c); });
+      if (found == std::end(kControls)) return false;
+      a.control = *found;
+    } else if (word == "--trace") {
+      a.trace = true;
+    } else if (word == "--verbose") {
+      a.verbose = true;
+    } else if (word == "--controls") {
+      a.controls = true;
+    } else if (word == "--small-world") {
+      a.small_world = true;
+    } else if (word == "--ops-table") {
+      a.ops_table = true;
+    } else if (word == "--ci") {
+      a.ci = true;
+    } else {
+      return false;
+    }
+  }
+  return a.runs > 0;
 }
 
 RunResult run_seed(std::uint64_t seed, const Arguments& arguments) {
-  std::snprintf(replay_command, sizeof replay_command, "\nreplay: ./dev sim --seed %llu --trace\n",
-                static_cast<unsigned long long>(seed));
   Scenario scenario = make_scenario(seed, arguments.control);
   for (const std::string& kind : arguments.without) leave_out(scenario.faults, kind);
   if (arguments.verbose || arguments.trace) fmt::print("{}\n", scenario.describe());
   World world(scenario, {.trace = arguments.trace, .backend = nullptr});
-  return world.run();
+  RunResult result = world.run();
+  if (arguments.verbose || arguments.trace)
+    fmt::print("  {} events, {} calls: {} admitted, {} exceeded, {} unavailable; {} store operations, {} deaths, {} losses of data, "
+               "fingerprint {:016x}\n",
+               result.events, result.calls, result.admitted, result.exceeded, result.unavailable,
+               result.store_operations, result.deaths, result.data_losses, result.fingerprint);
+  return result;
+}
+
+int run_many(const Arguments& arguments) {
+  std::string replay = "./dev sim";
+  if (arguments.control != Control::none) replay += fmt::format(" --control {}", name_of(arguments.control));
+  for (const std::string& kind : arguments.without) replay += " --without " + kind;
+  const auto started = std::chrono::steady_clock::now();
+  const Tally tally = run_seeds(arguments.seed, arguments.runs, arguments.trace ? 1 : arguments.jobs, false, replay,
+                                [&](std::uint64_t seed) { return run_seed(seed, arguments); });
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  fmt::print("{} calls, {} admitted, {} store operations, {} deaths, {} losses of data, limits reached {} times, {:.1f} s\n",
+             tally.calls, tally.admitted, tally.store_operations, tally.deaths, tally.data_losses,
+             tally.limits_reached, seconds);
+  fmt::print("{} runs, {} failed\n", tally.runs, tally.failed);
+  return tally.failed == 0 ? 0 : 1;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   Arguments arguments;
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view word = argv[i];
-    auto number = [&]() -> std::uint64_t { return ++i < argc ? std::strtoull(argv[i], nullptr, 10) : 0; };
-    if (word == "--seed")
-      arguments.seed = number();
-    else if (word == "--runs")
-      arguments.runs = number();
-    else if (word == "--without" && i + 1 < argc)
-      arguments.without.push_back(argv[++i]);
-    else if (word == "--trace")
-      arguments.trace = true;
-    else if (word == "--verbose")
-      arguments.verbose = true;
-    else if (word == "--control") {
-      const std::string_view wanted = argv[++i];
-      for (Control c : kControls)
-        if (wanted == name_of(c)) arguments.control = c;
-    } else {
-      usage();
-      return 2;
-    }
+  if (!parse(argc, argv, arguments)) return usage();
+  if (arguments.ops_table) return print_ops_table() ? 0 : 1;
+  if (arguments.ci) {
+    arguments.runs = 300;
+    const bool controls = check_controls(arguments.jobs), small = check_small_world();
+    const bool runs = run_many(arguments) == 0;
+    return controls && small && runs ? 0 : 1;
   }
-  std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);
-  std::signal(SIGABRT, on_abort);
-  std::uint64_t failed = 0;
-  for (std::uint64_t seed = arguments.seed; seed < arguments.seed + arguments.runs; ++seed) {
-    const RunResult result = run_seed(seed, arguments);
-    if (arguments.verbose)
-      fmt::print(
-          "  {} events, {} calls: {} admitted {} exceeded {} unavailable; {} store operations, {} deaths, {} "
-          "data losses\n",
-          result.events, result.calls, result.admitted, result.exceeded, result.unavailable,
-          result.store_operations, result.deaths, result.data_losses);
-    if (!result.violation) continue;
-    ++failed;
-    fmt::print("seed {} at {:.6f} s: {}\n  replay: ./dev sim --seed {} --trace\n", seed,
-               std::chrono::duration<double>(result.at).count(), *result.violation, seed);
-  }
-  fmt::print("{} runs, {} failed\n", arguments.runs, failed);
-  return failed == 0 ? 0 : 1;
+  if (arguments.controls) return check_controls(arguments.jobs) ? 0 : 1;
+  if (arguments.small_world) return check_small_world() ? 0 : 1;
+  return run_many(arguments);
 }

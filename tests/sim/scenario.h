@@ -49,7 +49,15 @@ struct Limit {
   bool shadow = false;
 };
 
-enum class Profile : std::uint8_t { steady, office, bursts };
+enum class Profile : std::uint8_t {
+  steady,
+  office,
+  bursts,
+  // For measurements (ops_table.h), `load` times the limit a day:
+  working_day,  // bursts of 25 calls a second apart, within 8 hours
+  storm,        // all within 30 s
+  spread,       // evenly over 24 hours
+};
 
 struct User {
   std::string name, organization;

@@ -51,6 +51,7 @@ TruthAccount& Truth::add(const quota::AccountKey& key, const quota::WindowShape&
   account.shape = shape;
   account.limited = limited;
   account.shadow = shadow;
+  account.rule_limit = limit;
   account.limits = {{Duration(0), limit}};
   return account;
 }

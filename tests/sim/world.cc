@@ -139,6 +139,13 @@ void World::live() {
   run_until(scenario_.length);
 }
 
+RunResult World::measure() {
+  live();
+  for (auto& proxy : proxies_)
+    if (proxy->alive()) harvest(*proxy);
+  return result_;
+}
+
 RunResult World::run() {
   live();
   if (!result_.violation) heal();

@@ -41,6 +41,7 @@ class World {
   World(const Scenario& scenario, const RunOptions& options);
   ~World();
   RunResult run();
+  RunResult measure();  // the live part alone
 
  private:
   struct Call {
@@ -55,6 +56,8 @@ class World {
     Random random{0};
     std::uint64_t calls = 0;
     unsigned burst_left = 0;
+    std::uint64_t planned = 0;       // calls of the measuring profiles
+    Duration burst_at{0};
   };
 
   // ---- clients.cc
@@ -62,6 +65,7 @@ class World {
   void start_clients();
   void schedule_call(std::size_t user);
   Duration pause_before_call(std::size_t user);
+  Duration planned_call(std::size_t user);
   Proxy* choose_proxy(std::size_t user);
   bool call(std::size_t user, Proxy& proxy, std::uint32_t units,
             std::function<void(const quota::ChargeOutcome&)> then);
@@ -116,8 +120,8 @@ class World {
   std::vector<Client> clients_;
   std::map<std::uint64_t, Call> calls_;  // under way
   std::uint64_t next_call_ = 1;
-  std::map<unsigned, std::map<std::string, std::int64_t>>
-      given_back_;                                   // proxy -> account -> units, in this life
+  // proxy -> account -> units, in this life: given back; let through without a clock
+  std::map<unsigned, std::map<std::string, std::int64_t>> given_back_, undated_;
   std::map<std::string, std::int64_t> lost_totals_;  // booked in journals that are lost
   bool clients_call_ = true;
   Duration step_until_{0};  // the store's clock is beyond the guard
