@@ -1,6 +1,7 @@
 // Tollgate, the whole program on one page: what it is made of, in which order it starts, and how it ends.
 //
 //   config/load ─> settings ─┬─> key sets, licence rules, users ─> snapshot ─┐
+//                            ├─> journal: what a killed process left ────────┤
 //                            ├─> store (Redis, perhaps our own child) ───────┤
 //                            ├─> access log, metrics ────────────────────────┤
 //                            │                                               v
@@ -19,13 +20,15 @@
 #include <thread>
 
 #include "config/load/load.h"
+#include "metering/billing/absorber.h"
+#include "metering/journal/journal.h"
 #include "metering/redis/embedded.h"
 #include "proxy/admin/service.h"
 #include "proxy/cli/assembly.h"
 #include "proxy/cli/cli.h"
 #include "proxy/cli/gauges.h"
+#include "proxy/cli/lease_service.h"
 #include "proxy/cli/serve.h"
-#include "proxy/cli/store_operations.h"
 #include "proxy/net/local_service.h"
 #include "proxy/net/server.h"
 #include "proxy/telemetry/access_log.h"
@@ -34,6 +37,8 @@
 
 namespace tollgate {
 namespace {
+
+constexpr Milliseconds kSettleLimit{2'000};  // at shutdown: for handing leases back
 
 void log(std::string_view level, std::string_view text) {
   spdlog::log(level == "error"     ? spdlog::level::err
@@ -96,6 +101,7 @@ class Proxy {
  private:
   std::expected<config::LoadedConfig, int> read_configuration() const;
   Result<void> open_telemetry(const config::Settings& settings);
+  Result<void> open_journal(const config::LoadedConfig& loaded);
   Result<void> start_store(const config::LoadedConfig& loaded);
   Result<void> start_workers();
   Result<void> open_admin_port(const config::LoadedConfig& loaded);
@@ -110,8 +116,11 @@ class Proxy {
   std::unique_ptr<cli::Assembled> assembled_;
   std::unique_ptr<telemetry::Metrics> metrics_;
   std::unique_ptr<telemetry::AccessLog> access_log_;
+  std::unique_ptr<journal::Journal> journal_;
+  std::unique_ptr<journal::Reader> entries_;
+  std::unique_ptr<billing::Absorber> absorber_;  // roll-ups of the journal, on its own thread
   std::unique_ptr<redis::EmbeddedRedis> embedded_;
-  std::unique_ptr<cli::StoreOperations> store_;
+  std::unique_ptr<cli::LeaseService> store_;
   std::unique_ptr<net::Server> server_;
   std::unique_ptr<net::LocalService> admin_port_;
 };
@@ -134,10 +143,6 @@ int Proxy::start() {
   auto loaded = read_configuration();
   if (!loaded) return loaded.error();
   const config::Settings& settings = loaded->settings;
-  if (!settings.journal.directory.empty() && settings.journal.directory != config::Journal{}.directory)
-    log("info",
-        "journal.directory is kept for the usage journal, which this version does not write; usage is in the "
-        "access log");
   workers_ = settings.workers > 0 ? settings.workers : std::max(1U, std::thread::hardware_concurrency());
 
   auto assembled = cli::assemble(*loaded, 1, nullptr, log_keys);
@@ -147,6 +152,7 @@ int Proxy::start() {
   }
   assembled_ = std::make_unique<cli::Assembled>(std::move(*assembled));
   for (auto step : {+[](Proxy& p, const config::LoadedConfig& c) { return p.open_telemetry(c.settings); },
+                    +[](Proxy& p, const config::LoadedConfig& c) { return p.open_journal(c); },
                     +[](Proxy& p, const config::LoadedConfig& c) { return p.start_store(c); },
                     +[](Proxy& p, const config::LoadedConfig&) { return p.start_workers(); },
                     +[](Proxy& p, const config::LoadedConfig& c) { return p.open_admin_port(c); }}) {
@@ -176,6 +182,18 @@ Result<void> Proxy::open_telemetry(const config::Settings& settings) {
   return {};
 }
 
+Result<void> Proxy::open_journal(const config::LoadedConfig& loaded) {
+  auto journal = journal::Journal::open(cli::journal_options(loaded.settings.journal, workers_, log));
+  if (!journal) return std::unexpected(journal.error());
+  journal_ = std::move(*journal);
+  log("info", fmt::format("journal {}: {}", loaded.settings.journal.directory, journal_->recovery().describe()));
+  entries_ = std::make_unique<journal::Reader>(loaded.settings.journal.directory);
+  absorber_ = std::make_unique<billing::Absorber>(
+      cli::absorber_options(loaded.settings.journal.directory, *journal_, log), *entries_);
+  absorber_->start();
+  return {};
+}
+
 Result<void> Proxy::start_store(const config::LoadedConfig& loaded) {
   const config::Store& settings = loaded.settings.store;
   auto url = redis::parse_store_url(settings.url);
@@ -191,9 +209,9 @@ Result<void> Proxy::start_store(const config::LoadedConfig& loaded) {
   }
   auto connection = cli::store_connection(settings, *url, loaded);
   if (!connection) return std::unexpected(connection.error());
-  store_ = std::make_unique<cli::StoreOperations>(
-      redis::RedisLedgerOptions{.connection = std::move(*connection), .timeout = settings.timeout}, workers_,
-      *metrics_, log);
+  if (auto kept = cli::check_store_settings(settings, *connection, log); !kept) return std::unexpected(kept.error());
+  store_ = std::make_unique<cli::LeaseService>(settings, std::move(*connection), *journal_,
+                                               loaded.settings.journal.directory, workers_, *metrics_, log);
   return {};
 }
 
@@ -209,6 +227,7 @@ Result<void> Proxy::start_workers() {
              if (access_log_) sinks.push_back(access_log_->worker_sink());
              return sinks;
            },
+       .make_call_journal = [this](unsigned worker) { return store_->make_call_journal(worker); },
        .log = log,
        .on_tick = [this](unsigned worker) { store_->tick(worker); }});
   if (!server) return std::unexpected(server.error());
@@ -234,12 +253,9 @@ Result<void> Proxy::open_admin_port(const config::LoadedConfig& loaded) {
                          .readiness = [this] { return readiness(); },
                          .reload = [this] { return try_reload(); },
                          .read_usage = nullptr,
-                         .set_override = nullptr,
-                         .reset = nullptr,
-                         .audit = [](std::string_view text) { log("info", fmt::format("admin: {}", text)); },
                          .version = TOLLGATE_VERSION,
                          .revision = TOLLGATE_REVISION};
-  store_->connect(*server_, sources);
+  store_->connect(sources);
   std::string token;
   if (!settings.token_file.empty()) token = config::secret_of_file(loaded.file_texts.at(settings.token_file));
   auto service = std::make_shared<admin::Service>(std::move(sources), std::move(token));
@@ -249,7 +265,8 @@ Result<void> Proxy::open_admin_port(const config::LoadedConfig& loaded) {
                          .path = request.path,
                          .query = request.query,
                          .authorization = request.field("Authorization"),
-                         .body = request.body},
+                         .body = request.body,
+                         .peer = request.peer},
                         [reply = std::move(reply)](admin::Reply answer) {
                           reply({.status = answer.status,
                                  .content_type = std::move(answer.content_type),
@@ -273,6 +290,7 @@ std::vector<admin::Check> Proxy::readiness() const {
                          ? ""
                          : fmt::format("{} of {} workers connected{}", connected, workers_,
                                        does_without ? ", calls are let through uncounted" : "")},
+          {.name = "journal", .ok = journal_->writable(), .detail = journal_->trouble()},
           {.name = "accepting", .ok = !server_->draining(), .detail = server_->draining() ? "draining" : ""}};
 }
 
@@ -306,6 +324,7 @@ Result<void> Proxy::reload_locked() {
   auto assembled = cli::assemble(*loaded, now.generation + 1, &now, log_keys);
   if (!assembled) return refuse(assembled.error().message);
   if (auto swapped = server_->reload(assembled->snapshot); !swapped) return refuse(swapped.error().message);
+  store_->reload(loaded->settings.store);
   auto replaced = std::make_unique<cli::Assembled>(std::move(*assembled));
   {
     std::lock_guard guard(assembled_mutex_);
@@ -332,6 +351,8 @@ void Proxy::drain(const Signals& signals) {
   if (timeouts.drain_delay.count() > 0 && signals.stop_within(timeouts.drain_delay))
     return log("info", "told again: stopping now");
   if (!server_->drain(timeouts.drain)) log("warning", "some calls did not finish in time and are cut off");
+  if (!store_->drain(kSettleLimit))
+    log("info", "the store is away: what is unsettled stays in the journal and is settled by the next start");
 }
 
 int serve(const cli::ServeArguments& arguments) {

@@ -4,6 +4,8 @@
 
 #include "config/load/rulebook.h"
 #include "embedded_bpmonline.h"
+#include "metering/redis/probe.h"
+#include "tollgate_version.h"
 
 namespace tollgate::cli {
 namespace {
@@ -108,6 +110,46 @@ Result<redis::ConnectionOptions> store_connection(const config::Store& store, co
   if (!store.password_file.empty())
     options.url.password = config::secret_of_file(loaded.file_texts.at(store.password_file));
   return options;
+}
+
+journal::JournalOptions journal_options(const config::Journal& settings, unsigned workers, Log log) {
+  journal::JournalOptions options;
+  options.directory = settings.directory;
+  options.workers = workers;
+  options.segment_bytes = settings.segment_size;
+  options.cells = settings.accounts;
+  options.commit_interval = settings.commit_interval;
+  options.retention = settings.retention;
+  options.max_bytes = settings.max_size;
+  options.version = TOLLGATE_VERSION;
+  options.log = std::move(log);
+  return options;
+}
+
+billing::AbsorberOptions absorber_options(const std::string& directory, journal::Journal& journal, Log log) {
+  billing::AbsorberOptions options;
+  options.book = directory + "/usage.sqlite";
+  options.release = [&journal](const std::string& stream, std::uint64_t below) { journal.release_below(stream, below); };
+  options.make_durable = [&journal] { return journal.commit(); };
+  options.log = std::move(log);
+  return options;
+}
+
+Result<void> check_store_settings(const config::Store& settings, const redis::ConnectionOptions& connection,
+                                  const Log& log) {
+  redis::ProbeOptions probe;
+  probe.timeout = settings.connect_timeout * 2;
+  const redis::ProbeReport report = redis::probe(connection, probe);
+  std::string problems;
+  for (const redis::Finding& finding : report.findings) {
+    if (finding.level == redis::Finding::Level::ok) continue;
+    const std::string text = fmt::format("store: {}: {}. {}", finding.subject, finding.text, finding.advice);
+    log("warning", text);
+    if (finding.level == redis::Finding::Level::problem) problems += (problems.empty() ? "" : "; ") + finding.text;
+  }
+  if (!settings.strict || (report.reachable && problems.empty())) return {};
+  return fail(Origin::store, fmt::format("store.strict: {}: the promises cannot be kept: {}",
+                                         connection.url.describe(), problems));
 }
 
 }  // namespace tollgate::cli

@@ -7,6 +7,8 @@
 
 #include "config/load/load.h"
 #include "metering/base/error.h"
+#include "metering/billing/absorber.h"
+#include "metering/journal/journal.h"
 #include "metering/redis/connection.h"
 #include "proxy/flow/snapshot.h"
 #include "proxy/net/key_set_fetcher.h"
@@ -29,5 +31,16 @@ Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t gen
 // How to reach the store. embedded: URLs are an error here: the caller starts the child and passes its address.
 Result<redis::ConnectionOptions> store_connection(const config::Store& store, const redis::StoreUrl& url,
                                                   const config::LoadedConfig& loaded);
+
+using Log = std::function<void(std::string_view level, std::string_view text)>;
+
+journal::JournalOptions journal_options(const config::Journal& settings, unsigned workers, Log log);
+// The roll-ups of a journal go into usage.sqlite beside it.
+billing::AbsorberOptions absorber_options(const std::string& directory, journal::Journal& journal, Log log);
+
+// Does the server keep the promises (eviction, persistence, replicas)? What is wrong is logged with what to change; with
+// store.strict it is an error, and so is a server that cannot be reached.
+Result<void> check_store_settings(const config::Store& settings, const redis::ConnectionOptions& connection,
+                                  const Log& log);
 
 }  // namespace tollgate::cli

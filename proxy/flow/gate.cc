@@ -188,6 +188,7 @@ Next Gate::on_charge(Call& call, quota::ChargeOutcome&& outcome) {
     case quota::ChargeOutcome::Status::admitted:
       call.states = std::move(outcome.states);
       call.receipt = std::move(outcome.receipt);
+      call.degraded = outcome.degraded;
       call.response_fields = rate_limit_lines(call);
       return Next::forward;
     case quota::ChargeOutcome::Status::exceeded:
@@ -197,7 +198,7 @@ Next Gate::on_charge(Call& call, quota::ChargeOutcome&& outcome) {
       break;
   }
   call.degraded = true;
-  // Without leases there is nothing left to serve when the store is away, so `lease` denies as `deny` does.
+  // The ledger itself lets calls through and counts them later; what it could not even note is let through all the same.
   if (call.snapshot->settings.store.on_outage == config::OnOutage::allow) return Next::forward;
   return refuse(
       call, Reason::store_unavailable,
