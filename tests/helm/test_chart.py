@@ -99,7 +99,7 @@ def test_manifests_fit_the_kubernetes_schemas(render, node_modules, values):
 def test_the_validator_notices_mistakes(render, node_modules):
     manifests = render()
     for spoil in (lambda d: d["spec"].update(replicas="two"), lambda d: d["spec"]["template"]["spec"]["containers"][0].pop("name")):
-        broken = copy.deepcopy(the(manifests, "Deployment"))
+        broken = copy.deepcopy(the(manifests, "StatefulSet"))
         spoil(broken)
         result = subprocess.run(["node", os.path.join(HERE, "validate.mjs")], input=yaml.safe_dump(broken), capture_output=True, text=True,
                                 timeout=120, cwd=HERE, check=False)
@@ -115,7 +115,7 @@ SECRET_FILES = {"hmac/key": "0123456789abcdef0123456789abcdef0123456789abcdef", 
 def test_the_configuration_passes_the_program_s_own_check(render, tmp_path, values):
     """With every mounted secret in its place (moved under a folder of the test)."""
     text = the(render(values), "ConfigMap", "gate-tollgate" if "extras" not in values else "portal-gate")["data"]["tollgate.yaml"]
-    mounts = {mount["mountPath"] for mount in the(render(values), "Deployment")["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]}
+    mounts = {mount["mountPath"] for mount in the(render(values), "StatefulSet")["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]}
     for name, content in SECRET_FILES.items():
         if "/etc/tollgate/secrets/" + name.split("/")[0] in mounts:
             (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -155,6 +155,13 @@ def test_a_rule_s_bare_on_survives_yaml_1_1(helm):
     ({"secrets": {"jwks": {"enabled": True}}}, "secrets.jwks"),
     ({"secrets": {"tls": {"enabled": True}}}, "secrets.tls"),
     ({"httpRoute": {"enabled": True}}, "parentRefs"),
+    ({"persistence": {"sizeLimit": "1Gi"}}, "sizeLimit"),
+    ({"persistence": {"size": "8GiB"}}, "size"),
+    ({"persistence": {"accessModes": ["ReadWriteMany"]}}, "accessModes"),
+    ({"persistence": {"existingClaim": "one"}}, "a journal belongs to one pod"),
+    ({"replicaCount": 1, "persistence": {"enabled": False, "existingClaim": "one"}}, "persistence.enabled is false"),
+    ({"config": {"journal": {"directory": "/tmp/journal"}}}, "below /var/lib/tollgate"),
+    ({"updateStrategy": {"type": "Recreate"}}, "type"),
     ({"replicaCount": 2, "config": {"store": {"url": "embedded:/var/lib/tollgate/redis"}}}, "embedded"),
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_wrong_values_are_refused_by_name(helm, values, complaint):
@@ -166,7 +173,7 @@ def test_wrong_values_are_refused_by_name(helm, values, complaint):
 @pytest.mark.parametrize("values", CI_FILES, ids=os.path.basename)
 def test_pods_keep_the_restricted_pod_security_standard(render, values):
     manifests = render(values)
-    pods = [manifest["spec"]["template"]["spec"] for manifest in of_kind(manifests, "Deployment")]
+    pods = [manifest["spec"]["template"]["spec"] for manifest in of_kind(manifests, "StatefulSet")]
     pods += [manifest["spec"] for manifest in of_kind(manifests, "Pod")]
     for pod in pods:
         assert pod["automountServiceAccountToken"] is False
@@ -182,7 +189,7 @@ def test_pods_keep_the_restricted_pod_security_standard(render, values):
 
 
 def test_probes_ask_the_admin_port(render):
-    container = the(render(), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    container = the(render(), "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports == {"http": 8080, "admin": 9901}
     for probe, path in (("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
@@ -191,23 +198,23 @@ def test_probes_ask_the_admin_port(render):
 
 def test_a_changed_configuration_rolls_the_pods(render):
     def checksum(values):
-        return the(render(values), "Deployment")["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
+        return the(render(values), "StatefulSet")["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
 
     assert checksum({}) == checksum({})
     assert checksum({}) != checksum({"config": {"timeouts": {"drain": "31s"}}})
 
 
 def test_the_autoscaler_alone_sets_the_replicas(render):
-    assert the(render(), "Deployment")["spec"]["replicas"] == 2
+    assert the(render(), "StatefulSet")["spec"]["replicas"] == 2
     manifests = render({"autoscaling": {"enabled": True}})
-    assert "replicas" not in the(manifests, "Deployment")["spec"]
-    assert the(manifests, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == the(manifests, "Deployment")["metadata"]["name"]
+    assert "replicas" not in the(manifests, "StatefulSet")["spec"]
+    assert the(manifests, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == the(manifests, "StatefulSet")["metadata"]["name"]
 
 
 def test_secrets_of_ones_own_are_mounted_and_none_is_made(render):
     manifests = render(os.path.join(CHART, "ci/production-values.yaml"))
     assert of_kind(manifests, "Secret") == []
-    volumes = {volume["name"]: volume for volume in the(manifests, "Deployment")["spec"]["template"]["spec"]["volumes"]}
+    volumes = {volume["name"]: volume for volume in the(manifests, "StatefulSet")["spec"]["template"]["spec"]["volumes"]}
     assert volumes["secret-redis"]["secret"]["secretName"] == "redis-credentials"
     assert volumes["secret-redis"]["secret"]["items"] == [{"key": "redis-password", "path": "password"}]
     assert volumes["secret-tls"]["secret"]["secretName"] == "portal-tls"
@@ -231,7 +238,7 @@ def test_made_secrets_are_random_and_long(render):
 
 def test_services_reach_the_pods_and_not_the_test_pod(render):
     manifests = render()
-    labels = the(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    labels = the(manifests, "StatefulSet")["spec"]["template"]["metadata"]["labels"]
     test_labels = the(manifests, "Pod")["metadata"]["labels"]
     for service in of_kind(manifests, "Service"):
         selector = service["spec"]["selector"].items()
@@ -254,8 +261,71 @@ def test_one_replica_has_no_disruption_budget(render):
 def test_grace_is_longer_than_the_drain(render):
     manifests = render()
     config = yaml.safe_load(the(manifests, "ConfigMap")["data"]["tollgate.yaml"])
-    seconds = sum(int(config["timeouts"][name].rstrip("s")) for name in ("drain", "drain_delay"))
-    assert the(manifests, "Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > seconds
+    seconds = sum(seconds_of(config["timeouts"][name]) for name in ("drain", "drain_delay"))
+    assert the(manifests, "StatefulSet")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= seconds + 5  # settling
+
+
+def seconds_of(text):
+    return sum(int(number) * {"s": 1, "m": 60, "h": 3600}[unit] for number, unit in re.findall(r"(\d+)([smh])", text))
+
+
+def bytes_of(text):
+    number, unit = re.fullmatch(r"(\d+)(Mi|Gi|Ti)B?", text).groups()
+    return int(number) << {"Mi": 20, "Gi": 30, "Ti": 40}[unit]
+
+
+def claims(manifests):
+    return the(manifests, "StatefulSet")["spec"].get("volumeClaimTemplates", [])
+
+
+def state_volumes(manifests):
+    return [volume for volume in the(manifests, "StatefulSet")["spec"]["template"]["spec"]["volumes"] if volume["name"] == "state"]
+
+
+@pytest.mark.parametrize("values", CI_FILES, ids=os.path.basename)
+def test_the_journal_is_on_the_pod_s_own_volume_with_room_to_spare(render, values):
+    manifests = render(values)
+    config = yaml.safe_load(of_kind(manifests, "ConfigMap")[0]["data"]["tollgate.yaml"])
+    pod = the(manifests, "StatefulSet")["spec"]["template"]["spec"]
+    mounts = {mount["mountPath"]: mount for mount in pod["containers"][0]["volumeMounts"]}
+    assert config["journal"]["directory"].startswith("/var/lib/tollgate/")
+    assert mounts["/var/lib/tollgate"]["name"] == "state" and not mounts["/var/lib/tollgate"].get("readOnly")
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
+    if claims(manifests):
+        claim, = claims(manifests)
+        assert claim["metadata"]["name"] == "state" and state_volumes(manifests) == []
+        assert bytes_of(config["journal"]["max_size"]) < bytes_of(claim["spec"]["resources"]["requests"]["storage"])
+    else:
+        assert state_volumes(manifests)[0]["persistentVolumeClaim"]["claimName"] == "tollgate-state"
+
+
+def test_claims_outlive_the_release_and_scaling_unless_told_otherwise(render):
+    spec = the(render(), "StatefulSet")["spec"]
+    assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    spec = the(render({"persistence": {"whenDeleted": "Delete"}}), "StatefulSet")["spec"]
+    assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Delete", "whenScaled": "Retain"}
+
+
+def test_without_persistence_the_notes_warn(render, helm):
+    manifests = render({"persistence": {"enabled": False}})
+    assert claims(manifests) == [] and state_volumes(manifests)[0]["emptyDir"]["sizeLimit"] == "8Gi"
+    assert "persistentVolumeClaimRetentionPolicy" not in the(manifests, "StatefulSet")["spec"]
+    asked = ("install", "gate", CHART, "--dry-run=client", "-f", "-")
+    warned = helm(*asked, stdin="persistence: {enabled: false}")
+    assert "takes its journal along" in warned.stdout, warned.stderr
+    assert "takes its journal along" not in helm(*asked, stdin="{}").stdout
+
+
+def test_pods_have_names_of_their_own(render):
+    manifests = render()
+    headless = the(manifests, "Service", "-pods")
+    assert headless["spec"]["clusterIP"] == "None" and headless["spec"]["publishNotReadyAddresses"] is True
+    assert the(manifests, "StatefulSet")["spec"]["serviceName"] == headless["metadata"]["name"]
+
+
+def test_workers_are_said_because_a_pod_sees_the_cores_of_its_node(render):
+    for values in CI_FILES:
+        assert yaml.safe_load(of_kind(render(values), "ConfigMap")[0]["data"]["tollgate.yaml"])["workers"] > 0
 
 
 def test_every_value_is_documented_and_in_the_schema():
