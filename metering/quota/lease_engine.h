@@ -23,8 +23,10 @@
 //   - Session: every reply renews it. When hi(now) >= expiry it has lapsed: PartitionState::session is raised BEFORE
 //     anything else is sent, so the tokens of before are void (they are handed back with the next op), never revived.
 //   - Asks for max(need, what is used in lease_horizon at the present rate), at most lease_max; again when a quarter is
-//     left (prefetch). Settles dirty subjects every flush_interval, and at once what a recall names. Touches a held lease
-//     every max(flush_interval, window / 4), so that the store does not forget it under the proxy.
+//     left (prefetch). Settles dirty subjects every flush_interval, earlier where a cell may run out of buckets to keep
+//     apart, and at once what a recall names. A lease unused for max(flush_interval, window / 4) is handed back, so that
+//     the store never forgets one under the proxy; an account with nothing left is retired.
+//   - A clock that disagrees for a whole session_ttl is believed: the session is ended first, its tokens are void.
 //   - A refusal is kept: until fits_at if nothing is lent elsewhere, for recheck_interval otherwise, at most for
 //     denial_max. While tokens are lent to others the op is repeated up to recall_tries times, recall_pause apart: the
 //     store has told the others to hand back.
@@ -121,7 +123,7 @@ class LeaseEngine {
   void limit_changed(AccountRef account, std::uint64_t rule_limit, MonotonicTime now);
   // Settled units that never happened.
   void take_back(AccountRef account, std::int64_t bucket, std::uint32_t units, MonotonicTime now);
-  // Settles (and with give_up returns) everything of a subject, or of all partitions; `done` when acknowledged, or
+  // Settles (and with give_up returns) everything of a subject, or ("") of all partitions; `done` when acknowledged, or
   // false when the store is down. For exact reads, verification and shutdown.
   void settle(const std::string& subject_key, bool give_up, MonotonicTime now,
               std::function<void(bool)> done);
