@@ -63,10 +63,12 @@ void MemoryLedger::charge(std::vector<AccountCharge> charges, ChargeDone done) {
     const WindowShape shape{charge.window, charge.bucket};
     const Account& one = account(charge.key, shape, at);
     const std::uint64_t limit = one.limit_override.value_or(charge.limit);
-    // The same account twice in one call needs room for the sum.
+    // The same account twice in one call needs room for the sum of what will be charged.
     std::uint64_t units = charge.units;
     for (std::uint32_t before = 0; before < i; ++before)
-      if (charges[before].key == charge.key) units += charges[before].units;
+      if (charges[before].key == charge.key &&
+          std::ranges::find(outcome.shadow_violated, before) == outcome.shadow_violated.end())
+        units += charges[before].units;
     AccountState state = state_of(one.window, shape, at, limit);
     if (limit != kUnlimited) state.admitted_after = one.window.fits_after(shape, at, limit, units);
     if (state.admitted_after > Milliseconds(0))
