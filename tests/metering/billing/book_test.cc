@@ -146,7 +146,8 @@ TEST_F(BookTest, RowsOfRandomCallsEqualTheNaiveSumsHoweverTheyAreBatched) {
       if (random.one_in(2)) book = open("seed-" + std::to_string(seed));  // another process
     }
     std::uint64_t last = 0;
-    for (const auto& info : *journal.streams()) last += info.last;
+    const auto streams = journal.streams();
+    for (const auto& info : *streams) last += info.last;
     EXPECT_EQ(entries, last);
     EXPECT_TRUE(book->missing()->empty());
     EXPECT_EQ(*book->absorb(journal), 0u);

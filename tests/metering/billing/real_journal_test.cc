@@ -199,7 +199,8 @@ TEST_F(RealJournal, DamageNamesTheFileTheOffsetAndWhatIsLeftOut) {
   ASSERT_FALSE(book->missing()->empty());
   EXPECT_EQ(book->missing()->front().stream, "0");
   EXPECT_EQ(book->missing()->front().last, 80u);
-  for (const Watermark& mark : *book->watermarks()) {
+  const auto marks = book->watermarks();
+  for (const Watermark& mark : *marks) {
     if (mark.stream != "1") continue;
     EXPECT_EQ(mark.entry, 80u);
   }
@@ -209,8 +210,8 @@ TEST_F(RealJournal, DamageNamesTheFileTheOffsetAndWhatIsLeftOut) {
   auto around = book->absorb(journal::Reader(directory()));
   ASSERT_TRUE(around) << around.error().message;
   EXPECT_FALSE(book->missing()->empty());
-  for (const Watermark& mark : *book->watermarks())
-    EXPECT_GE(mark.entry, mark.stream == "control" ? 1u : 80u);
+  const auto marks_around = book->watermarks();
+  for (const Watermark& mark : *marks_around) EXPECT_GE(mark.entry, mark.stream == "control" ? 1u : 80u);
 }
 
 }  // namespace
