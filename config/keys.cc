@@ -203,12 +203,12 @@ Fields describe_journal(Journal& journal) {
        "Kept at least this long, for replays; and until it is rolled up. Longer than the longest window and "
        "`session`."},
       {"max_size", Size{&journal.max_size, 0, 1024 * 1024 * kGiB},
-       "Of all files together; beyond it the oldest that are rolled up go before `retention` is over. 0: no "
-       "cap but "
-       "the disk."},
+       "Of all segments together; beyond it the oldest go before `retention` is over: first what is rolled "
+       "up, then, "
+       "with an error in the log, what is not and will never be billed. 0: no cap but the disk."},
       {"accounts", Number{&journal.accounts, 1'024, 16'777'216},
-       "Quota accounts that this proxy can hold leases of at a time, 64 bytes of disk and memory each when "
-       "in use. "
+       "Quota accounts that this proxy can hold leases of at a time, 512 bytes of disk each, allocated at "
+       "the start. "
        "Grows with a restart, never shrinks while in use."},
       {"on_failure", choice(&journal.on_failure, {"refuse", "continue"}),
        "When the journal cannot be written (disk full, disk failing): `refuse` answers metered calls with "

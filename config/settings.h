@@ -102,7 +102,7 @@ struct Journal {
   Milliseconds commit_interval{1'000};  // the most that a power loss takes; a killed process loses nothing
   Milliseconds retention{172'800'000};  // kept at least as long for replays, however soon it is rolled up
   std::uint64_t max_size = 0;           // of all segments; 0: the disk
-  std::uint32_t accounts = 262'144;     // quota accounts that leases are kept of
+  std::uint32_t accounts = 262'144;     // quota accounts that leases are kept of: 512 bytes of disk each
   OnJournalFailure on_failure =
       OnJournalFailure::refuse;  // refuse: no metered call while none can be recorded
 };
