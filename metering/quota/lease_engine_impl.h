@@ -79,6 +79,7 @@ class LeaseEngine::Impl {
     std::vector<Subject*> blocked;  // wait for the permission to ask for tokens
     std::set<Subject*> subjects;
     std::vector<Ping::Peer> peers;
+    bool ping_again = false;  // told of a fence while the ping was on its way
     bool ping_under_way = false;
     MonotonicTime ping_at = kNever;
     Duration ping_pause{0};

@@ -26,7 +26,7 @@
 // Fence: grants are given only in the run of the server (`run`) that all members of the partition have agreed on by
 // Ping votes, so that a server which lost data grants nothing before everybody alive has replayed. It opens when every
 // incarnation with a live session has voted and at least as many votes are there as proxies were listening when the
-// fence was raised; or `fence_wait` after the last replay or vote-less ping of a member. A partition never seen before
+// fence was raised (both its raising and its opening are published); or `fence_wait` after the last replay or vote-less ping of a member. A partition never seen before
 // is fenced too: a single proxy opens it with its first vote. The first Ping of a run raises the fence and clears all
 // votes: a server that comes back under an old run id finds none of its old ones.
 //

@@ -149,7 +149,8 @@ void LeaseEngine::Impl::on_up(Partition& p, std::string run, MonotonicTime now) 
   for (InFlight& flight : p.in_flight) flight.sent = false;
   // Another server, or the same one started anew, may lack what is in our journal, even of accounts long idle.
   if (other_run && p.next_seq > 1) p.old = true;
-  if (wanted(p) || p.state != State::absent) rejoin(p, now, Duration(0));
+  // Also where nothing is held: what has to be agreed on is agreed on before a call waits for it.
+  rejoin(p, now, Duration(0));
 }
 
 void LeaseEngine::Impl::on_down(Partition& p, MonotonicTime now) {
@@ -190,6 +191,8 @@ void LeaseEngine::Impl::on_fence(Partition& p, MonotonicTime now) {
   // Also where nothing is held at present: the others wait until everybody who listens has voted.
   if (p.state == State::absent)
     ensure_joined(p, now);
+  else if (p.ping_under_way)
+    p.ping_again = true;  // its answer may be older than what we were told
   else if (p.state == State::open || p.state == State::fenced)
     ping(p, now);
 }
@@ -214,6 +217,7 @@ void LeaseEngine::Impl::on_ping(Partition& p, const PingReply& reply, MonotonicT
   check_lapse(p, now);
   if (!p.ping_under_way) return;
   p.ping_under_way = false;
+  const bool again = std::exchange(p.ping_again, false);
   heard(p, reply.now, sent, now);
   if (!p.up || p.state == State::absent || p.state == State::waiting || p.state == State::replaying) return;
   p.peers = reply.peers;
@@ -240,7 +244,7 @@ void LeaseEngine::Impl::on_ping(Partition& p, const PingReply& reply, MonotonicT
   } else {
     p.ping_pause = std::clamp<Duration>(p.ping_pause * 2, kFencePauseMin, kPauseMax);
     enter(p, State::fenced, now);
-    p.ping_at = now + p.ping_pause;
+    p.ping_at = again ? now : now + p.ping_pause;
   }
   resend(p, now);
   if (std::exchange(p.lapsed, false))

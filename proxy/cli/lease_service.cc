@@ -187,7 +187,7 @@ unsigned LeaseService::workers_connected() const {
   const auto workers = static_cast<unsigned>(shared_.places.size());
   for (unsigned worker = 0; worker < workers; ++worker) {
     bool up = true;
-    for (unsigned p = worker; p < quota::kPartitions && up; p += workers) up = shared_.up[p].load();
+    for (unsigned p = worker; p < quota::kPartitions && up; p += workers) up = shared_.agreed[p].load();
     connected += up ? 1 : 0;
   }
   return connected;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <set>
 
 #include "metering/base/check.h"
 
@@ -78,7 +79,7 @@ class LeaseWorker::Impl final : public quota::OwnerPort, public redis::LeaseStor
     shared_.places[options_.index]->mailbox.detach();
     shared_.table.leave(options_.index);
     for (unsigned p = 0; p < quota::kPartitions; ++p)
-      if (mine(p)) shared_.up[p] = false;
+      if (mine(p)) shared_.up[p] = shared_.agreed[p] = false;
     event_free(engine_timer_);
   }
 
@@ -90,9 +91,20 @@ class LeaseWorker::Impl final : public quota::OwnerPort, public redis::LeaseStor
     ++depth_;
     action();
     if (--depth_ > 0) return;
+    note_agreed();
     const MonotonicTime at = now();
     const timeval wait = timeval_of(engine_.tick(at) - at);
     evtimer_add(engine_timer_, &wait);
+  }
+  // Until every partition has been found open once after a break, what is found open is passed on.
+  void note_agreed() {
+    using State = quota::LeaseEngine::PartitionStatus::State;
+    for (auto p = waiting_.begin(); p != waiting_.end();) {
+      const State state = engine_.status(*p).state;
+      const bool agreed = shared_.up[*p] && (state == State::open || state == State::absent);
+      if (agreed) shared_.agreed[*p] = true;
+      p = agreed ? waiting_.erase(p) : std::next(p);
+    }
   }
   // Runs action(engine of the owner) there; false: that worker has ended.
   bool at_owner(unsigned partition, std::function<void(Impl&)> action) {
@@ -161,11 +173,13 @@ class LeaseWorker::Impl final : public quota::OwnerPort, public redis::LeaseStor
 
   // ---- redis::LeaseStoreEvents
   void on_up(unsigned partition, const std::string& run) override {
+    waiting_.insert(partition);
     shared_.up[partition] = true;
     enter([&] { engine_.on_up(partition, run, now()); });
   }
   void on_down(unsigned partition) override {
-    shared_.up[partition] = false;
+    shared_.up[partition] = shared_.agreed[partition] = false;
+    waiting_.erase(partition);
     enter([&] { engine_.on_down(partition, now()); });
   }
   void on_op(unsigned partition, std::uint64_t seq, quota::OpReply&& reply, MonotonicTime sent) override {
@@ -247,6 +261,7 @@ class LeaseWorker::Impl final : public quota::OwnerPort, public redis::LeaseStor
   quota::LeaseLedger ledger_;
   event* engine_timer_ = nullptr;
   unsigned depth_ = 0;
+  std::set<unsigned> waiting_;  // partitions that are up and not yet known to be agreed on
   std::string last_error_;
 };
 

@@ -32,7 +32,8 @@ struct LeaseShared {
 
   journal::Journal& journal;
   quota::LeaseTable table;
-  std::array<std::atomic<bool>, quota::kPartitions> up{};  // by the owners
+  std::array<std::atomic<bool>, quota::kPartitions> up{};      // by the owners: reachable
+  std::array<std::atomic<bool>, quota::kPartitions> agreed{};  // by the owners: and grants are given
   struct Place {
     Mailbox mailbox;
     LeaseWorker* worker = nullptr;  // on that worker's thread only
