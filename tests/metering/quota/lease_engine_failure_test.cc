@@ -242,7 +242,7 @@ TEST(LeaseEngineFailure, PingAloneDoesNotReviveLapsedTokens) {
   proxy.down();
   world.advance(minutes(16), seconds(10));
   proxy.up();
-  ASSERT_TRUE(proxy.deliver());  // the ping: a session again
+  while (proxy.wire.front().kind == Proxy::Kind::ping) ASSERT_TRUE(proxy.deliver());  // a session again
   proxy.hold = true;
   EXPECT_GT(proxy.table->partition(kOfAnn).session_expiry_ms.load(), world.clock.count());
   std::int64_t bucket = 0;

@@ -33,6 +33,7 @@ TEST(LeaseEngine, FirstTouchSharesOneRoundTripWithThePing) {
   // Another partition of the same server: the server's clock is known.
   const AccountRef bob = proxy.account("daily", hours(24), true, kBob);
   proxy.hold = true;
+  proxy.engine->on_up(bob->subject->partition, world.run_id, world.now);
   proxy.ask(bob, 1'000);
   ASSERT_EQ(proxy.wire.size(), 2U);
   EXPECT_EQ(proxy.wire[0].kind, Proxy::Kind::ping);
