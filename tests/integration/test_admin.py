@@ -106,3 +106,53 @@ def test_readiness_follows_the_store_when_calls_need_it(proxy, start, tmp_path, 
     assert lenient.admin("/readyz").status == 200
     redis.start()
     eventually(lambda: strict.admin("/readyz").status == 200, 15, "ready again")
+
+
+def test_a_grant_acts_at_once_everywhere_and_its_reason_survives_a_kill(proxy, crm, user):
+    quotas = [{"name": "daily", "limit": 2, "window": "24h", "per": ["user"], "on": "licensed"}]
+    one, two = proxy(name="one", quotas=quotas), proxy(name="two", quotas=quotas)
+    headers = bearer(user)
+    assert count(one, headers, 3) == [200, 200, 429]
+    path = f"/api/v1/users/-/{user}/quotas/daily"
+    assert one.admin(path + "/grants", method="POST", with_token=True, body=b'{"extra": 2, "for": "1h"}').status == 400
+    made = one.command_run("quota", "grant", user, "--rule", "daily", "--extra", "2", "--for", "1h", "--reason", "month-end", "-c", one.config_path)
+    assert made.returncode == 0 and "month-end" in made.stdout, made
+    assert count(two, headers, 3) == [200, 200, 429]
+    # A limit set afterwards keeps the grant.
+    assert one.admin(path, method="PUT", with_token=True, body=b'{"limit": 3, "reason": "contract 7"}').status == 200
+    assert count(one, headers, 2) == [200, 429]
+    one.kill()
+    one.launch()
+    one.wait_ready()
+    shown = json.loads(one.admin(path, with_token=True).body)
+    assert (shown["limit"], shown["override"], shown["grants"][0]["extra"], shown["grants"][0]["reason"]) == (5, 3, 2, "month-end")
+    latest = json.loads(one.admin("/api/v1/audit?limit=2", with_token=True).body)
+    assert [(entry["action"], entry["reason"]) for entry in latest] == [("quota.set", "contract 7"), ("quota.grant", "month-end")]
+    assert latest[0]["actor"].startswith("127.0.0.1 ") and latest[0]["subject"] == f"-/{user} daily"
+    assert one.admin(path + "/grants", method="DELETE", with_token=True).status == 200
+    assert one.admin(path, method="DELETE", with_token=True).status == 200
+    assert count(two, headers, 1) == [429]
+
+
+def test_settle_hands_in_what_was_counted(proxy, crm, user):
+    quotas = [{"name": "daily", "limit": 10, "window": "24h", "per": ["user"], "on": "licensed"}]
+    one, two = proxy(name="one", quotas=quotas), proxy(name="two", quotas=quotas)
+    headers = bearer(user)
+    assert count(one, headers, 3) == [200] * 3
+    assert one.admin("/api/v1/settle", method="POST", with_token=True).status == 200
+    assert two.used(headers) == 3
+
+
+def test_a_candidate_limit_is_reported_and_refuses_nothing(proxy, crm, user):
+    quotas = [{"name": "daily", "limit": 3, "window": "24h", "per": ["user"], "on": "licensed"},
+              {"name": "next", "mode": "shadow", "limit": 1, "window": "24h", "per": ["user"], "on": "licensed"}]
+    gate = proxy(quotas=quotas)
+    headers = bearer(user)
+    replies = [gate.call("GET", CASES + "/$count", headers) for _ in range(3)]
+    assert [reply.status for reply in replies] == [200] * 3
+    assert all("next" not in str(reply.headers) for reply in replies)
+    limits = {limit["name"]: limit for limit in json.loads(gate.call("GET", "/.tollgate/usage", headers).body)["limits"]}
+    assert limits["next"]["mode"] == "shadow" and limits["next"]["used"] == 1
+    assert "mode" not in limits["daily"] and limits["daily"]["used"] == 3
+    text = gate.admin("/metrics").body
+    assert 'tollgate_shadow_violations_total{limit="next"} 2' in (text.decode() if isinstance(text, bytes) else text)
