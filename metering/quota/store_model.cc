@@ -10,6 +10,14 @@ namespace {
 
 constexpr Milliseconds kMemberKept{48LL * 3'600'000};
 
+// What time it is, as far as that is known. Where the store's clock and the sender's estimate of it are too far apart,
+// one of them has jumped: the earlier one frees nothing too early. A sender that knows no clock names none.
+Milliseconds believed(Milliseconds clock, const SendContext& context) {
+  if (context.clock == Milliseconds(0) || std::chrono::abs(clock - context.clock) <= kClockGuard)
+    return clock;
+  return std::min(clock, context.clock);
+}
+
 std::string override_name(const AccountKey& account) {
   return account.subject_key + " " + account.field;
 }
@@ -125,11 +133,11 @@ void StoreModel::recall(const Partition& partition, const AccountKey& account, c
 
 OpReply StoreModel::apply(const Op& op, const SendContext& context) {
   Partition& partition = partitions_[op.partition];
-  const Milliseconds clock = clock_(), now = std::max(clock, partition.newest);
+  const Milliseconds clock = clock_(), now = std::max(believed(clock, context), partition.newest);
   auto found = partition.members.find(op.incarnation);
   OpReply reply;
   reply.hwm = found == partition.members.end() ? 0 : found->second.applied;
-  reply.now = now;
+  reply.now = std::max(clock, partition.newest);
   reply.session_expiry = expiry_of(partition, op.incarnation);
   reply.fenced = partition.run.empty() || partition.run != context.run;
   reply.clock_off = std::chrono::abs(clock - context.clock) > kClockGuard;
@@ -206,11 +214,11 @@ OpReply StoreModel::replay(const Replay& replay, const SendContext& context) {
   const Op& op = replay.op;
   CHECK(replay.outstanding.size() == op.accounts.size(), "what is held of each account");
   Partition& partition = partitions_[op.partition];
-  const Milliseconds clock = clock_(), now = std::max(clock, partition.newest);
+  const Milliseconds clock = clock_(), now = std::max(believed(clock, context), partition.newest);
   auto found = partition.members.find(op.incarnation);
   OpReply reply;
   reply.hwm = found == partition.members.end() ? 0 : found->second.applied;
-  reply.now = now;
+  reply.now = std::max(clock, partition.newest);
   reply.session_expiry = expiry_of(partition, op.incarnation);
   reply.fenced = partition.run.empty() || partition.run != context.run;
   reply.clock_off = std::chrono::abs(clock - context.clock) > kClockGuard;
@@ -242,7 +250,8 @@ OpReply StoreModel::replay(const Replay& replay, const SendContext& context) {
 
 PingReply StoreModel::ping(const Ping& ping, const SendContext& context) {
   Partition& partition = partitions_[ping.partition];
-  const Milliseconds now = std::max(clock_(), partition.newest);
+  const Milliseconds clock = clock_(), now = std::max(believed(clock, context), partition.newest);
+  const Milliseconds told = std::max(clock, partition.newest);
   partition.newest = now;
   for (const Ping::Peer& peer : ping.peers)
     if (peer.incarnation != ping.incarnation && peer.session_expiry > now) {
@@ -268,8 +277,10 @@ PingReply StoreModel::ping(const Ping& ping, const SendContext& context) {
 
   PingReply reply;
   reply.open = !fenced || opens(partition, context, now);
+  // Who waits need not wait for its next ping.
+  if (fenced && reply.open) messages_.push_back({Message::Kind::fence, 0, ping.partition, {}});
   reply.hwm = self.applied;
-  reply.now = now;
+  reply.now = told;
   reply.session_expiry = self.expiry;
   for (const auto& [incarnation, member] : partition.members)
     if (member.expiry > now) reply.peers.push_back({incarnation, member.expiry});

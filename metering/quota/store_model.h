@@ -16,6 +16,10 @@
 // nothing over the `need`s of the op, then wants -> write. A refused need that would fit if others gave back what is
 // lent to them recalls it. Duplicates and gaps write nothing; a duplicate shows the leases as they stand.
 //
+// A clock that jumped: where the store's clock and the sender's estimate are further apart than kClockGuard, `now` is
+// the earlier of the two, for sessions, buckets and `t` alike, so nothing is freed too early while they disagree, nor
+// later because `t` had run ahead. The reply names the store's clock all the same.
+//
 // How much is granted to one account, with avail = limit - used - lent to all, holders = other incarnations with tokens:
 //   need > avail: nothing (for any account of the op)
 //   else max(need, min(want, fair)) with fair = avail / (1 + holders), at least 1; and where want > need, generously up

@@ -3,7 +3,7 @@
 -- KEYS  subject, h:{p}, o:{p}
 -- ARGV  run, sender's clock ms, session ttl ms, lease max, incarnation, seq; then per account:
 --       field, limit ('-' none), window ms, bucket ms, returned, forget 0|1, need, want, n, n times: bucket, units
--- Reply status (0 applied, 3 duplicate, 4 gap), flags (1 fenced + 2 clocks disagree), highest number applied, now ms,
+-- Reply status (0 applied, 3 duplicate, 4 gap), flags (1 fenced + 2 clocks disagree), highest number applied, server's clock ms,
 --       session expiry ms; then, but for a gap, per account the nine of append_state
 -- Everything is computed before anything is written: a record that cannot be read stops it all.
 local subject, partition = KEYS[1], KEYS[2]
@@ -12,10 +12,11 @@ local incarnation, seq = tonumber(ARGV[5]), tonumber(ARGV[6])
 
 local known = call('HMGET', partition, ARGV[5], 'x' .. ARGV[5], 'run', 't', 'keep')
 local clock, hwm, expiry = now_ms(), tonumber(known[1] or 0), tonumber(known[2] or 0)
-local now = max(clock, tonumber(known[4] or 0))
+local newest = tonumber(known[4] or 0)
+local told, now = max(clock, newest), max(believed(clock, tonumber(ARGV[2])), newest)
 local flags = known[3] == ARGV[1] and 0 or 1
 if math.abs(clock - tonumber(ARGV[2])) > 2000 then flags = flags + 2 end
-if seq > hwm + 1 then return {4, flags, hwm, now, expiry} end
+if seq > hwm + 1 then return {4, flags, hwm, told, expiry} end
 local duplicate = seq <= hwm
 if not duplicate then expiry = max(expiry, now + ttl) end
 
@@ -67,7 +68,7 @@ for i, first in ipairs(accounts) do
 end
 
 local function reply_with(status)
-  local reply = {status, flags, hwm, now, expiry}
+  local reply = {status, flags, hwm, told, expiry}
   for _, account in ipairs(accounts) do
     append_state(reply, account.record, account.shape, account.limit, incarnation, account.granted, account.fits_at,
       account.over)

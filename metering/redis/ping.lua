@@ -2,10 +2,11 @@
 -- StoreModel::ping; the rules are in metering/quota/lease_protocol.h.
 -- KEYS  h:{p}: fields <incarnation> highest number applied, x<incarnation> session expiry ms, v<incarnation> the run voted
 --       for; run that may grant; t newest time seen ms; fence run waited for, fence_at ms, fence_voters; keep ms
--- ARGV  run, session ttl ms, fence wait ms, incarnation, partition number, acked; then per peer: incarnation, expiry ms
--- Reply open 0|1, highest number applied, now ms, session expiry ms; then per live session: incarnation, expiry ms
+-- ARGV  run, sender's clock ms (0: it knows none), session ttl ms, fence wait ms, incarnation, partition number, acked; then
+--       per peer: incarnation, expiry ms
+-- Reply open 0|1, highest number applied, server's clock ms, session expiry ms; then per live session: incarnation, expiry ms
 local call = redis.call
-local partition, run, self = KEYS[1], ARGV[1], ARGV[4]
+local partition, run, self = KEYS[1], ARGV[1], ARGV[5]
 local kept = {}
 local applied, expiry, vote = {}, {}, {}
 local stored = call('HGETALL', partition)
@@ -22,7 +23,8 @@ for i = 1, #stored, 2 do
     kept[name] = value
   end
 end
-local now = math.max(now_ms(), tonumber(kept.t or 0))
+local clock, newest = now_ms(), tonumber(kept.t or 0)
+local told, now = math.max(clock, newest), math.max(believed(clock, tonumber(ARGV[2])), newest)
 local changed, removed = {'t', now}, {}
 local function set(name, value)
   changed[#changed + 1] = name
@@ -31,14 +33,14 @@ end
 local function remove(name) removed[#removed + 1] = name end
 
 -- ---- sessions: those the store has forgotten, one's own, and those long over
-for i = 7, #ARGV, 2 do
+for i = 8, #ARGV, 2 do
   local peer, till = ARGV[i], tonumber(ARGV[i + 1])
   if peer ~= self and till > now and till > (expiry[peer] or 0) then
     expiry[peer] = till
     set('x' .. peer, till)
   end
 end
-local session_end = math.max(expiry[self] or 0, now + tonumber(ARGV[2]))
+local session_end = math.max(expiry[self] or 0, now + tonumber(ARGV[3]))
 expiry[self] = session_end
 set('x' .. self, session_end)
 local forgotten_after = math.max(172800000, tonumber(kept.keep or 0))
@@ -59,12 +61,12 @@ if fenced and kept.fence ~= run then
   for member in pairs(vote) do remove('v' .. member) end
   vote = {}
   raised_at = now
-  voters = call('PUBLISH', 'q:fence', ARGV[5])
+  voters = call('PUBLISH', 'q:fence', ARGV[6])
   set('fence', run)
   set('fence_at', now)
   set('fence_voters', voters)
 end
-if (applied[self] or 0) >= tonumber(ARGV[6]) then
+if (applied[self] or 0) >= tonumber(ARGV[7]) then
   vote[self] = run
 else
   vote[self] = nil
@@ -84,15 +86,18 @@ for member, till in pairs(expiry) do
 end
 table.sort(peers)
 local open = not fenced
-if fenced and ((missing == 0 and votes >= voters) or now - raised_at >= tonumber(ARGV[3])) then open = true end
+if fenced and ((missing == 0 and votes >= voters) or now - raised_at >= tonumber(ARGV[4])) then open = true end
 
 if #removed > 0 then call('HDEL', partition, unpack(removed)) end
 if vote[self] then set('v' .. self, run) end
-if open and fenced then set('run', run) end
+if open and fenced then
+  set('run', run)
+  call('PUBLISH', 'q:fence', ARGV[6])  -- who waits need not wait for its next ping
+end
 call('HSET', partition, unpack(changed))
 if open and fenced then call('HDEL', partition, 'fence', 'fence_at', 'fence_voters') end
 
-local reply = {open and 1 or 0, applied[self] or 0, now, session_end}
+local reply = {open and 1 or 0, applied[self] or 0, told, session_end}
 for _, peer in ipairs(peers) do
   reply[#reply + 1] = peer
   reply[#reply + 1] = expiry[tostring(peer)]

@@ -9,11 +9,12 @@ local incarnation, seq = tonumber(ARGV[5]), tonumber(ARGV[6])
 
 local known = call('HMGET', partition, ARGV[5], 'x' .. ARGV[5], 'run', 't', 'keep', 'fence')
 local clock, hwm, expiry = now_ms(), tonumber(known[1] or 0), tonumber(known[2] or 0)
-local now = max(clock, tonumber(known[4] or 0))
+local newest = tonumber(known[4] or 0)
+local told, now = max(clock, newest), max(believed(clock, tonumber(ARGV[2])), newest)
 local flags = known[3] == ARGV[1] and 0 or 1
 if math.abs(clock - tonumber(ARGV[2])) > 2000 then flags = flags + 2 end
-if seq <= hwm then return {3, flags, hwm, now, expiry} end
-if seq > hwm + 1 and ARGV[7] ~= '1' then return {4, flags, hwm, now, expiry} end
+if seq <= hwm then return {3, flags, hwm, told, expiry} end
+if seq > hwm + 1 and ARGV[7] ~= '1' then return {4, flags, hwm, told, expiry} end
 
 local fields, records = {}, {}
 local needed, slack, keep, at = 0, 0, tonumber(known[5] or 0), 8
@@ -57,4 +58,4 @@ expiry = max(expiry, session_end, now)
 call('HSET', partition, ARGV[5], ARGV[6], 'x' .. ARGV[5], expiry, 't', now)
 if keep > keep_before then call('HSET', partition, 'keep', keep) end
 if flags % 2 == 1 and known[6] == ARGV[1] then call('HSET', partition, 'fence_at', now) end
-return {0, flags, seq, now, expiry}
+return {0, flags, seq, told, expiry}

@@ -32,7 +32,9 @@ class Traffic {
     op.partition = quota::partition_of(op.subject_key);
     op.seq = ++seq_[op.partition];
     const SendContext context{"run", now, 15min, 10s, 400};
-    if (op.seq == 1) ASSERT_TRUE(client_.ping({op.incarnation, op.partition, 0, {}}, context).open);
+    if (op.seq == 1) {
+      ASSERT_TRUE(client_.ping({op.incarnation, op.partition, 0, {}}, context).open);
+    }
     op.accounts.push_back({.field = std::string("daily|") + object,
                            .window = 24h,
                            .bucket = 60s,
