@@ -27,6 +27,7 @@ LeaseEngine::Impl::Impl(LeaseTable& table, LeaseStore& store, OpLog& log, const 
     table.each_subject(number, [&](LeaseSubject& subject) {
       for (const AccountRef& account : subject.accounts) p.old = p.old || account->forget;
     });
+    if (p.old) wake(p);
     // Sessions are counted from 1: no token that an earlier process left is of any of ours.
     if (shared(p).session.load() == 0) shared(p).session.store(1);
   }
@@ -43,6 +44,7 @@ LeaseEngine::Impl::Subject& LeaseEngine::Impl::learn(const AccountRef& account, 
   std::unique_ptr<Subject>& subject = subjects_[account->subject];
   if (!subject) {
     subject = std::make_unique<Subject>();
+    subject->number = ++subjects_learnt_;
     subject->named = account->subject;
     subject->key = subject->named->key;
     by_key_[subject->key] = subject.get();
@@ -267,25 +269,31 @@ void LeaseEngine::Impl::retire_idle(Partition& p, Subject& subject, MonotonicTim
 
 MonotonicTime LeaseEngine::Impl::tick(MonotonicTime now) {
   unsigned joins = 0;
-  for (auto& p : partitions_) {
-    if (!p) continue;
-    tick(*p, now);
-    joins += p->state == State::joining || p->state == State::replaying ? 1 : 0;
+  for (std::size_t i = 0; i < awake_.size(); ++i) {  // only grows meanwhile
+    Partition& p = *awake_[i];
+    tick(p, now);
+    joins += p.state == State::joining || p.state == State::replaying ? 1 : 0;
   }
   while (!due_.empty() && due_.begin()->first <= now) look(*due_.begin()->second, now);
-  const bool sweep = now >= sweep_at_;
-  if (sweep) sweep_at_ = now + kSweepEvery;
-  MonotonicTime due = now + kSweepEvery;
-  for (auto& p : partitions_) {
-    if (!p) continue;
-    if (p->old && p->up && p->state == State::absent && joins < kJoinsAtOnce) {
-      ++joins;
-      ensure_joined(*p, now);
-    }
-    if (sweep && p->number / options_.engines % kSweeps == sweep_next_) learn_all(*p, now);
-    due = std::min(due, next_due(*p));
+  if (now >= sweep_at_) {
+    sweep_at_ = now + kSweepEvery;
+    for (auto& p : partitions_)
+      if (p && p->number / options_.engines % kSweeps == sweep_next_) learn_all(*p, now);
+    sweep_next_ = (sweep_next_ + 1) % kSweeps;
   }
-  if (sweep) sweep_next_ = (sweep_next_ + 1) % kSweeps;
+  MonotonicTime due = now + kSweepEvery;
+  for (std::size_t i = 0; i < awake_.size(); ++i) {
+    Partition& p = *awake_[i];
+    if (p.old && p.up && p.state == State::absent && joins < kJoinsAtOnce) {
+      ++joins;
+      ensure_joined(p, now);
+    }
+    due = std::min(due, next_due(p));
+  }
+  std::erase_if(awake_, [](Partition* p) {
+    p->awake = p->state != State::absent || p->old || p->ping_under_way || !p->ready.empty();
+    return !p->awake;
+  });
   if (!due_.empty()) due = std::min(due, due_.begin()->first);
   return due;
 }

@@ -45,6 +45,7 @@ class LeaseEngine::Impl {
     Done done;
   };
   struct Subject {
+    std::uint64_t number = 0;       // in the order in which they were learnt
     LeaseSubject* named = nullptr;  // lives while we hold one of its accounts
     std::string key;
     std::vector<Held> accounts;
@@ -54,6 +55,14 @@ class LeaseEngine::Impl {
     bool again = false;               // something came up while an op was under way
     bool in_flight = false, queued = false, blocked = false;
     MonotonicTime look_at = kNever;  // key in due_
+  };
+  // What is walked through is walked in an order that no address decides: equal histories give equal ops.
+  struct ByNumber {
+    bool operator()(const Subject* a, const Subject* b) const { return a->number < b->number; }
+    bool operator()(const std::pair<MonotonicTime, Subject*>& a,
+                    const std::pair<MonotonicTime, Subject*>& b) const {
+      return a.first != b.first ? a.first < b.first : a.second->number < b.second->number;
+    }
   };
   struct InFlight {
     Op op;
@@ -69,6 +78,7 @@ class LeaseEngine::Impl {
     unsigned number = 0;
     State state = State::absent;
     bool up = false;
+    bool awake = false;      // in awake_
     bool old = false;        // something of an earlier process, or of before a new run, is to be brought in
     bool lapsed = false;     // tokens of an earlier session may lie about
     bool recovered = false;  // cells of an earlier process are dated
@@ -77,7 +87,7 @@ class LeaseEngine::Impl {
     std::deque<InFlight> in_flight;  // numbers acked + 1 ... next_seq - 1
     std::deque<Subject*> ready;
     std::vector<Subject*> blocked;  // wait for the permission to ask for tokens
-    std::set<Subject*> subjects;
+    std::set<Subject*, ByNumber> subjects;
     std::vector<Ping::Peer> peers;
     bool ping_again = false;  // told of a fence while the ping was on its way
     bool ping_under_way = false;
@@ -160,6 +170,7 @@ class LeaseEngine::Impl {
   void heard(Partition& p, Milliseconds store_now, MonotonicTime sent, MonotonicTime now);
   void renew(Partition& p, Milliseconds expiry, MonotonicTime now);
   void enter(Partition& p, State state, MonotonicTime now);
+  void wake(Partition& p);  // tick looks at it until it is absent with nothing left to do
   void tick(Partition& p, MonotonicTime now);
   MonotonicTime next_due(const Partition& p) const;
   bool wanted(const Partition& p) const;
@@ -188,10 +199,12 @@ class LeaseEngine::Impl {
   std::array<std::unique_ptr<Partition>, kPartitions> partitions_;
   std::unordered_map<const LeaseSubject*, std::unique_ptr<Subject>> subjects_;
   std::unordered_map<std::string_view, Subject*> by_key_;
-  std::set<std::pair<MonotonicTime, Subject*>> due_;
+  std::set<std::pair<MonotonicTime, Subject*>, ByNumber> due_;
   std::map<std::string, std::unique_ptr<StoreClock>>
       clocks_;  // by run: several partitions live on one server
+  std::vector<Partition*> awake_;
   std::vector<std::function<void()>> answers_;
+  std::uint64_t subjects_learnt_ = 0;
   std::uint64_t unacknowledged_ = 0;
   unsigned depth_ = 0;
   unsigned sweep_next_ = 0;

@@ -119,8 +119,14 @@ void LeaseEngine::Impl::renew(Partition& p, Milliseconds expiry, MonotonicTime n
 
 void LeaseEngine::Impl::enter(Partition& p, State state, MonotonicTime now) {
   p.state = state;
+  if (state != State::absent) wake(p);
   if (state == State::fenced && p.fenced_since == kNever) p.fenced_since = now;
   if (state == State::open || state == State::absent) p.fenced_since = kNever;
+}
+
+void LeaseEngine::Impl::wake(Partition& p) {
+  if (std::exchange(p.awake, true)) return;
+  awake_.push_back(&p);
 }
 
 void LeaseEngine::Impl::ensure_joined(Partition& p, MonotonicTime now) {
@@ -142,6 +148,7 @@ void LeaseEngine::Impl::rejoin(Partition& p, MonotonicTime now, Duration pause) 
 void LeaseEngine::Impl::on_up(Partition& p, std::string run, MonotonicTime now) {
   check_lapse(p, now);
   const bool other_run = !p.run.empty() && run != p.run;
+  wake(p);
   p.up = true;
   p.run = std::move(run);
   p.heard_at = now;
