@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Every test there is, with counts. Called by ./dev test, which has installed what is needed.
 
-    run_all.py [PART...]     parts: lint unit asan tsan integration integration-asan integration-tsan helm image bench
+    run_all.py [PART...]     parts: lint unit sim asan tsan integration integration-asan integration-tsan helm image bench
 
 One line a program while it runs, the failures again at the end, and as the last line exactly "N passed, N failed".
 Exit 0 only when nothing failed and something passed.
@@ -21,7 +21,7 @@ import xml.etree.ElementTree
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.join(ROOT, "build")
 STARTED = time.monotonic()
-PARTS = ["lint", "unit", "integration", "helm", "image", "bench", "asan", "integration-asan", "tsan", "integration-tsan"]
+PARTS = ["lint", "unit", "sim", "integration", "helm", "image", "bench", "asan", "integration-asan", "tsan", "integration-tsan"]
 # A sanitizer that finds something ends the program with this code, so that it is not taken for a test's own failure.
 SANITIZER_ENV = {
     "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=99:detect_stack_use_after_return=1",
@@ -196,6 +196,18 @@ def part_unit(tally):
         tests = registered_tests(os.path.join(BUILD, "release"))
         if not any("example" in name for name in tests):
             one_check(tally, "tollgate version", [tollgate, "version"])
+
+
+def part_sim(tally):
+    """Some hundred seeds, the negative controls and the small world; each is one check."""
+    if not compile_preset(tally, "release", ["tollgate_sim"]):
+        return
+    program = os.path.join(BUILD, "release", "tollgate_sim")
+    one_check(tally, "simulator, 300 seeds", [program, "--runs", "300"], 600)
+    one_check(tally, "simulator, every protection switched off is caught", [program, "--controls"], 600)
+    one_check(tally, "simulator, small world", [program, "--small-world"], 600)
+    one_check(tally, "simulator, store operations within their budgets", [program, "--ops-table"], 600)
+    one_check(tally, "simulator on a real Redis", [program, "--redis", "--runs", "5"], 600)
 
 
 def part_asan(tally):
