@@ -11,7 +11,7 @@ Result<std::vector<Reader::LiveUse>> Reader::live() const {
   for (const quota::LeaseCell& cell : cells->all()) {
     if (!cell.in_use()) continue;
     LiveUse use;
-    use.unsettled = cell.unsettled();
+    use.unsettled = cell.unreported();  // the log of ops has the rest
     use.outstanding = cell.outstanding();
     if (use.unsettled == 0 && use.outstanding == 0) continue;
     const std::string_view name = cell.name();

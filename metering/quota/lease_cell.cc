@@ -369,6 +369,12 @@ std::uint64_t LeaseCell::unsettled() const {
   return units;
 }
 
+std::uint64_t LeaseCell::unreported() const {
+  const std::uint64_t all = unsettled();
+  const bool reported = Word::of(word_.load()).snapshot && pending_seq() != 0;
+  return all - std::min(all, reported ? moved_units() : 0);
+}
+
 // ---- restart
 
 void LeaseCell::reopen() {

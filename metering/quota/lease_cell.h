@@ -88,6 +88,7 @@ class LeaseCell {
   bool dirty() const;  // uses not yet in a snapshot
   std::uint64_t unsettled()
       const;  // units admitted and not acknowledged (word + closed + pending); any thread, as of now
+  std::uint64_t unreported() const;  // of these, the units that no numbered op reports
   std::uint64_t outstanding() const { return outstanding_.load(std::memory_order_relaxed); }
 
   // After a restart, first, before any other thread sees the cell: finishes what was cut off in the middle and finds the

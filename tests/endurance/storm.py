@@ -199,7 +199,8 @@ class Storm:
         return calls, interrupted
 
     def verify(self):
-        command = [TOLLGATE, "export", "--verify", "-c", self.proxies[0].config_path]
+        command = [TOLLGATE, "export", "--verify", "-c", self.proxies[0].config_path, "--token-file",
+                   os.path.join(self.proxies[0].folder, "admin.token"), "--book", os.path.join(self.folder, "book.sqlite")]
         for proxy in self.proxies:
             command += ["--journal", os.path.join(proxy.folder, "journal"), "--admin", f"http://127.0.0.1:{proxy.admin_port}"]
         return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
@@ -250,7 +251,7 @@ def main():
             problems.append("a window above the limit")
         if not options.no_verify:
             verified = storm.verify()
-            print("reconciliation: " + (verified.stdout.strip().splitlines() or ["?"])[-1])
+            print("reconciliation: " + ((verified.stdout + verified.stderr).strip().splitlines() or ["?"])[-1])
             if verified.returncode != 0:
                 problems.append(f"reconciliation: exit {verified.returncode}\n{verified.stdout[-3000:]}\n{verified.stderr[-2000:]}")
         for proxy in storm.proxies:
