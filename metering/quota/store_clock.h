@@ -1,4 +1,5 @@
-// What time it is at the store, told by this machine's monotonic clock.
+// What time it is at the store, told by this machine's monotonic clock: one that runs on while the machine is suspended
+// (CLOCK_BOOTTIME, redis/connection.h), or leases would outlive their session.
 //
 // Every reply carries the store's time. It was read somewhere between our sending and our receiving, so each reply
 // bounds the offset between the two clocks from both sides; the interval kept is the intersection, widened by the drift

@@ -29,7 +29,7 @@ Result<std::string> read_password_file(const std::string& path) {
 
 MonotonicTime Connection::now() {
   timespec time{};
-  clock_gettime(CLOCK_MONOTONIC, &time);
+  CHECK(clock_gettime(CLOCK_BOOTTIME, &time) == 0, "CLOCK_BOOTTIME");
   return MonotonicTime(Seconds(time.tv_sec) + Duration(time.tv_nsec));
 }
 
@@ -67,7 +67,7 @@ bool Connection::Impl::stalled() const {
 // --------------------------------------------------------------------------------------------------- traffic
 
 void Connection::Impl::send(std::string_view command, MonotonicTime deadline, Milliseconds timeout, Done done,
-                            Late late, bool patient) {
+                            bool patient) {
   if (state_ != State::up && (state_ != State::connecting || first_attempt_over_))
     return done(unreachable("the store is down: " + last_error_));
   if (pending_.size() >= options_.max_pending)
@@ -76,7 +76,6 @@ void Connection::Impl::send(std::string_view command, MonotonicTime deadline, Mi
   Pending& entry = pending_.emplace_back(Pending{.deadline = deadline,
                                                  .timeout = timeout,
                                                  .done = std::move(done),
-                                                 .late = std::move(late),
                                                  .waiting = {}});
   if (state_ == State::up) {
     out_ += command;
@@ -174,11 +173,7 @@ bool Connection::Impl::deliver(Reply& reply) {
   // The server became a replica: its primary is elsewhere, perhaps behind the same name.
   bool wrong_role =
       reply.is_error() && reply.text.find("READONLY ") != std::string::npos;  // Redis 6 wraps it
-  if (!command.expired) {
-    command.done(&reply);
-  } else if (command.late) {
-    command.late(reply);
-  }
+  if (!command.expired) command.done(&reply);
   if (alive.expired() || channel_.get() != channel) return false;
   if (!wrong_role) return true;
   give_up("the store is a replica and takes no writes (READONLY)");
@@ -230,16 +225,16 @@ void Connection::start(StateChanged changed) {
   impl_->start(std::move(changed));
 }
 
-void Connection::send(std::span<const std::string_view> words, Milliseconds timeout, Done done, Late late) {
+void Connection::send(std::span<const std::string_view> words, Milliseconds timeout, Done done) {
   std::string command;
   CommandWriter writer(command, words.size());
   for (std::string_view word : words) writer.word(word);
-  impl_->send(command, now() + timeout, timeout, std::move(done), std::move(late), false);
+  impl_->send(command, now() + timeout, timeout, std::move(done), false);
 }
 
 void Connection::send_encoded(std::string_view command, MonotonicTime deadline, Milliseconds timeout,
-                              Done done, Late late, bool patient) {
-  impl_->send(command, deadline, timeout, std::move(done), std::move(late), patient);
+                              Done done, bool patient) {
+  impl_->send(command, deadline, timeout, std::move(done), patient);
 }
 
 Connection::State Connection::state() const {

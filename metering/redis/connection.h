@@ -9,8 +9,8 @@
 // Pipelining is automatic: all commands of one turn of the loop leave in one write. Replies come in order.
 //
 // Time-outs: every command has a deadline. When it passes, `done` is called with an error at once, whatever
-// the server does; the reply, if it still comes, goes to `late` (so that an admitted charge can be given
-// back). The connection is stalled while its oldest command is unanswered at twice its time-out and no other
+// the server does; the reply, if it still comes, is dropped (what a late op granted is heard by its repetition,
+// lease_protocol.h). The connection is stalled while its oldest command is unanswered at twice its time-out and no other
 // reply came in the last time-out; send() then refuses at once instead of letting more callers wait for
 // nothing. Any reply ends that.
 //
@@ -76,7 +76,6 @@ class Connection {
   // The reply is the connection's until the handler returns; move out of it what must stay.
   // An Error is a failure of the transport (down, time-out). Error replies of Redis are replies.
   using Done = std::function<void(Result<Reply*>)>;
-  using Late = std::function<void(Reply&)>;
   using StateChanged = std::function<void(bool up)>;
 
   Connection(event_base* base, ConnectionOptions options);
@@ -88,12 +87,12 @@ class Connection {
   void start(StateChanged changed = nullptr);
 
   // Sends one command. `done` is called exactly once, possibly before send() returns, unless the connection
-  // is destroyed first. `late` gets a reply that comes after the deadline.
-  void send(std::span<const std::string_view> words, Milliseconds timeout, Done done, Late late = nullptr);
+  // is destroyed first.
+  void send(std::span<const std::string_view> words, Milliseconds timeout, Done done);
   // The same with the command already in RESP form and with the deadline as a moment (a resent command keeps
   // its own). A patient command is sent even while the connection is stalled: nobody waits for it.
   void send_encoded(std::string_view command, MonotonicTime deadline, Milliseconds timeout, Done done,
-                    Late late = nullptr, bool patient = false);
+                    bool patient = false);
 
   // Ends the connection, as if it had been lost, and connects anew after the back-off. No effect while down.
   void drop(std::string why);
@@ -108,7 +107,10 @@ class Connection {
   std::uint64_t connects() const;         // times the connection came up
   std::uint64_t writes() const;           // system calls or TLS records that carried commands
 
-  // What send() measures deadlines by: CLOCK_MONOTONIC.
+  // What send() measures deadlines by, and what all moments of leases are read from: CLOCK_BOOTTIME. It runs on while the
+  // machine is suspended, as the store's clock does; with CLOCK_MONOTONIC a proxy that slept for an hour would believe
+  // its sessions still valid. libevent waits by a clock of its own that may stand still meanwhile: only durations
+  // go there, so that a deadline is noticed later at most, never earlier, and every timer looks at this clock again.
   static MonotonicTime now();
 
  private:

@@ -37,7 +37,7 @@ class Connection::Impl {
   ~Impl();
 
   void start(StateChanged changed);
-  void send(std::string_view command, MonotonicTime deadline, Milliseconds timeout, Done done, Late late,
+  void send(std::string_view command, MonotonicTime deadline, Milliseconds timeout, Done done,
             bool patient);
   bool stalled() const;
 
@@ -59,7 +59,6 @@ class Connection::Impl {
     MonotonicTime deadline;
     Milliseconds timeout;
     Done done;
-    Late late;
     std::string waiting;  // its bytes, while it waits for the first connection
     bool expired = false;
   };

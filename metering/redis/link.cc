@@ -75,7 +75,7 @@ void Link::transmit(std::shared_ptr<Request> request) {
   Milliseconds timeout = request->timeout;
   if (request->asking)
     connection_.send_encoded(
-        "*1\r\n$6\r\nASKING\r\n", deadline, timeout, [](Result<Reply*>) {}, nullptr, true);
+        "*1\r\n$6\r\nASKING\r\n", deadline, timeout, [](Result<Reply*>) {}, true);
   ++under_way_;
   auto command = request->command;
   bool vital = request->vital;
@@ -86,7 +86,7 @@ void Link::transmit(std::shared_ptr<Request> request) {
         --under_way_;
         answered(request, std::move(reply));
       },
-      nullptr, vital);
+      vital);
 }
 
 void Link::answered(const std::shared_ptr<Request>& request, Result<Reply*> reply) {

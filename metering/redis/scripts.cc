@@ -7,14 +7,9 @@
 
 #include "embedded_account.h"
 #include "embedded_accounts.h"
-#include "embedded_charge.h"
 #include "embedded_clock.h"
-#include "embedded_give_back.h"
-#include "embedded_list.h"
 #include "embedded_op.h"
 #include "embedded_ping.h"
-#include "embedded_read.h"
-#include "embedded_record.h"
 #include "embedded_replay.h"
 #include "embedded_reset.h"
 #include "embedded_set_override.h"
@@ -37,22 +32,17 @@ std::string sha1_hex(std::string_view text) {
   return out;
 }
 
-Scripts assemble(std::string_view clock, std::string_view record) {
-  auto charges = [&](std::string_view body) { return Script(fmt::format("{}{}", record, body)); };
-  auto leases = [&](std::string_view body) {
+Scripts assemble(std::string_view clock) {
+  auto accounts = [&](std::string_view body) {
     return Script(fmt::format("{}{}{}", clock, embedded::k_account, body));
   };
-  return {.op = leases(embedded::k_op),
-          .replay = leases(embedded::k_replay),
+  return {.op = accounts(embedded::k_op),
+          .replay = accounts(embedded::k_replay),
           .ping = Script(fmt::format("{}{}", clock, embedded::k_ping)),
-          .states = leases(embedded::k_states),
-          .accounts = leases(embedded::k_accounts),
-          .set_override = leases(embedded::k_set_override),
-          .reset = leases(embedded::k_reset),
-          .charge = charges(embedded::k_charge),
-          .give_back = charges(embedded::k_give_back),
-          .read = charges(embedded::k_read),
-          .list = charges(embedded::k_list)};
+          .states = accounts(embedded::k_states),
+          .accounts = accounts(embedded::k_accounts),
+          .set_override = accounts(embedded::k_set_override),
+          .reset = accounts(embedded::k_reset)};
 }
 
 std::string replace_clock(std::string_view text, std::string_view lua) {
@@ -69,11 +59,11 @@ std::string replace_clock(std::string_view text, std::string_view lua) {
 Script::Script(std::string script_text) : text(std::move(script_text)), sha1(sha1_hex(text)) {}
 
 Scripts Scripts::standard() {
-  return assemble(embedded::k_clock, embedded::k_record);
+  return assemble(embedded::k_clock);
 }
 
 Scripts Scripts::with_clock(std::string_view lua) {
-  return assemble(replace_clock(embedded::k_clock, lua), replace_clock(embedded::k_record, lua));
+  return assemble(replace_clock(embedded::k_clock, lua));
 }
 
 }  // namespace tollgate::redis

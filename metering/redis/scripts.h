@@ -1,10 +1,11 @@
 // The scripts, as sent to Redis. They are part of the program; Redis keeps them only in its volatile script cache.
 // Pure; the values are made once.
 //
-//   leases   clock.lua + account.lua (the record) in front of op.lua, replay.lua, states.lua, accounts.lua,
-//            set_override.lua and reset.lua; clock.lua alone in front of ping.lua. script_messages.h speaks to them.
-//   charges  record.lua in front of charge.lua, give_back.lua, read.lua and list.lua (redis_ledger.h). They know no
-//            leases and refuse a record that holds any.
+//   clock.lua + account.lua (the record)  in front of op.lua, replay.lua, states.lua, accounts.lua, set_override.lua
+//                                         and reset.lua
+//   clock.lua alone                       in front of ping.lua
+//
+// What they do is written in metering/quota/store_model.h, their twin in memory; script_messages.h speaks to them.
 #pragma once
 #include <string>
 #include <string_view>
@@ -22,7 +23,6 @@ struct Scripts {
   Script op, replay, ping;     // the lease protocol
   Script states, accounts;     // reads
   Script set_override, reset;  // changes by administrators
-  Script charge, give_back, read, list;
 
   static Scripts standard();
   // For tests in virtual time: the body of now_ms(), the only function that reads a clock, is replaced by `lua`,

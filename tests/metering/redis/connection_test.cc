@@ -7,22 +7,18 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <array>
 #include <fstream>
 
-#include "metering/redis/redis_ledger.h"
 #include "tests/metering/redis/support/redis_fixture.h"
 
 namespace tollgate::redis {
 namespace {
 
-using quota::ChargeOutcome;
-using testing::account;
-using testing::Client;
 using testing::free_port;
 using testing::Loop;
 using testing::Server;
 using testing::TemporaryDirectory;
-using Status = ChargeOutcome::Status;
 using namespace std::chrono_literals;
 
 // What PING says over a new connection, or the reason why there is none.
@@ -92,19 +88,6 @@ TEST(Connection, PasswordAndAclUserAreSentAndWrongOnesAreNamedWithoutThePassword
   EXPECT_EQ(ping(options), "PONG");
 }
 
-TEST(Connection, AclUserWithOnlyTheRightsOfTheScriptsIsEnough) {
-  Server server({"user default off",
-                 "user t on >p ~q:* ~h:* ~o:* &* +evalsha +script|load +hget +hset +hdel +hgetall +pttl "
-                 "+pexpire +time"});
-  Client client(server, [](RedisLedgerOptions& options) {
-    options.connection.url.user = "t";
-    options.connection.url.password = "p";
-  });
-  ChargeOutcome outcome = client.charge({account("ann", "daily", 1)});
-  EXPECT_EQ(outcome.status, Status::admitted) << outcome.error;
-  EXPECT_EQ(client.charge({account("ann", "daily", 1)}).status, Status::exceeded);
-}
-
 TEST(Connection, CommandsOfOneTurnLeaveInOneWrite) {
   Server server;
   Loop loop;
@@ -165,110 +148,168 @@ TEST(Connection, PeerThatSpeaksAnotherProtocolIsGivenUp) {
   ::close(listener);
 }
 
-TEST(Ledger, BeforeStartAndWhileDownChargesAreUnavailableAtOnce) {
+// What became of commands that count on the server: the sums it answered, and the errors of the transport.
+struct Answers {
+  std::vector<std::int64_t> sums;
+  std::vector<std::string> errors;
+  std::size_t size() const { return sums.size() + errors.size(); }
+};
+void count(Connection& connection, Answers& answers, Milliseconds timeout = 10'000ms) {
+  std::array<std::string_view, 2> words{"INCR", "count"};
+  connection.send(words, timeout, [&answers](Result<Reply*> reply) {
+    if (reply)
+      answers.sums.push_back((*reply)->integer);
+    else
+      answers.errors.push_back(reply.error().message);
+  });
+}
+
+TEST(Connection, BeforeStartAndWhileDownCommandsAreRefusedAtOnce) {
   Loop loop;
   StoreUrl url;
   url.kind = StoreUrl::Kind::unix_socket;
   url.path = "/nonexistent/redis.sock";
-  RedisLedger ledger(loop.base(), {.connection = {.url = url}, .timeout = 10'000ms});
-  int unavailable = 0;
-  auto count = [&](ChargeOutcome&& outcome) {
-    unavailable += outcome.status == Status::unavailable;
-    EXPECT_FALSE(outcome.error.empty());
-  };
-  ledger.charge({account("ann", "daily", 1)}, count);
-  EXPECT_EQ(unavailable, 1);
-  ledger.start();
-  ledger.charge({account("ann", "daily", 1)}, count);
-  EXPECT_EQ(unavailable, 2);
-  EXPECT_FALSE(ledger.store_up());
-  EXPECT_NE(ledger.last_error().find("/nonexistent/redis.sock"), std::string::npos);
+  Connection connection(loop.base(), {.url = url});
+  Answers answers;
+  count(connection, answers);
+  ASSERT_EQ(answers.errors.size(), 1U);
+  connection.start();
+  count(connection, answers);
+  ASSERT_EQ(answers.errors.size(), 2U);
+  EXPECT_NE(answers.errors[1].find("/nonexistent/redis.sock"), std::string::npos) << answers.errors[1];
+  EXPECT_FALSE(connection.up());
+  EXPECT_NE(connection.last_error().find("/nonexistent/redis.sock"), std::string::npos);
 }
 
-TEST(Ledger, ChargesWaitForTheFirstConnectionAttempt) {
+TEST(Connection, CommandsWaitForTheFirstConnectionAttempt) {
   Server server;
   Loop loop;
-  RedisLedger ledger(loop.base(), {.connection = {.url = server.url()}, .timeout = 10'000ms});
-  ledger.start();
-  int admitted = 0;
-  for (int i = 0; i < 5; ++i)
-    ledger.charge({account("ann", "daily", 9)},
-                  [&](ChargeOutcome&& outcome) { admitted += outcome.status == Status::admitted; });
-  EXPECT_EQ(admitted, 0);
-  EXPECT_TRUE(loop.run_until([&] { return admitted == 5; }));
+  Connection connection(loop.base(), {.url = server.url(), .connect_timeout = 5'000ms});
+  connection.start();
+  Answers answers;
+  for (int i = 0; i < 5; ++i) count(connection, answers);
+  EXPECT_EQ(answers.size(), 0U);
+  ASSERT_TRUE(loop.run_until([&] { return answers.size() == 5; }));
+  EXPECT_EQ(answers.sums, (std::vector<std::int64_t>{1, 2, 3, 4, 5}));
 }
 
-TEST(Ledger, StoppedServerIsUnavailableWithinTheBoundAndTheLateAdmissionIsGivenBack) {
+TEST(Connection, StoppedServerIsAnErrorWithinTheBoundAndItsLateReplyIsNobodys) {
   Server server;
-  Client client(server, [](RedisLedgerOptions& options) { options.timeout = 60ms; });
-  ASSERT_TRUE(client.loop.run_until([&] { return client.ledger.store_up(); }));
-  // The scripts are loaded once this is answered, however slow the machine.
-  ASSERT_TRUE(client.loop.run_until(
-      [&] { return client.charge({account("ann", "daily", 10)}).status == Status::admitted; }));
-  std::uint64_t used = client.read({account("ann", "daily", 10)})[0].used;
+  Loop loop;
+  Connection connection(loop.base(), {.url = server.url(), .stall_timeout = 20'000ms});
+  connection.start();
+  ASSERT_TRUE(loop.run_until([&] { return connection.up(); }));
   server.signal(SIGSTOP);
 
+  Answers answers;
   MonotonicTime before = Connection::now();
-  ChargeOutcome outcome = client.charge({account("ann", "daily", 10, 3)});
+  count(connection, answers, 60ms);
+  ASSERT_TRUE(loop.run_until([&] { return answers.size() == 1; }));
   Duration waited = Connection::now() - before;
-  EXPECT_EQ(outcome.status, Status::unavailable);
+  ASSERT_EQ(answers.errors.size(), 1U);
+  EXPECT_NE(answers.errors[0].find("60 ms"), std::string::npos) << answers.errors[0];
   EXPECT_GE(waited, 55ms);
   EXPECT_LT(waited, 1'000ms);
 
-  ASSERT_TRUE(client.loop.run_until([&] { return !client.ledger.store_up(); }));
-  std::optional<Status> at_once;
-  client.ledger.charge({account("ann", "daily", 10)},
-                       [&](ChargeOutcome&& refused) { at_once = refused.status; });
-  EXPECT_EQ(at_once, Status::unavailable) << "a store known not to answer must not be waited for";
+  ASSERT_TRUE(loop.run_until([&] { return connection.stalled(); }));
+  count(connection, answers);
+  EXPECT_EQ(answers.errors.size(), 2U) << "a store known not to answer must not be waited for";
 
   server.signal(SIGCONT);
-  ASSERT_TRUE(client.loop.run_until([&] { return client.ledger.counters().late_given_back >= 1; }));
-  ASSERT_TRUE(client.loop.run_until([&] { return client.ledger.store_up(); }));
-  EXPECT_TRUE(client.loop.run_until([&] {
-    return server.command({"HLEN", account("ann", "daily", 10).key.subject_key}).integer == 1 &&
-           client.read({account("ann", "daily", 10)})[0].used == used;
-  }));
-  EXPECT_GE(client.ledger.counters().timeouts, 1U);
-  EXPECT_EQ(client.ledger.counters().give_back_failures, 0U);
+  ASSERT_TRUE(loop.run_until([&] { return connection.pending() == 0; }));
+  EXPECT_FALSE(connection.stalled());
+  count(connection, answers);
+  ASSERT_TRUE(loop.run_until([&] { return answers.size() == 3; }));
+  EXPECT_EQ(answers.sums, std::vector<std::int64_t>{2}) << "the late command was run, its reply told nobody";
+  EXPECT_EQ(connection.connects(), 1U);
 }
 
-TEST(Ledger, ServerThatNeverAnswersAgainIsGivenUpAfterTheStallTimeout) {
+TEST(Connection, ServerThatNeverAnswersAgainIsGivenUpAfterTheStallTimeout) {
   Server server;
-  Client client(server, [](RedisLedgerOptions& options) {
-    options.timeout = 50ms;
-    options.connection.stall_timeout = 200ms;
-    options.connection.connect_timeout = 100ms;
-  });
-  ASSERT_TRUE(client.loop.run_until([&] { return client.ledger.store_up(); }));
+  Loop loop;
+  Connection connection(
+      loop.base(), {.url = server.url(), .connect_timeout = 100ms, .stall_timeout = 200ms, .backoff_max = 100ms});
+  connection.start();
+  ASSERT_TRUE(loop.run_until([&] { return connection.up(); }));
   server.signal(SIGSTOP);
-  client.charge({account("ann", "daily", 10)});
-  EXPECT_TRUE(client.loop.run_until([&] {
-    return client.ledger.last_error().find("no reply for 200 ms") != std::string::npos ||
-           client.ledger.last_error().find("no answer within") != std::string::npos;
-  })) << client.ledger.last_error();
+  Answers answers;
+  count(connection, answers, 50ms);
+  EXPECT_TRUE(loop.run_until([&] {
+    return connection.last_error().find("no reply for 200 ms") != std::string::npos ||
+           connection.last_error().find("no answer within") != std::string::npos;
+  })) << connection.last_error();
+  EXPECT_EQ(answers.errors.size(), 1U);
   server.signal(SIGCONT);
-  EXPECT_TRUE(client.loop.run_until([&] { return client.ledger.store_up(); }));
+  EXPECT_TRUE(loop.run_until([&] { return connection.up(); }));
 }
 
-TEST(Ledger, KilledServerFailsChargesInFlightAndTheNextServerIsFound) {
+TEST(Connection, KilledServerFailsCommandsInFlightAndTheNextServerIsFound) {
   TemporaryDirectory directory;
   Server server({"appendonly yes", "appendfsync always"}, &directory);
-  Client client(server);
-  ASSERT_EQ(client.charge({account("ann", "daily", 100, 7)}).status, Status::admitted);
+  Loop loop;
+  Connection connection(loop.base(), {.url = server.url(), .connect_timeout = 5'000ms, .backoff_max = 100ms});
+  connection.start();
+  Answers answers;
+  count(connection, answers);
+  ASSERT_TRUE(loop.run_until([&] { return answers.sums.size() == 1; }));
   server.signal(SIGSTOP);
-  int unavailable = 0;
-  for (int i = 0; i < 20; ++i)
-    client.ledger.charge({account("ann", "daily", 100)}, [&](ChargeOutcome&& outcome) {
-      unavailable += outcome.status == Status::unavailable;
-    });
-  client.loop.run_until([] { return false; }, 30ms);
+  for (int i = 0; i < 20; ++i) count(connection, answers);
+  const std::uint64_t before = connection.writes();
+  ASSERT_TRUE(loop.run_until([&] { return connection.writes() > before; }));
   server.kill_now();
-  ASSERT_TRUE(client.loop.run_until([&] { return unavailable == 20; }));
-  EXPECT_FALSE(client.ledger.store_up());
+  ASSERT_TRUE(loop.run_until([&] { return answers.errors.size() == 20; }));
+  EXPECT_FALSE(connection.up());
   server.spawn();
-  ASSERT_TRUE(client.loop.run_until([&] { return client.ledger.store_up(); }));
-  EXPECT_EQ(client.charge({account("ann", "daily", 100)}).states[0].used, 8U);
-  EXPECT_EQ(client.ledger.counters().reconnects, 1U);
+  ASSERT_TRUE(loop.run_until([&] { return connection.up(); }));
+  count(connection, answers);
+  ASSERT_TRUE(loop.run_until([&] { return answers.sums.size() == 2; }));
+  EXPECT_EQ(answers.sums[1], 2);
+  EXPECT_EQ(connection.connects(), 2U);
+}
+
+TEST(Connection, DestroyedWithCommandsInFlightItCallsNobody) {
+  Server server;
+  Loop loop;
+  Answers answers;
+  {
+    Connection connection(loop.base(), {.url = server.url(), .connect_timeout = 5'000ms});
+    connection.start();
+    ASSERT_TRUE(loop.run_until([&] { return connection.up(); }));
+    for (int i = 0; i < 10; ++i) count(connection, answers, 10ms);
+  }
+  Connection other(loop.base(), {.url = server.url(), .connect_timeout = 5'000ms});
+  other.start();
+  Answers others;
+  count(other, others);
+  ASSERT_TRUE(loop.run_until([&] { return others.sums.size() == 1; }));
+  EXPECT_EQ(answers.size(), 0U);
+}
+
+TEST(Connection, CallbackMayDestroyIt) {
+  Server server;
+  Loop loop;
+  auto connection = std::make_unique<Connection>(
+      loop.base(), ConnectionOptions{.url = server.url(), .connect_timeout = 5'000ms});
+  connection->start();
+  int called = 0;
+  std::array<std::string_view, 1> words{"PING"};
+  for (int i = 0; i < 3; ++i)
+    connection->send(words, 5'000ms, [&](Result<Reply*>) {
+      ++called;
+      connection.reset();
+    });
+  ASSERT_TRUE(loop.run_until([&] { return connection == nullptr; }));
+  EXPECT_EQ(ping({.url = server.url()}), "PONG");
+  EXPECT_EQ(called, 1);
+}
+
+TEST(Connection, ItsClockRunsOnWhileTheMachineIsSuspended) {
+  timespec before{}, after{};
+  ASSERT_EQ(clock_gettime(CLOCK_BOOTTIME, &before), 0);
+  const MonotonicTime now = Connection::now();
+  ASSERT_EQ(clock_gettime(CLOCK_BOOTTIME, &after), 0);
+  EXPECT_GE(now.time_since_epoch(), Seconds(before.tv_sec) + Duration(before.tv_nsec));
+  EXPECT_LE(now.time_since_epoch(), Seconds(after.tv_sec) + Duration(after.tv_nsec));
 }
 
 // ---- TLS
@@ -346,20 +387,15 @@ TEST_F(TlsTest, PlainServerIsNotTakenForATlsOne) {
   EXPECT_NE(ping(options).find("TLS"), std::string::npos);
 }
 
-TEST_F(TlsTest, ChargesAndMegabytesGoThroughTls) {
+TEST_F(TlsTest, CommandsAndMegabytesGoThroughTls) {
   Loop loop;
-  RedisLedger ledger(loop.base(), {.connection = tls_options("localhost"), .timeout = 10'000ms});
-  ledger.start();
-  int admitted = 0, exceeded = 0;
-  for (int i = 0; i < 700; ++i)
-    ledger.charge({account("tls", "daily", 500)}, [&](ChargeOutcome&& outcome) {
-      admitted += outcome.status == Status::admitted;
-      exceeded += outcome.status == Status::exceeded;
-    });
-  ASSERT_TRUE(loop.run_until([&] { return admitted + exceeded == 700; }));
-  EXPECT_EQ(admitted, 500);
   Connection connection(loop.base(), tls_options("localhost"));
   connection.start();
+  Answers answers;
+  for (int i = 0; i < 700; ++i) count(connection, answers);
+  ASSERT_TRUE(loop.run_until([&] { return answers.size() == 700; }));
+  ASSERT_EQ(answers.sums.size(), 700U);
+  EXPECT_EQ(answers.sums.back(), 700);
   std::string big(3'000'000, 'y'), got;
   std::array<std::string_view, 2> words{"ECHO", big};
   connection.send(words, 10'000ms,

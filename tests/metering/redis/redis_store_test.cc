@@ -243,6 +243,26 @@ TEST(RedisStore, ServerThatIsNotThereIsNamedWhenAsked) {
   EXPECT_TRUE(client.record.runs.empty());
 }
 
+TEST(RedisStore, DestroyedWithOpsOnTheWayItTellsNobody) {
+  Server server;
+  StoreClient other(server.url());
+  Record record;
+  {
+    RedisStore store(other.loop.base(), StoreClient::options(server.url(), nullptr), record,
+                     [](unsigned) { return true; });
+    store.start();
+    ASSERT_TRUE(other.loop.run_until([&] { return store.all_up(); }));
+    for (int i = 0; i < 10; ++i) {
+      const quota::Op op = other.make_op("ann", 1);
+      store.send(op, {.run = record.runs[op.partition], .session_ttl = 900'000ms});
+    }
+  }
+  ASSERT_TRUE(other.ping(partition_of_user("bob")).has_value());
+  EXPECT_TRUE(record.ops.empty());
+  EXPECT_TRUE(record.downs.empty());
+  EXPECT_TRUE(record.errors.empty());
+}
+
 // ---- reads and changes
 
 TEST(RedisStore, ReadsAndListsSeveralSubjectsWithoutCharging) {

@@ -180,16 +180,6 @@ TEST(LeaseScripts, EveryCutOfARecordIsRefusedOrReadAsItStands) {
   }
 }
 
-TEST(LeaseScripts, ScriptsThatKnowNoLeasesRefuseARecordWithThem) {
-  Stage stage;
-  Op op = stage.op(1);
-  op.accounts[0].want = 5;
-  stage.client.apply(op, stage.context);
-  testing::Client old(stage.server, testing::use_virtual_time);
-  auto charge = testing::account("ann", "daily", 100);
-  EXPECT_EQ(old.charge({charge}).status, quota::ChargeOutcome::Status::unavailable);
-}
-
 // ---- edges of the differential: rare in random histories
 
 struct Twin : Stage {

@@ -10,7 +10,6 @@
 #include "metering/base/time.h"
 #include "metering/quota/ledger.h"
 #include "metering/redis/connection.h"
-#include "metering/redis/redis_ledger.h"
 
 struct event_base;
 
@@ -81,30 +80,9 @@ class Loop {
   event_base* base_;
 };
 
-quota::AccountCharge account(std::string_view subject, std::string_view field, std::uint64_t limit,
+// An account of a user of the tenant acme.
+quota::AccountCharge account(std::string_view user, std::string_view field, std::uint64_t limit,
                              std::uint32_t units = 1, Milliseconds window = Milliseconds(86'400'000),
                              Milliseconds bucket = Milliseconds(60'000));
-
-// A ledger on a server, used from straight-line code.
-class Client {
- public:
-  explicit Client(const Server& server, std::function<void(RedisLedgerOptions&)> adjust = nullptr);
-
-  quota::ChargeOutcome charge(std::vector<quota::AccountCharge> charges);
-  std::vector<quota::AccountState> read(std::vector<quota::AccountCharge> accounts);
-  void give_back(quota::Receipt receipt);  // returns when the server has answered
-  void set_override(const quota::AccountKey& key, std::optional<std::uint64_t> limit);
-
-  Loop loop;
-  RedisLedger ledger;
-
- private:
-  static RedisLedgerOptions options(const Server& server,
-                                    const std::function<void(RedisLedgerOptions&)>& adjust);
-};
-
-// Virtual time: scripts that read the key `clock` (ms) instead of the server's TIME.
-void use_virtual_time(RedisLedgerOptions& options);
-void set_clock(const Server& server, Milliseconds now);
 
 }  // namespace tollgate::redis::testing
