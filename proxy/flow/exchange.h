@@ -97,6 +97,9 @@ class ExchangePort {
   virtual bool upstream_acquire(const config::Route& route, bool fresh, Upstream& upstream) = 0;
   virtual void upstream_expect(std::string_view method, bool upgrade) = 0;  // what the reply will answer
   virtual void upstream_write(std::string_view bytes) = 0;
+  // What was written leaves now, not at the end of the turn: between the mark in the journal that a call was sent and
+  // its sending, a death of the process bills a call that nobody received.
+  virtual void upstream_flush() {}
   virtual std::size_t upstream_backlog() const = 0;
   virtual void upstream_read(bool wanted) = 0;
   virtual void upstream_end_writing() = 0;

@@ -282,6 +282,9 @@ void Session::upstream_expect(std::string_view method, bool upgrade) {
 void Session::upstream_write(std::string_view bytes) {
   upstream_->write(bytes);
 }
+void Session::upstream_flush() {
+  upstream_->flush();
+}
 std::size_t Session::upstream_backlog() const {
   return upstream_ == nullptr ? 0 : upstream_->backlog();
 }

@@ -66,6 +66,7 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   bool upstream_acquire(const config::Route& route, bool fresh, Upstream& upstream) override;
   void upstream_expect(std::string_view method, bool upgrade) override;
   void upstream_write(std::string_view bytes) override;
+  void upstream_flush() override;
   std::size_t upstream_backlog() const override;
   void upstream_read(bool wanted) override;
   void upstream_end_writing() override;
