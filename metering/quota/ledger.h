@@ -1,5 +1,5 @@
-// Where calls are counted. The one interface behind which a store can be a script on Redis (metering/redis), local
-// leases over it, or plain memory (tests, simulator).
+// Where calls are counted, as those see it who charge calls. Behind it stand leases over Redis (lease_ledger.h; in the
+// proxy proxy/cli/lease_worker.h) or plain memory (memory_ledger.h; tests, benches).
 //
 // A call on n operations charges every account that applies, ALL OR NOTHING: either each account had room for its
 // units and all are counted, or none is. An account is one rule for one subject: "daily" of user ann of tenant acme.

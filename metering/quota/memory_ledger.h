@@ -1,5 +1,5 @@
-// The ledger in plain memory: for tests, benches and the simulator. Same decisions and the same record bytes as the
-// script on Redis, so that the two can be run side by side.
+// The ledger in plain memory, for tests and benches of what charges calls. It keeps the same windows and record bytes as
+// the store (record.h) and decides at once: what one proxy does that holds no leases. The store's twin is store_model.h.
 //
 //   Milliseconds now{1'700'000'000'000};
 //   MemoryLedger ledger([&] { return now; });

@@ -73,10 +73,8 @@ void Connection::Impl::send(std::string_view command, MonotonicTime deadline, Mi
   if (pending_.size() >= options_.max_pending)
     return done(unreachable("too many commands wait for the store"));
   if (!patient && state_ == State::up && stalled()) return done(unreachable("the store does not answer"));
-  Pending& entry = pending_.emplace_back(Pending{.deadline = deadline,
-                                                 .timeout = timeout,
-                                                 .done = std::move(done),
-                                                 .waiting = {}});
+  Pending& entry = pending_.emplace_back(
+      Pending{.deadline = deadline, .timeout = timeout, .done = std::move(done), .waiting = {}});
   if (state_ == State::up) {
     out_ += command;
     schedule_flush();

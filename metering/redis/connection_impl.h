@@ -37,8 +37,7 @@ class Connection::Impl {
   ~Impl();
 
   void start(StateChanged changed);
-  void send(std::string_view command, MonotonicTime deadline, Milliseconds timeout, Done done,
-            bool patient);
+  void send(std::string_view command, MonotonicTime deadline, Milliseconds timeout, Done done, bool patient);
   bool stalled() const;
 
   void drop(std::string why) {

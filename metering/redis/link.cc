@@ -74,8 +74,7 @@ void Link::transmit(std::shared_ptr<Request> request) {
   MonotonicTime deadline = request->deadline;
   Milliseconds timeout = request->timeout;
   if (request->asking)
-    connection_.send_encoded(
-        "*1\r\n$6\r\nASKING\r\n", deadline, timeout, [](Result<Reply*>) {}, true);
+    connection_.send_encoded("*1\r\n$6\r\nASKING\r\n", deadline, timeout, [](Result<Reply*>) {}, true);
   ++under_way_;
   auto command = request->command;
   bool vital = request->vital;

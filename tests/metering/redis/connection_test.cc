@@ -228,7 +228,8 @@ TEST(Connection, ServerThatNeverAnswersAgainIsGivenUpAfterTheStallTimeout) {
   Server server;
   Loop loop;
   Connection connection(
-      loop.base(), {.url = server.url(), .connect_timeout = 100ms, .stall_timeout = 200ms, .backoff_max = 100ms});
+      loop.base(),
+      {.url = server.url(), .connect_timeout = 100ms, .stall_timeout = 200ms, .backoff_max = 100ms});
   connection.start();
   ASSERT_TRUE(loop.run_until([&] { return connection.up(); }));
   server.signal(SIGSTOP);

@@ -39,11 +39,13 @@ TEST(Subscription, PolicyChangesAndFencesReachEveryListener) {
   ASSERT_TRUE(other.change([&](RedisStore& store, auto done) { store.reset({key}, done); }));
   ASSERT_TRUE(listener.loop.run_until([&] { return message_of(listener, Kind::policy) != nullptr; }));
   EXPECT_EQ(message_of(listener, Kind::policy)->account, key);
-  // A partition never seen before is fenced until its first vote.
+  // A partition never seen before is fenced until `fence_wait`, here 0, is over: it is raised and opened at once.
   ASSERT_TRUE(other.ping(33));
-  ASSERT_TRUE(listener.loop.run_until([&] { return message_of(listener, Kind::fence) != nullptr; }));
+  ASSERT_TRUE(listener.loop.run_until([&] { return listener.record.messages.size() == 3; }));
   EXPECT_EQ(message_of(listener, Kind::fence)->partition, 33U);
-  EXPECT_EQ(listener.store.counters().messages, 2U);
+  EXPECT_EQ(listener.record.messages.back().kind, Kind::fence);
+  EXPECT_EQ(listener.record.messages.back().partition, 33U);
+  EXPECT_EQ(listener.store.counters().messages, 3U);
 }
 
 TEST(Subscription, RecallReachesItsIncarnationOnly) {
