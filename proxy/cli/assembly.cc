@@ -139,17 +139,18 @@ Result<void> check_store_settings(const config::Store& settings, const redis::Co
                                   const Log& log) {
   redis::ProbeOptions probe;
   probe.timeout = settings.connect_timeout * 2;
+  probe.now = [] { return UnixTime(std::chrono::system_clock::now().time_since_epoch()); };
+  if (settings.durability == config::Durability::wait) probe.min_replicas = settings.min_replicas;
   const redis::ProbeReport report = redis::probe(connection, probe);
+  for (const redis::Finding& finding : report.findings)
+    if (finding.level != redis::Finding::Level::ok)
+      log("warning", fmt::format("store: {}: {}; {}", finding.subject, finding.text, finding.advice));
+  if (!settings.strict) return {};
   std::string problems;
-  for (const redis::Finding& finding : report.findings) {
-    if (finding.level == redis::Finding::Level::ok) continue;
-    const std::string text = fmt::format("store: {}: {}. {}", finding.subject, finding.text, finding.advice);
-    log("warning", text);
-    if (finding.level == redis::Finding::Level::problem) problems += (problems.empty() ? "" : "; ") + finding.text;
-  }
-  if (!settings.strict || (report.reachable && problems.empty())) return {};
-  return fail(Origin::store, fmt::format("store.strict: {}: the promises cannot be kept: {}",
-                                         connection.url.describe(), problems));
+  for (const redis::Finding& finding : redis::strict_problems(report))
+    problems += fmt::format("{}{}: {}", problems.empty() ? "" : "; ", finding.text, finding.advice);
+  if (problems.empty()) return {};
+  return fail(Origin::store, fmt::format("store.strict: {} does not keep the promises: {}", connection.url.describe(), problems));
 }
 
 }  // namespace tollgate::cli

@@ -264,6 +264,8 @@ std::vector<telemetry::Family> LeaseService::metrics() const {
       static_cast<double>(journal.flush_lag().count()) / 1'000);
   one("tollgate_journal_bytes", "Size of the journal's segments on disk.", Type::gauge,
       static_cast<double>(journal.bytes_on_disk()));
+  one("tollgate_journal_lost_entries_total", "Entries deleted before they were rolled up, to keep journal.max_size.",
+      Type::counter, static_cast<double>(journal.lost_entries()));
   total("tollgate_journal_failures_total", "Ops not made because the journal could not take them.",
         &Shown::log_failures);
   return families;
