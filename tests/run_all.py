@@ -119,7 +119,7 @@ def gtest_program(tally, preset, program, prefix):
 
 
 # What starts threads or shares something between them. The other rooms are pure: one thread, nothing to race with.
-THREADED = ["test_net", "test_redis", "test_telemetry", "test_identity", "test_flow", "test_admin", "test_cli"]
+THREADED = ["test_quota", "test_journal", "test_billing", "test_net", "test_redis", "test_telemetry", "test_identity", "test_flow", "test_admin", "test_cli"]
 
 
 def unit_programs(tally, preset, prefix=(), targets=()):
