@@ -166,6 +166,7 @@ class LeaseEngine::Impl {
   void replay_more(Partition& p, MonotonicTime now);
   void resend(Partition& p, MonotonicTime now);
   void check_lapse(Partition& p, MonotonicTime now);
+  void forget_stale_clock(Partition& p, MonotonicTime now);
   void end_session(Partition& p);
   void heard(Partition& p, Milliseconds store_now, MonotonicTime sent, MonotonicTime now);
   void renew(Partition& p, Milliseconds expiry, MonotonicTime now);

@@ -78,6 +78,21 @@ void LeaseEngine::Impl::check_lapse(Partition& p, MonotonicTime now) {
   const std::int64_t expiry = shared(p).session_expiry_ms.load();
   if (expiry == 0 || !clock_known(p) || store_hi(p, now).count() < expiry) return;
   end_session(p);
+  forget_stale_clock(p, now);
+}
+
+// After hours of silence two clocks may have drifted so far apart that the store would call ours wrong and lend nothing:
+// then it is asked for the time before anything else.
+void LeaseEngine::Impl::forget_stale_clock(Partition& p, MonotonicTime now) {
+  PartitionState& state = shared(p);
+  auto stale = [now](const StoreClock& clock) {
+    return clock.known() && clock.hi(now) - clock.lo(now) > kClockGuard / 2;
+  };
+  StoreClock& of_run = clock_of_run(p.run);
+  if (stale(of_run)) of_run.reset();
+  if (state.session_expiry_ms.load() != 0 || !stale(state.clock)) return;
+  state.clock.reset();
+  if (p.state == State::open || p.state == State::fenced) p.ping_at = MonotonicTime{};
 }
 
 // Tokens of before are void from here on. They are handed back with the next op of their subject.
@@ -132,6 +147,7 @@ void LeaseEngine::Impl::wake(Partition& p) {
 void LeaseEngine::Impl::ensure_joined(Partition& p, MonotonicTime now) {
   if (p.state != State::absent && p.state != State::waiting) return;
   if (!p.up) return enter(p, State::waiting, now);
+  forget_stale_clock(p, now);
   enter(p, State::joining, now);
   ping(p, now);
 }
@@ -140,6 +156,7 @@ void LeaseEngine::Impl::rejoin(Partition& p, MonotonicTime now, Duration pause) 
   for (InFlight& flight : p.in_flight) flight.sent = false;
   p.ping_under_way = false;
   p.replay_awaited = 0;
+  forget_stale_clock(p, now);
   enter(p, State::joining, now);
   p.ping_at = now + pause;
   if (pause == Duration(0)) ping(p, now);
