@@ -77,7 +77,8 @@ void World::check_totals() {
     for (const auto& [name, units] : proxy->log().totals()) booked[name] += units;
   for (auto& [name, account] : truth_.accounts()) {
     const std::string title = account.key.subject_key + " " + account.key.field;
-    if (!account.lost && (booked[name] < account.total - account.may_miss || booked[name] > account.total + account.in_doubt))
+    if (!account.lost &&
+        (booked[name] < account.total - account.may_miss || booked[name] > account.total + account.in_doubt))
       return violation(fmt::format("precision: {}: {} units admitted (+{} in doubt), journals have {}", title,
                                    account.total, account.in_doubt, booked[name]));
     const Backend::Sums sums = server_->backend().sums(account.key, account.shape);

@@ -96,13 +96,13 @@ Duration World::planned_call(std::size_t u) {
   const auto share = [](Duration of, std::uint64_t part, std::uint64_t parts) {
     return of / static_cast<std::int64_t>(parts) * static_cast<std::int64_t>(part);
   };
-  if (user.profile == Profile::spread)
-    return midnight + share(hours(24), nth * 60 + u % 60, a_day * 60);
+  if (user.profile == Profile::spread) return midnight + share(hours(24), nth * 60 + u % 60, a_day * 60);
   if (user.profile == Profile::storm)
     return midnight + hours(9) + share(hours(1), u % 60, 60) + share(Seconds(30), nth, a_day);
   constexpr std::uint64_t kBurst = 25;
   const std::uint64_t burst = nth / kBurst, bursts = (a_day + kBurst - 1) / kBurst;
-  if (nth % kBurst == 0) client.burst_at = share(hours(8), burst * 1000 + client.random.below(800), bursts * 1000);
+  if (nth % kBurst == 0)
+    client.burst_at = share(hours(8), burst * 1000 + client.random.below(800), bursts * 1000);
   return midnight + hours(9) + client.burst_at + Seconds(nth % kBurst);
 }
 
@@ -172,6 +172,8 @@ void World::finished(std::uint64_t id, quota::ChargeOutcome&& outcome) {
       break;
     case quota::ChargeOutcome::Status::unavailable:
       ++result_.unavailable;
+      if (scenario_.faults == Faults{} && call.at > Seconds(1))
+        violation("not served in peace: " + outcome.error);
       break;
   }
   if (outcome.status != quota::ChargeOutcome::Status::unavailable &&

@@ -41,8 +41,12 @@ bool check_small_world() {
       {"one crash, one cut", {.ticks = 3, .crashes = 1, .losses = 1, .failovers = 0}, true},
       {"one failover", {.ticks = 3, .crashes = 0, .losses = 0, .failovers = 1}, true},
       {"nothing goes wrong, longer", {.ticks = 8, .crashes = 0, .losses = 0, .failovers = 0}, true},
-      {"charged at the grant", {.ticks = 6, .crashes = 0, .losses = 0, .failovers = 0, .charge_at_grant = true}, false},
-      {"failover without replay", {.ticks = 3, .crashes = 0, .losses = 0, .failovers = 1, .no_replay = true}, false},
+      {"charged at the grant",
+       {.ticks = 6, .crashes = 0, .losses = 0, .failovers = 0, .charge_at_grant = true},
+       false},
+      {"failover without replay",
+       {.ticks = 3, .crashes = 0, .losses = 0, .failovers = 1, .no_replay = true},
+       false},
   };
   bool all = true;
   for (const Case& one : cases) {
@@ -51,7 +55,10 @@ bool check_small_world() {
     const bool as_expected = one.holds ? result.complete && !result.violation : result.violation.has_value();
     all = all && as_expected;
     fmt::print("small world, {}: {} states, {} transitions, {}{} ({:.1f} s)\n", one.name, result.states,
-               result.transitions, result.violation ? *result.violation : result.complete ? "complete, holds" : "not complete",
+               result.transitions,
+               result.violation  ? *result.violation
+               : result.complete ? "complete, holds"
+                                 : "not complete",
                as_expected ? "" : ": NOT AS EXPECTED",
                std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count());
     if (!as_expected)

@@ -28,20 +28,21 @@ struct Arguments {
 };
 
 int usage() {
-  fmt::print(stderr, "{}",
-             "tollgate_sim --seed 7 --trace     one run, with its event log\n"
-             "tollgate_sim --runs 10000         seeds 1..10000\n"
-             "  --seed N        first seed (1)\n"
-             "  --runs M        how many (1)\n"
-             "  --jobs J        processes (one a core)\n"
-             "  --trace         the event log; one run\n"
-             "  --verbose       what a seed means and what came of it; one run\n"
-             "  --without F     leaves a kind of fault out (cuts, kills, failovers, ...): to reduce a failing seed\n"
-             "  --control C     with that protection switched off\n"
-             "  --controls      every protection switched off in turn: each must be caught\n"
-             "  --small-world   every interleaving of a world of two proxies\n"
-             "  --ops-table     store operations per 1000 calls\n"
-             "  --ci            300 seeds, the controls and the small world\n");
+  fmt::print(
+      stderr, "{}",
+      "tollgate_sim --seed 7 --trace     one run, with its event log\n"
+      "tollgate_sim --runs 10000         seeds 1..10000\n"
+      "  --seed N        first seed (1)\n"
+      "  --runs M        how many (1)\n"
+      "  --jobs J        processes (one a core)\n"
+      "  --trace         the event log; one run\n"
+      "  --verbose       what a seed means and what came of it; one run\n"
+      "  --without F     leaves a kind of fault out (cuts, kills, failovers, ...): to reduce a failing seed\n"
+      "  --control C     with that protection switched off\n"
+      "  --controls      every protection switched off in turn: each must be caught\n"
+      "  --small-world   every interleaving of a world of two proxies\n"
+      "  --ops-table     store operations per 1000 calls\n"
+      "  --ci            300 seeds, the controls and the small world\n");
   return 2;
 }
 
@@ -62,7 +63,8 @@ bool parse(int argc, char** argv, Arguments& a) {
       a.without.emplace_back(argv[i]);
     } else if (word == "--control" && !last) {
       const std::string_view wanted = argv[++i];
-      auto found = std::find_if(std::begin(kControls), std::end(kControls), [&](Control c) { return wanted == name_of(c); });
+      auto found = std::find_if(std::begin(kControls), std::end(kControls),
+                                [&](Control c) { return wanted == name_of(c); });
       if (found == std::end(kControls)) return false;
       a.control = *found;
     } else if (word == "--trace") {
@@ -91,10 +93,12 @@ RunResult run_seed(std::uint64_t seed, const Arguments& arguments) {
   World world(scenario, {.trace = arguments.trace, .backend = nullptr});
   RunResult result = world.run();
   if (arguments.verbose || arguments.trace)
-    fmt::print("  {} events, {} calls: {} admitted, {} exceeded, {} unavailable; {} store operations, {} deaths, {} losses of data, "
-               "fingerprint {:016x}\n",
-               result.events, result.calls, result.admitted, result.exceeded, result.unavailable,
-               result.store_operations, result.deaths, result.data_losses, result.fingerprint);
+    fmt::print(
+        "  {} events, {} calls: {} admitted, {} exceeded, {} unavailable; {} store operations, {} deaths, {} "
+        "losses of data, "
+        "fingerprint {:016x}\n",
+        result.events, result.calls, result.admitted, result.exceeded, result.unavailable,
+        result.store_operations, result.deaths, result.data_losses, result.fingerprint);
   return result;
 }
 
@@ -103,12 +107,14 @@ int run_many(const Arguments& arguments) {
   if (arguments.control != Control::none) replay += fmt::format(" --control {}", name_of(arguments.control));
   for (const std::string& kind : arguments.without) replay += " --without " + kind;
   const auto started = std::chrono::steady_clock::now();
-  const Tally tally = run_seeds(arguments.seed, arguments.runs, arguments.trace ? 1 : arguments.jobs, false, replay,
-                                [&](std::uint64_t seed) { return run_seed(seed, arguments); });
+  const Tally tally = run_seeds(arguments.seed, arguments.runs, arguments.trace ? 1 : arguments.jobs, false,
+                                replay, [&](std::uint64_t seed) { return run_seed(seed, arguments); });
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-  fmt::print("{} calls, {} admitted, {} store operations, {} deaths, {} losses of data, limits reached {} times, {:.1f} s\n",
-             tally.calls, tally.admitted, tally.store_operations, tally.deaths, tally.data_losses,
-             tally.limits_reached, seconds);
+  fmt::print(
+      "{} calls, {} admitted, {} store operations, {} deaths, {} losses of data, limits reached {} times, "
+      "{:.1f} s\n",
+      tally.calls, tally.admitted, tally.store_operations, tally.deaths, tally.data_losses,
+      tally.limits_reached, seconds);
   fmt::print("{} runs, {} failed\n", tally.runs, tally.failed);
   return tally.failed == 0 ? 0 : 1;
 }

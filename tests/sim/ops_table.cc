@@ -18,8 +18,11 @@ struct Placing {
   const char* name;
   unsigned proxies, sticky_percent;
 };
-constexpr std::array<Placing, 5> kPlacings = {
-    {{"1 proxy", 1, 0}, {"4, any", 4, 0}, {"16, any", 16, 0}, {"4, 95 % sticky", 4, 95}, {"16, 95 % sticky", 16, 95}}};
+constexpr std::array<Placing, 5> kPlacings = {{{"1 proxy", 1, 0},
+                                               {"4, any", 4, 0},
+                                               {"16, any", 16, 0},
+                                               {"4, 95 % sticky", 4, 95},
+                                               {"16, 95 % sticky", 16, 95}}};
 
 // What the design allows: all operations and blocking ones, by placing.
 struct Traffic {
@@ -42,6 +45,7 @@ Scenario scenario_of(const Traffic& traffic, const Placing& placing) {
   s.scale = "table";
   s.proxies = placing.proxies;
   s.engines = 1;
+  s.cells = 2 * kUsers;
   s.length = hours(72);
   s.window_max = hours(24);
   s.guard_min = quota::kGuardMax;
@@ -67,7 +71,8 @@ Scenario scenario_of(const Traffic& traffic, const Placing& placing) {
 
 bool print_ops_table() {
   bool within = true;
-  fmt::print("store operations per 1000 calls, all / blocking (budget); {} users, limit {}, 3 days\n", kUsers, kLimit);
+  fmt::print("store operations per 1000 calls, all / blocking (budget); {} users, limit {}, 3 days\n", kUsers,
+             kLimit);
   for (const Traffic& traffic : kTraffic)
     for (std::size_t i = 0; i < kPlacings.size(); ++i) {
       const Placing& placing = kPlacings[i];
@@ -77,9 +82,12 @@ bool print_ops_table() {
       const double blocking = static_cast<double>(result.counters.blocking_ops) / thousands;
       const bool good = all <= traffic.all[i] && blocking <= traffic.blocking[i] && !result.violation;
       within = within && good;
-      fmt::print("{:26} {:16} {:7.1f} / {:6.1f}   ({:g} / {:g})   {} admitted of {}{}\n", traffic.name, placing.name, all,
-                 blocking, traffic.all[i], traffic.blocking[i], result.admitted, result.calls,
-                 result.violation ? "  " + *result.violation : good ? "" : "  ABOVE");
+      fmt::print("{:26} {:16} {:7.1f} / {:6.1f}   ({:g} / {:g})   {} admitted of {}{}\n", traffic.name,
+                 placing.name, all, blocking, traffic.all[i], traffic.blocking[i], result.admitted,
+                 result.calls,
+                 result.violation ? "  " + *result.violation
+                 : good           ? ""
+                                  : "  ABOVE");
       std::fflush(stdout);
     }
   return within;

@@ -9,8 +9,6 @@
 namespace tollgate::sim {
 
 namespace {
-constexpr std::size_t kCells = 48;
-constexpr std::size_t kCellBytes = kCells * sizeof(quota::LeaseCell);
 constexpr std::size_t kForgottenEntries = 6;
 }  // namespace
 
@@ -79,8 +77,10 @@ Proxy::Proxy(Surroundings& around, unsigned index)
       index_(index),
       rate_(1.0 + (static_cast<double>(around.random.below(301)) - 150.0) * 1e-6),
       boot_ns_(static_cast<std::int64_t>(around.random.below(1'000'000'000'000))),
-      cell_bytes_(std::make_unique<std::byte[]>(kCellBytes + alignof(quota::LeaseCell))),
-      saved_bytes_(std::make_unique<std::byte[]>(kCellBytes)),
+      cell_count_(around.scenario.cells),
+      cell_bytes_(
+          std::make_unique<std::byte[]>(cell_count_ * sizeof(quota::LeaseCell) + alignof(quota::LeaseCell))),
+      saved_bytes_(std::make_unique<std::byte[]>(cell_count_ * sizeof(quota::LeaseCell))),
       log_([this] { return dies(); }) {
   incarnation_ = static_cast<quota::Incarnation>(1 + around.random.below(UINT32_MAX - 1));
   log_.violation = around.violation;
@@ -91,7 +91,7 @@ Proxy::~Proxy() = default;
 std::span<quota::LeaseCell> Proxy::cells() {
   auto address = reinterpret_cast<std::uintptr_t>(cell_bytes_.get());
   address = (address + alignof(quota::LeaseCell) - 1) / alignof(quota::LeaseCell) * alignof(quota::LeaseCell);
-  return {reinterpret_cast<quota::LeaseCell*>(address), kCells};
+  return {reinterpret_cast<quota::LeaseCell*>(address), cell_count_};
 }
 
 void Proxy::start(unsigned engines) {
@@ -114,7 +114,7 @@ void Proxy::kill() {
 void Proxy::end_life(bool inner) {
   ++deaths_;
   died_at_ = around_.queue.now();
-  if (!inner) std::memcpy(saved_bytes_.get(), static_cast<const void*>(cells().data()), kCellBytes);
+  if (!inner) std::memcpy(saved_bytes_.get(), static_cast<const void*>(cells().data()), cells().size_bytes());
   dying_ = true;  // until the last destructor is through
   around_.trace.line(around_.queue.now(), "proxy {} dies{}", index_,
                      inner ? " in the middle of something" : "");
@@ -123,9 +123,9 @@ void Proxy::end_life(bool inner) {
   life_ = nullptr;
   ended.reset();
   // Whatever destructors did: a killed process runs none.
-  std::memcpy(static_cast<void*>(cells().data()), saved_bytes_.get(), kCellBytes);
+  std::memcpy(static_cast<void*>(cells().data()), saved_bytes_.get(), cells().size_bytes());
   if (around_.scenario.control == Control::forgotten_cells)
-    std::memset(static_cast<void*>(cells().data()), 0, kCellBytes);
+    std::memset(static_cast<void*>(cells().data()), 0, cells().size_bytes());
   if (around_.scenario.control == Control::forgotten_journal) log_.drop_newest(kForgottenEntries);
   resumes_at_ = Duration(0);
   dying_ = false;
@@ -135,7 +135,7 @@ void Proxy::end_life(bool inner) {
 
 void Proxy::lose() {
   CHECK(!alive(), "lost after a kill");
-  std::memset(static_cast<void*>(cells().data()), 0, kCellBytes);
+  std::memset(static_cast<void*>(cells().data()), 0, cells().size_bytes());
   log_.clear();
   incarnation_ = static_cast<quota::Incarnation>(1 + around_.random.below(UINT32_MAX - 1));
   boot_ns_ = static_cast<std::int64_t>(around_.random.below(1'000'000'000'000));
@@ -145,7 +145,7 @@ bool Proxy::dies() {
   if (dying_) return true;
   if (fuse_ == 0 || --fuse_ > 0) return false;
   dying_ = true;
-  std::memcpy(saved_bytes_.get(), static_cast<const void*>(cells().data()), kCellBytes);
+  std::memcpy(saved_bytes_.get(), static_cast<const void*>(cells().data()), cells().size_bytes());
   return true;
 }
 

@@ -124,6 +124,7 @@ class Proxy {
   double rate_;  // of its monotonic clock against true time
   std::int64_t boot_ns_;
   quota::Incarnation incarnation_ = 0;
+  std::size_t cell_count_;
   std::unique_ptr<std::byte[]> cell_bytes_, saved_bytes_;
   MemoryLog log_;
   std::shared_ptr<Life> life_;

@@ -17,8 +17,8 @@ namespace {
 
 // In memory shared with the children.
 struct Board {
-  std::atomic<std::uint64_t> next, calls, admitted, store_operations, deaths, data_losses, limits_reached, runs, failed,
-      first_failed;
+  std::atomic<std::uint64_t> next, calls, admitted, store_operations, deaths, data_losses, limits_reached,
+      runs, failed, first_failed;
   std::atomic<bool> stop;
   std::atomic<std::uint64_t> at[64];  // the seed each child works on
 };
@@ -47,7 +47,8 @@ void work(Board& board, unsigned job, std::uint64_t end, bool stop_at_failure, c
     board.data_losses += result.data_losses;
     board.limits_reached += result.limits_reached;
     if (!result.violation) continue;
-    fail(board, seed, fmt::format("at {:.6f} s: {}", std::chrono::duration<double>(result.at).count(), *result.violation),
+    fail(board, seed,
+         fmt::format("at {:.6f} s: {}", std::chrono::duration<double>(result.at).count(), *result.violation),
          replay);
     if (stop_at_failure) board.stop = true;
   }
@@ -55,8 +56,8 @@ void work(Board& board, unsigned job, std::uint64_t end, bool stop_at_failure, c
 
 }  // namespace
 
-Tally run_seeds(std::uint64_t first, std::uint64_t count, unsigned jobs, bool stop_at_failure, const std::string& replay,
-                const std::function<RunResult(std::uint64_t seed)>& run) {
+Tally run_seeds(std::uint64_t first, std::uint64_t count, unsigned jobs, bool stop_at_failure,
+                const std::string& replay, const std::function<RunResult(std::uint64_t seed)>& run) {
   jobs = std::clamp(jobs, 1U, 64U);
   void* memory = mmap(nullptr, sizeof(Board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   CHECK(memory != MAP_FAILED, "memory for the tally");
@@ -78,7 +79,8 @@ Tally run_seeds(std::uint64_t first, std::uint64_t count, unsigned jobs, bool st
   for (unsigned left = jobs; left > 0;) {
     int status = 0;
     const pid_t ended = wait(&status);
-    const auto job = static_cast<unsigned>(std::find(children.begin(), children.end(), ended) - children.begin());
+    const auto job =
+        static_cast<unsigned>(std::find(children.begin(), children.end(), ended) - children.begin());
     if (job >= jobs) continue;
     --left;
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) continue;
@@ -89,8 +91,9 @@ Tally run_seeds(std::uint64_t first, std::uint64_t count, unsigned jobs, bool st
     start(job);
     ++left;
   }
-  const Tally tally{board.runs,  board.failed,           board.calls, board.admitted, board.store_operations,
-                    board.deaths, board.data_losses, board.limits_reached, board.first_failed};
+  const Tally tally{board.runs,        board.failed,           board.calls,
+                    board.admitted,    board.store_operations, board.deaths,
+                    board.data_losses, board.limits_reached,   board.first_failed};
   munmap(memory, sizeof(Board));
   return tally;
 }

@@ -140,6 +140,7 @@ void aim(Scenario& s, Random& random) {
       f.cuts = 20;
       f.halves = 10;
       f.ghost_percent = 80;
+      f.failovers = f.flushes = f.losses = 0;  // its numbers are the control's own: they do not survive these
       break;
     case Control::forgotten_journal:
     case Control::forgotten_cells:

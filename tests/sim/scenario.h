@@ -77,6 +77,8 @@ struct Faults {
   unsigned full = 0, limits = 0, grants = 0, reloads = 0;
   unsigned ghost_percent = 0;       // of cuts, whose messages arrive after all
   unsigned errors_per_million = 0;  // messages answered by an error
+
+  bool operator==(const Faults&) const = default;
 };
 
 struct Scenario {
@@ -93,6 +95,7 @@ struct Scenario {
   Duration tick_slack{0};               // how much later than asked a loop that has nothing to do wakes up
   unsigned sticky_percent = 0;
   unsigned give_back_percent = 0;
+  std::size_t cells = 48;    // of each proxy
   unsigned save_every = 50;  // operations between two copies of the store
   Duration stall_timeout{0};
   std::vector<User> users;

@@ -39,16 +39,16 @@ struct TruthAccount {
   quota::WindowShape shape;
   bool limited = true;
   bool shadow = false;
-  std::uint64_t rule_limit = 0;     // of the configuration; an override wins
+  std::uint64_t rule_limit = 0;   // of the configuration; an override wins
   std::vector<LimitFrom> limits;  // in order of time
   std::deque<Entry> entries;      // those younger than three windows
   std::size_t window_begin = 0;   // first entry in the span that ends now
   std::int64_t in_window = 0;     // units of entries[window_begin..], neither degraded nor gone
   std::int64_t total = 0;         // all units ever admitted and not given back
   std::int64_t in_doubt = 0;      // units of calls of which a death left unknown whether they were charged
-  std::int64_t may_miss = 0;       // let through before the store's clock was known, by a process that then died
-  std::int64_t most = 0;          // largest sum in any span
-  bool lost = false;              // a journal with uses of this account was lost
+  std::int64_t may_miss = 0;  // let through before the store's clock was known, by a process that then died
+  std::int64_t most = 0;      // largest sum in any span
+  bool lost = false;          // a journal with uses of this account was lost
   Duration lost_at{0};
 
   std::uint64_t limit_now() const { return limits.back().limit; }

@@ -8,6 +8,10 @@
 
 namespace tollgate::sim {
 
+namespace {
+constexpr std::uint64_t kEventsMax = 20'000'000;  // ten times what the busiest run needs
+}
+
 World::World(const Scenario& scenario, const RunOptions& options)
     : scenario_(scenario),
       random_(Random(~scenario.seed).next()),
@@ -69,8 +73,8 @@ void World::violation(std::string what) {
 }
 
 void World::run_until(Duration until) {
-  while (!result_.violation && queue_.step(until)) {
-  }
+  while (!result_.violation && queue_.step(until))
+    if (queue_.executed() == kEventsMax) violation("something goes round in circles");
 }
 
 // Hands out what the store has published. A message reaches those that listen now and still do when it arrives.

@@ -56,7 +56,7 @@ class World {
     Random random{0};
     std::uint64_t calls = 0;
     unsigned burst_left = 0;
-    std::uint64_t planned = 0;       // calls of the measuring profiles
+    std::uint64_t planned = 0;  // calls of the measuring profiles
     Duration burst_at{0};
   };
 
