@@ -12,17 +12,20 @@
 
 #include "tests/sim/controls.h"
 #include "tests/sim/ops_table.h"
+#include "tests/sim/redis_backend.h"
 #include "tests/sim/runner.h"
 #include "tests/sim/world.h"
 
 namespace {
 
 using namespace tollgate::sim;
+using tollgate::Milliseconds;
 
 struct Arguments {
   std::uint64_t seed = 1, runs = 1;
   unsigned jobs = std::max(1U, std::thread::hardware_concurrency());
-  bool trace = false, verbose = false, controls = false, small_world = false, ops_table = false, ci = false;
+  bool trace = false, verbose = false, controls = false, small_world = false, ops_table = false,
+       redis = false;
   Control control = Control::none;
   std::vector<std::string> without;
 };
@@ -77,8 +80,8 @@ bool parse(int argc, char** argv, Arguments& a) {
       a.small_world = true;
     } else if (word == "--ops-table") {
       a.ops_table = true;
-    } else if (word == "--ci") {
-      a.ci = true;
+    } else if (word == "--redis") {
+      a.redis = true;
     } else {
       return false;
     }
@@ -87,11 +90,16 @@ bool parse(int argc, char** argv, Arguments& a) {
 }
 
 RunResult run_seed(std::uint64_t seed, const Arguments& arguments) {
-  Scenario scenario = make_scenario(seed, arguments.control);
+  // Each process has a server of its own.
+  static std::unique_ptr<RedisBackends> servers;
+  if (arguments.redis && !servers) servers = std::make_unique<RedisBackends>();
+  RunOptions options{.trace = arguments.trace, .backend = nullptr};
+  if (arguments.redis)
+    options.backend = [](std::function<Milliseconds()> clock) { return servers->make(std::move(clock)); };
+  Scenario scenario = make_scenario(seed, arguments.control, arguments.redis);
   for (const std::string& kind : arguments.without) leave_out(scenario.faults, kind);
   if (arguments.verbose || arguments.trace) fmt::print("{}\n", scenario.describe());
-  World world(scenario, {.trace = arguments.trace, .backend = nullptr});
-  RunResult result = world.run();
+  RunResult result = World(scenario, options).run();
   if (arguments.verbose || arguments.trace)
     fmt::print(
         "  {} events, {} calls: {} admitted, {} exceeded, {} unavailable; {} store operations, {} deaths, {} "
@@ -103,7 +111,7 @@ RunResult run_seed(std::uint64_t seed, const Arguments& arguments) {
 }
 
 int run_many(const Arguments& arguments) {
-  std::string replay = "./dev sim";
+  std::string replay = arguments.redis ? "./dev sim --redis" : "./dev sim";
   if (arguments.control != Control::none) replay += fmt::format(" --control {}", name_of(arguments.control));
   for (const std::string& kind : arguments.without) replay += " --without " + kind;
   const auto started = std::chrono::steady_clock::now();
@@ -125,12 +133,6 @@ int main(int argc, char** argv) {
   Arguments arguments;
   if (!parse(argc, argv, arguments)) return usage();
   if (arguments.ops_table) return print_ops_table() ? 0 : 1;
-  if (arguments.ci) {
-    arguments.runs = 300;
-    const bool controls = check_controls(arguments.jobs), small = check_small_world();
-    const bool runs = run_many(arguments) == 0;
-    return controls && small && runs ? 0 : 1;
-  }
   if (arguments.controls) return check_controls(arguments.jobs) ? 0 : 1;
   if (arguments.small_world) return check_small_world() ? 0 : 1;
   return run_many(arguments);

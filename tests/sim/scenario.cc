@@ -182,13 +182,14 @@ const char* name_of(Control control) {
   return "?";
 }
 
-Scenario make_scenario(std::uint64_t seed, Control control) {
+Scenario make_scenario(std::uint64_t seed, Control control, bool days) {
   Random random(Random(seed).next());  // seeds side by side must not share a stream
   Scenario s;
   s.seed = seed;
   s.control = control;
   // Long scales cost more: they get fewer of the seeds.
-  const Scale& scale = kScales[std::array{0, 0, 0, 1, 1, 1, 1, 2, 2, 3}[random.below(10)]];
+  const std::size_t scale_of_seed = std::array{0, 0, 0, 1, 1, 1, 1, 2, 2, 3}[random.below(10)];
+  const Scale& scale = kScales[days ? 3 : scale_of_seed];
   s.scale = scale.name;
   s.length = scale.length;
   s.tick_slack = scale.tick_slack;

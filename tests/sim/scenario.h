@@ -104,7 +104,8 @@ struct Scenario {
   std::string describe() const;
 };
 
-Scenario make_scenario(std::uint64_t seed, Control control);
+// With `days` every seed is of the longest scale.
+Scenario make_scenario(std::uint64_t seed, Control control, bool days = false);
 
 // Takes one kind of fault out of a scenario, by the name of its member ("kills"): to reduce a failing seed. False: there
 // is no such kind.
