@@ -8,11 +8,11 @@
 
 namespace tollgate::net {
 
-ClientConnection::ClientConnection(Worker& worker, int fd, std::string peer_address, const ServerTls* tls,
-                                   bool overloaded)
-    : worker_(worker), peer_address_(std::move(peer_address)), overloaded_(overloaded) {
+ClientConnection::ClientConnection(Worker& worker, int fd, std::string peer_address,
+                                   std::shared_ptr<const ServerTls> tls, bool overloaded)
+    : worker_(worker), peer_address_(std::move(peer_address)), overloaded_(overloaded), tls_(std::move(tls)) {
   timer_.bind(this, &ClientConnection::on_timer);
-  transport_.open(fd, tls == nullptr ? nullptr : tls->new_session());
+  transport_.open(fd, tls_ == nullptr ? nullptr : tls_->new_session());
 }
 
 ClientConnection::~ClientConnection() = default;

@@ -35,7 +35,8 @@ inline constexpr std::size_t kLingerBytesMax = 1024 * 1024;
 
 class ClientConnection {
  public:
-  ClientConnection(Worker& worker, int fd, std::string peer_address, const ServerTls* tls, bool overloaded);
+  ClientConnection(Worker& worker, int fd, std::string peer_address,
+                   std::shared_ptr<const ServerTls> tls, bool overloaded);
   ~ClientConnection();
   ClientConnection(const ClientConnection&) = delete;
   ClientConnection& operator=(const ClientConnection&) = delete;
@@ -85,6 +86,8 @@ class ClientConnection {
   std::unique_ptr<Session> session_;
   Phase phase_ = Phase::handshake;
   bool overloaded_;
+  // Certificates may be replaced while a handshake of ours still asks for one by name.
+  const std::shared_ptr<const ServerTls> tls_;
   bool advancing_ = false, again_ = false, eof_ = false, deferred_ = false;
   std::size_t lingered_ = 0;
 };

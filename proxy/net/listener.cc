@@ -63,7 +63,7 @@ void Listener::accept_waiting() {
     const int fd = ::accept4(fd_, reinterpret_cast<sockaddr*>(&peer.address), &peer.length,
                              SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
-      worker_.accepted(fd, peer.host(), tls_.get(), *this);
+      worker_.accepted(fd, peer.host(), tls_, *this);
       continue;
     }
     if (errno == EAGAIN || errno == EWOULDBLOCK) return;

@@ -171,7 +171,7 @@ void Worker::retire(std::shared_ptr<Generation> generation) {
 
 // ---------------------------------------------------------------- connections
 
-void Worker::accepted(int fd, std::string peer_address, const ServerTls* tls, Listener&) {
+void Worker::accepted(int fd, std::string peer_address, std::shared_ptr<const ServerTls> tls, Listener&) {
   counters_.accepted_total.fetch_add(1, std::memory_order_relaxed);
   const std::size_t cap = settings().limits.max_connections;
   if (connections_.size() >= cap && idle_first_ != nullptr)
@@ -182,7 +182,7 @@ void Worker::accepted(int fd, std::string peer_address, const ServerTls* tls, Li
     ::close(fd);
     return;
   }
-  auto owned = std::make_unique<ClientConnection>(*this, fd, std::move(peer_address), tls, overloaded);
+  auto owned = std::make_unique<ClientConnection>(*this, fd, std::move(peer_address), std::move(tls), overloaded);
   ClientConnection& connection = *owned;
   connections_.emplace(&connection, std::move(owned));
   counters_.open.fetch_add(1, std::memory_order_relaxed);

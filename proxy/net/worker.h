@@ -84,7 +84,7 @@ class Worker {
   void record(const usage::Fact& fact);
   void retire(std::shared_ptr<Generation> generation);  // a session is done with it
 
-  void accepted(int fd, std::string peer_address, const ServerTls* tls, Listener& listener);
+  void accepted(int fd, std::string peer_address, std::shared_ptr<const ServerTls> tls, Listener& listener);
   void accept_failed(int error);
   void add_idle(ClientConnection& connection);
   void remove_idle(ClientConnection& connection);

@@ -1,5 +1,6 @@
 """TLS on each side: clients, upstream, store."""
 import shutil
+import socket
 import ssl
 import time
 
@@ -94,6 +95,46 @@ def test_a_renewed_certificate_is_served_after_a_reload(proxy, crm, authority, t
         assert kept.request("GET", "/echo").status == 200
     expiries = [value for name, value in gate.metrics().items() if name.startswith("tollgate_certificate_expiry_timestamp_seconds{")]
     assert expiries and abs(max(expiries) - time.time() - 80 * 86_400) < 86_400
+
+
+def test_a_handshake_under_way_survives_new_certificates(proxy, crm, authority, tmp_path):
+    served = (str(tmp_path / "tls.pem"), str(tmp_path / "tls.key"))
+
+    def put(issued):
+        shutil.copy(issued[0], served[0])
+        shutil.copy(issued[1], served[1])
+
+    put(authority.issue("first"))
+    port, listeners = listener(served)
+    gate = proxy(listeners=listeners)
+    waiting = []
+    for _ in range(8):
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        session = authority.client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+        with pytest.raises(ssl.SSLWantReadError):
+            session.do_handshake()
+        hello = outgoing.read()
+        sock = socket.create_connection(("127.0.0.1", port), 10)
+        sock.sendall(hello[:40])
+        waiting.append((sock, hello[40:], session, incoming, outgoing))
+    for generation in range(3):
+        put(authority.issue(f"next-{generation}"))
+        before = gate.metric("tollgate_config_last_reload_success_timestamp_seconds")
+        gate.reload()
+        eventually(lambda: gate.log().count("configuration reloaded") == generation + 1, 10, "the reload")
+        assert before > 0
+    for sock, rest, session, incoming, outgoing in waiting:
+        sock.sendall(rest)
+        while True:
+            try:
+                session.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                data = sock.recv(65536)
+                assert data, "the server gave the handshake up"
+                incoming.write(data)
+                sock.sendall(outgoing.read())
+        sock.close()
 
 
 @pytest.fixture
