@@ -370,7 +370,8 @@ void LeaseEngine::Impl::tick(Partition& p, MonotonicTime now) {
   if (!p.up) return;
   if (awaits(p) && now - p.heard_at >= kSilence) rejoin(p, now, Duration(0));
   if (p.ping_at <= now) {
-    if (p.state == State::open && !wanted(p))
+    // As long as clocks disagree it is asked on: nobody else would find out that they agree again.
+    if (p.state == State::open && !wanted(p) && shared(p).clock.disagreement() == Milliseconds(0))
       enter(p, State::absent, now), p.ping_at = kNever;
     else
       ping(p, now);
