@@ -40,6 +40,12 @@ void World::heal() {
   for (auto& proxy : proxies_)
     if (!proxy->alive() || proxy->paused() || !proxy->listening())
       return violation(fmt::format("proxy {} did not come back", proxy->index()));
+  // Whoever is idle hears of a loss only when somebody touches the partition: everybody calls once more.
+  for (std::size_t u = 0; u < clients_.size(); ++u)
+    call(u, *proxies_[random_.below(proxies_.size())], 1, [](const quota::ChargeOutcome&) {});
+  run_until(queue_.now() + 3 * Duration(scenario_.lease.fence_wait) + Seconds(10));
+  if (result_.violation) return;
+  if (server_->unsettled()) return violation("what the store has forgotten was not told again");
   if (!calls_.empty()) violation(fmt::format("call {} was never answered", calls_.begin()->first));
 }
 

@@ -172,7 +172,8 @@ void World::finished(std::uint64_t id, quota::ChargeOutcome&& outcome) {
       break;
     case quota::ChargeOutcome::Status::unavailable:
       ++result_.unavailable;
-      if (scenario_.faults == Faults{} && call.at > Seconds(1))
+      if (scenario_.faults == Faults{} && call.at > Seconds(1) && scenario_.delay_max <= Milliseconds(1) &&
+          scenario_.proxies == 1)  // several may hand the last tokens to and fro until the call's time is up
         violation("not served in peace: " + outcome.error);
       break;
   }

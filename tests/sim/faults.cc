@@ -241,9 +241,9 @@ void World::change_limit(bool grant) {
   if (grant) {
     const Duration length = any_duration(Seconds(2), 2 * Duration(account.shape.window));
     grants.push_back({1 + random_.below(20), server_->clock() + std::chrono::ceil<Milliseconds>(length)});
-    queue_.after(length, [this, name = chosen->first] {
+    queue_.after(length, [this, name = chosen->first, over = grants.back()] {
       auto& held = overrides_[name].second;
-      std::erase_if(held, [&](const auto& g) { return g.until <= server_->clock() + Milliseconds(2'000); });
+      std::erase(held, over);
       TruthAccount& later = truth_.accounts().at(name);
       std::uint64_t sum = overrides_[name].first.value_or(later.rule_limit);
       for (const auto& g : held) sum += g.extra;

@@ -129,6 +129,7 @@ void Proxy::end_life(bool inner) {
   if (around_.scenario.control == Control::forgotten_journal) log_.drop_newest(kForgottenEntries);
   resumes_at_ = Duration(0);
   dying_ = false;
+  backlog_.clear();
   fuse_ = 0;
   around_.listeners_changed();
 }
@@ -150,9 +151,9 @@ bool Proxy::dies() {
 }
 
 void Proxy::deliver(std::weak_ptr<Life> life, std::function<void(Life&)> action) {
-  if (paused()) {
-    around_.queue.at(resumes_at_,
-                     [this, life = std::move(life), action = std::move(action)] { deliver(life, action); });
+  if (paused() || (depth_ == 0 && !backlog_.empty() && !catching_up_)) {
+    if (backlog_.empty()) around_.queue.at(resumes_at_, [this] { catch_up(); });
+    backlog_.emplace_back(std::move(life), std::move(action));
     return;
   }
   Life* living = life_.get();
@@ -160,6 +161,18 @@ void Proxy::deliver(std::weak_ptr<Life> life, std::function<void(Life&)> action)
   ++depth_;
   action(*living);
   if (--depth_ == 0 && dying_) end_life(true);
+}
+
+// The pause is over: everything that came meanwhile, in its order.
+void Proxy::catch_up() {
+  if (paused()) return around_.queue.at(resumes_at_, [this] { catch_up(); });
+  catching_up_ = true;
+  while (!backlog_.empty()) {
+    auto [life, action] = std::move(backlog_.front());
+    backlog_.pop_front();
+    deliver(std::move(life), std::move(action));
+  }
+  catching_up_ = false;
 }
 
 void Proxy::pause(Duration length) {

@@ -12,6 +12,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -118,6 +119,7 @@ class Proxy {
 
  private:
   void end_life(bool inner);
+  void catch_up();
 
   Surroundings& around_;
   unsigned index_;
@@ -131,6 +133,8 @@ class Proxy {
   unsigned depth_ = 0;
   unsigned fuse_ = 0;
   bool dying_ = false;
+  std::deque<std::pair<std::weak_ptr<Life>, std::function<void(Life&)>>> backlog_;  // came during a pause
+  bool catching_up_ = false;
   Duration resumes_at_{0}, reachable_at_{0}, died_at_{0};
   std::uint64_t deaths_ = 0;
 };

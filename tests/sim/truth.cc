@@ -65,14 +65,14 @@ void Truth::set_limit(TruthAccount& account, Duration now, std::uint64_t limit) 
   if (account.limits.back().limit != limit) account.limits.push_back({now, limit});
 }
 
-void Truth::advance(TruthAccount& account, Duration now) {
+void Truth::advance(TruthAccount& account, Duration now) const {
   const Duration window = account.shape.window;
   while (account.window_begin < account.entries.size() &&
          account.entries[account.window_begin].at <= now - window) {
     const auto& entry = account.entries[account.window_begin++];
     if (!entry.gone && !entry.degraded) account.in_window -= entry.units;
   }
-  while (account.window_begin > 0 && account.entries.front().at <= now - 3 * window) {
+  while (account.window_begin > 0 && account.entries.front().at <= now - 3 * window - 4 * settle_time_) {
     account.entries.pop_front();
     --account.window_begin;
   }

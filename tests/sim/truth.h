@@ -41,7 +41,7 @@ struct TruthAccount {
   bool shadow = false;
   std::uint64_t rule_limit = 0;   // of the configuration; an override wins
   std::vector<LimitFrom> limits;  // in order of time
-  std::deque<Entry> entries;      // those younger than three windows
+  std::deque<Entry> entries;      // those that a late give-back may still name
   std::size_t window_begin = 0;   // first entry in the span that ends now
   std::int64_t in_window = 0;     // units of entries[window_begin..], neither degraded nor gone
   std::int64_t total = 0;         // all units ever admitted and not given back
@@ -78,7 +78,7 @@ class Truth {
   std::uint64_t units() const { return units_; }
 
  private:
-  static void advance(TruthAccount& account, Duration now);
+  void advance(TruthAccount& account, Duration now) const;
 
   Duration settle_time_;
   std::map<std::string, TruthAccount> accounts_;
