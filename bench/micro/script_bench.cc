@@ -24,7 +24,9 @@ class Store {
     std::string name = (std::filesystem::temp_directory_path() / "tollgate-bench-XXXXXX").string();
     CHECK(::mkdtemp(name.data()) != nullptr, "mkdtemp");
     directory_ = name;
-    auto started = redis::EmbeddedRedis::start({.directory = name});
+    redis::EmbeddedOptions options;
+    options.directory = name;
+    auto started = redis::EmbeddedRedis::start(options);
     CHECK(started.has_value(), "redis-server");
     server_ = std::move(*started);
     context_ = redisConnectUnix(server_->socket_path().c_str());

@@ -5,7 +5,7 @@
 // that a kill -9 between two instructions can never tear them apart:
 //
 //   word    | snapshot: 1 bit | bucket, low 22 bits | units in that bucket: 21 bits | tokens left: 20 bits |
-//   closed  up to 6 earlier buckets | bucket, low 36 bits | units: 28 bits |, 0 = free
+//   closed  up to 14 earlier buckets | bucket, low 36 bits | units: 28 bits |, 0 = free
 //   moved   what the op under way reports: as it was cut out of word and closed; in force while the snapshot bit is set
 //
 // When the bucket changes, or its 21 bits are full, whoever admits next takes the old pair out of `word` in its own CAS
@@ -48,7 +48,7 @@
 namespace tollgate::quota {
 
 inline constexpr std::uint32_t kTokensMax = (1U << 20) - 1;  // also the most units of one call
-inline constexpr std::size_t kClosedBuckets = 6;
+inline constexpr std::size_t kClosedBuckets = 14;  // with the one in `word`: a flush interval of 15 one-minute buckets
 inline constexpr std::size_t kNameBytes =
     336;  // subject key + '\n' + field; longer accounts cannot be leased
 
@@ -136,6 +136,6 @@ class LeaseCell {
   std::uint16_t limited_ = 0, name_size_ = 0;
   std::array<char, kNameBytes> name_{};
 };
-static_assert(sizeof(LeaseCell) == 512);
+static_assert(sizeof(LeaseCell) == 640);
 
 }  // namespace tollgate::quota

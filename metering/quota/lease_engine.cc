@@ -7,8 +7,8 @@
 namespace tollgate::quota {
 namespace {
 
-constexpr std::int64_t kBucketsApart =
-    5;  // one less than a cell keeps: the sixth may be begun before we look
+// One less than a cell keeps: the last may be begun before we look.
+constexpr auto kBucketsApart = static_cast<std::int64_t>(kClosedBuckets) - 1;
 constexpr Milliseconds kLookMin{10}, kSweepEvery{1'000};
 constexpr unsigned kSweeps = 16, kJoinsAtOnce = 8;
 
@@ -197,8 +197,8 @@ void LeaseEngine::Impl::look_at(Subject& subject, MonotonicTime when) {
   if (when != kNever) due_.insert({when, &subject});
 }
 
-// Until a subject may need us, if nobody asks before: a cell keeps six buckets apart, so one that can have filled five
-// is looked at.
+// Until a subject may need us, if nobody asks before: a cell keeps kClosedBuckets apart, so one that can have filled all
+// but one is looked at.
 Duration LeaseEngine::Impl::until_look(const Subject& subject, MonotonicTime now) const {
   Duration least = options_.flush_interval;
   for (const Held& one : subject.accounts) {
@@ -227,10 +227,17 @@ void LeaseEngine::Impl::look(Subject& subject, MonotonicTime now) {
                          cell.unsettled() > static_cast<std::uint64_t>(kBucketsApart);
     if (cell.dirty() && (outdated || crowded || elapsed >= options_.flush_interval))
       ask = subject.flush = true;
-    // Unused for as long as it may go without a word: better given back than held on to.
-    const bool unused =
+    // As long as it may go without a word. Unused for a whole window it is better given back than held on to; before that
+    // a word keeps it, so that who comes back the next morning need not wait.
+    const bool silent =
         !cell.dirty() && elapsed >= std::max<Duration>(options_.flush_interval, account.shape.window / 4);
-    if (cell.outstanding() > 0 && cell.pending_seq() == 0 && (outdated || unused)) ask = one.give_up = true;
+    const bool unused = silent && clock_known(p) &&
+                        store_hi(p, now).count() - account.last_used_ms.load() >=
+                            std::max(options_.flush_interval, account.shape.window).count();
+    if (cell.outstanding() > 0 && cell.pending_seq() == 0) {
+      if (outdated || unused) ask = one.give_up = true;
+      if (silent) ask = one.tell = true;
+    }
     if (account.forget || !account.given_back.empty() || voided(p, account)) ask = true;
     if (!one.prefetch) account.refill_asked.store(false, std::memory_order_relaxed);
   }

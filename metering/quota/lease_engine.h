@@ -24,7 +24,7 @@
 //     anything else is sent, so the tokens of before are void (they are handed back with the next op), never revived.
 //   - Asks for max(need, what is used in lease_horizon at the present rate), at most lease_max; again when a quarter is
 //     left (prefetch). Settles dirty subjects every flush_interval, earlier where a cell may run out of buckets to keep
-//     apart, and at once what a recall names. A lease unused for max(flush_interval, window / 4) is handed back, so that
+//     apart, and at once what a recall names. A lease unused for max(flush_interval, window / 4) is told of, one unused for a window is handed back, so that
 //     the store never forgets one under the proxy; an account with nothing left is retired.
 //   - A clock that disagrees for a whole session_ttl is believed: the session is ended first, its tokens are void.
 //   - A refusal is kept: until fits_at if nothing is lent elsewhere, for recheck_interval otherwise, at most for
