@@ -68,8 +68,9 @@ void show(Account& account, const OpAccount& asked, const LeaseState& state, boo
   view.rule_limit = asked.limit;
   view.next_free_at = state.next_free_at;
   view.next_free_units = state.next_free_units;
-  if (gained) {
-    view.lease = account.cell->available();
+  if (gained) view.lease = account.cell->available();
+  // A refusal reckoned with what we held: handing that back made room.
+  if (gained || asked.returned > 0) {
     view.denied_until = view.fits_at = Milliseconds(0);
     view.denied_units = 0;
   }

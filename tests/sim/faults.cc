@@ -232,7 +232,7 @@ void World::clock_step() {
 }
 
 void World::change_limit(bool grant) {
-  if (!server_->up()) return;
+  if (!server_->up() || queue_.now() < step_until_) return;  // a grant ends by the store's clock
   auto& accounts = truth_.accounts();
   auto chosen = std::next(accounts.begin(), static_cast<std::ptrdiff_t>(random_.below(accounts.size())));
   TruthAccount& account = chosen->second;

@@ -61,7 +61,7 @@ quota::OpReply Server::apply(const quota::Op& op, quota::SendContext context) {
     } else {
       check_number(op, before, false);
     }
-    applied_[key] = std::max(applied_[key], op.seq);
+    applied_[key] = {std::max(applied_[key].highest, op.seq), queue_.now()};
     check_grants(op, reply);
     maybe_save();
   }
@@ -139,7 +139,8 @@ quota::OpReply Server::replay(const quota::Replay& replay, quota::SendContext co
   quota::OpReply reply = backend_->replay(replay, seen(std::move(context)));
   if (reply.status == quota::OpStatus::applied) {
     check_number(op, before, replay.base);
-    applied_[{op.incarnation, op.partition}] = std::max(applied_[{op.incarnation, op.partition}], op.seq);
+    Applied& applied = applied_[{op.incarnation, op.partition}];
+    applied = {std::max(applied.highest, op.seq), queue_.now()};
     sender_numbers_[{op.incarnation, op.partition}] = op.seq;
     maybe_save();
   }
@@ -196,8 +197,11 @@ void Server::flush() {
 }
 
 bool Server::unsettled() const {
-  for (const auto& [key, highest] : applied_)
-    if (backend_->hwm(key.second, key.first) < highest) return true;
+  for (const auto& [key, applied] : applied_) {
+    // After 48 h without a session the store forgets numbers on purpose: what they counted has left every window.
+    if (queue_.now() - applied.at > std::chrono::hours(47)) continue;
+    if (backend_->hwm(key.second, key.first) < applied.highest) return true;
+  }
   return false;
 }
 

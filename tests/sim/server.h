@@ -80,7 +80,11 @@ class Server {
   std::deque<Copy> copies_;
   std::uint64_t next_copy_ = 1, operations_ = 0;
   Duration flush_barred_until_{0};
-  std::map<std::pair<quota::Incarnation, unsigned>, std::uint64_t> applied_;  // highest ever applied anywhere
+  struct Applied {
+    std::uint64_t highest = 0;  // number ever applied anywhere
+    Duration at{0};
+  };
+  std::map<std::pair<quota::Incarnation, unsigned>, Applied> applied_;
   // Control::no_dedupe: numbers as senders use them; the backend gets ones of its own that are always new.
   std::map<std::pair<quota::Incarnation, unsigned>, std::uint64_t> sender_numbers_;
 };
