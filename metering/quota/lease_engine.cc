@@ -206,6 +206,7 @@ Duration LeaseEngine::Impl::until_look(const Subject& subject, MonotonicTime now
     const auto units =
         static_cast<std::int64_t>(std::min<std::uint64_t>(account.cell->unsettled(), kBucketsApart - 1));
     least = std::min<Duration>(least, account.shape.bucket * (kBucketsApart - units));
+    if (account.cell->dirty()) least = std::min<Duration>(least, options_.flush_interval - (now - one.reported));
     if (!account.given_back.empty() || account.refill_asked.load(std::memory_order_relaxed))
       least = std::min<Duration>(least, options_.recheck_interval);
     if (one.not_before > now) least = std::min(least, one.not_before - now);

@@ -458,9 +458,12 @@ TEST(Fence, OpensWhenEveryLiveSessionHasVoted) {
   EXPECT_EQ(messages[0].kind, StoreModel::Message::Kind::fence);
   EXPECT_EQ(messages[0].partition, store.partition);
   EXPECT_FALSE(store.ping(kA).open) << "one vote however often";
+  EXPECT_TRUE(store.model.take_messages().empty()) << "raised once";
   EXPECT_TRUE(store.ping(kB).open);
   EXPECT_TRUE(store.ping(kA).open);
-  EXPECT_TRUE(store.model.take_messages().empty()) << "raised once";
+  const auto told = store.model.take_messages();
+  ASSERT_EQ(told.size(), 1U) << "that it opens is told once";
+  EXPECT_EQ(told[0].kind, StoreModel::Message::Kind::fence);
 }
 
 TEST(Fence, WaitsForListenersWhoseSessionsTheStoreHasForgotten) {
