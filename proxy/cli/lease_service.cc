@@ -60,6 +60,8 @@ LeaseWorkerOptions LeaseService::worker_options(unsigned worker) const {
   options.engine.flush_interval = settings_.flush_interval;
   options.engine.lease_max = settings_.lease_max;
   options.engine.fence_wait = settings_.fence_wait;
+  // A refusal must be known before the call's patience ends, recalls included.
+  options.engine.recall_pause = std::min(options.engine.recall_pause, settings_.timeout / 5);
   options.engine.seed = connection_.seed + worker;
   options.ledger.worker = worker;
   options.ledger.timeout = settings_.timeout;

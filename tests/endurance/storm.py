@@ -114,7 +114,7 @@ class Storm:
         quotas = [{"name": "window", "limit": options.limit, "window": f"{options.window}s", "per": ["user"], "on": "licensed"}]
         self.proxies = [Proxy(folder, self.crm.url, self.way.url, f"proxy-{i}", {
             "workers": 1, "quotas": quotas, "access_log": {"file": ""},
-            "store": {"session": "6s", "ping_interval": "2s", "flush_interval": "2s", "fence_wait": "3s", "timeout": "100ms"},
+            "store": {"session": "6s", "ping_interval": "2s", "flush_interval": "2s", "fence_wait": "30s", "timeout": "100ms"},
         }).start() for i in range(options.proxies)]
 
     def kill_proxy(self):
