@@ -26,9 +26,11 @@
 // Fence: grants are given only in the run of the server (`run`) that all members of the partition have agreed on by
 // Ping votes, so that a server which lost data grants nothing before everybody alive has replayed. It opens when every
 // incarnation with a live session has voted and at least as many votes are there as proxies were listening when the
-// fence was raised (both its raising and its opening are published); or `fence_wait` after the last replay or vote-less ping of a member. A partition never seen before
-// is fenced too: a single proxy opens it with its first vote. The first Ping of a run raises the fence and clears all
-// votes: a server that comes back under an old run id finds none of its old ones.
+// fence was raised (both its raising and its opening are published), but not before `fence_settle` after its raising or
+// the last replay, so that who reconnects a little later than the first, with a journal nobody else knows of, is not too
+// late; or `fence_wait` after the last replay or vote-less ping of a member. A partition never seen before, by the store
+// or by who pings, is fenced too, but has nothing to settle: a single proxy opens it with its first vote. The first Ping
+// of a run raises the fence and clears all votes: a server that comes back under an old run id finds none of its old ones.
 //
 // Clock: an op carries the sender's estimate of the store's clock, which runs by the sender's monotonic clock. If the
 // store's clock is further from it than kClockGuard, uses are settled and nothing is granted: one of the two has jumped.
@@ -85,6 +87,7 @@ struct SendContext {
   Milliseconds session_ttl{0};      // asked for
   Milliseconds fence_wait{0};
   std::uint32_t lease_max = 0;      // generous grants, beyond `want`, end here (store_model.h)
+  Milliseconds fence_settle{0};     // <= fence_wait
 };
 
 enum class OpStatus : std::uint8_t {

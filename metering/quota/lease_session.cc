@@ -10,6 +10,8 @@ namespace {
 constexpr Milliseconds kFencePauseMin{50}, kErrorPauseMin{100}, kPauseMax{1'000};
 constexpr Milliseconds kSilence{5'000};  // a connection that swallows messages: everything is sent again
 constexpr std::uint64_t kReplayBatch = 256;
+// A quarter of the wait, 2.5 s where nothing else is configured: longer than any reconnect takes once the store is there.
+constexpr int kSettleShare = 4;
 
 }  // namespace
 
@@ -62,6 +64,7 @@ SendContext LeaseEngine::Impl::context(const Partition& p, MonotonicTime now) co
     context.clock = clocks_.at(p.run)->estimate(now);
   context.session_ttl = options_.session_ttl;
   context.fence_wait = options_.fence_wait;
+  context.fence_settle = options_.fence_wait / kSettleShare;
   context.lease_max = options_.lease_max;
   return context;
 }

@@ -253,6 +253,8 @@ PingReply StoreModel::ping(const Ping& ping, const SendContext& context) {
   const Milliseconds clock = clock_(), now = std::max(believed(clock, context), partition.newest);
   const Milliseconds told = std::max(clock, partition.newest);
   partition.newest = now;
+  const bool unseen =
+      partition.members.empty() && partition.run.empty() && ping.acked == 0 && ping.peers.empty();
   for (const Ping::Peer& peer : ping.peers)
     if (peer.incarnation != ping.incarnation && peer.session_expiry > now) {
       Milliseconds& expiry = partition.members[peer.incarnation].expiry;
@@ -267,7 +269,7 @@ PingReply StoreModel::ping(const Ping& ping, const SendContext& context) {
   if (fenced && partition.fence_run != context.run) {
     for (auto& [incarnation, member] : partition.members) member.vote.clear();
     partition.fence_run = context.run;
-    partition.fence_at = now;
+    partition.fence_at = unseen ? now - context.fence_settle : now;
     partition.fence_voters = listeners_;
     messages_.push_back({Message::Kind::fence, 0, ping.partition, {}});
   }
@@ -292,7 +294,7 @@ bool StoreModel::opens(Partition& partition, const SendContext& context, Millise
   for (const auto& [incarnation, member] : partition.members)
     if (member.expiry > now) ++(member.vote == context.run ? votes : missing);
   const bool agreed = missing == 0 && votes >= partition.fence_voters;
-  if (!agreed && now - partition.fence_at < context.fence_wait) return false;
+  if (now - partition.fence_at < (agreed ? context.fence_settle : context.fence_wait)) return false;
   partition.run = context.run;
   partition.fence_run.clear();
   partition.fence_at = Milliseconds(0);

@@ -2,11 +2,11 @@
 -- StoreModel::ping; the rules are in metering/quota/lease_protocol.h.
 -- KEYS  h:{p}: fields <incarnation> highest number applied, x<incarnation> session expiry ms, v<incarnation> the run voted
 --       for; run that may grant; t newest time seen ms; fence run waited for, fence_at ms, fence_voters; keep ms
--- ARGV  run, sender's clock ms (0: it knows none), session ttl ms, fence wait ms, incarnation, partition number, acked; then
---       per peer: incarnation, expiry ms
+-- ARGV  run, sender's clock ms (0: it knows none), session ttl ms, fence wait ms, fence settle ms, incarnation,
+--       partition number, acked; then per peer: incarnation, expiry ms
 -- Reply open 0|1, highest number applied, server's clock ms, session expiry ms; then per live session: incarnation, expiry ms
 local call = redis.call
-local partition, run, self = KEYS[1], ARGV[1], ARGV[5]
+local partition, run, self = KEYS[1], ARGV[1], ARGV[6]
 local kept = {}
 local applied, expiry, vote = {}, {}, {}
 local stored = call('HGETALL', partition)
@@ -24,6 +24,8 @@ for i = 1, #stored, 2 do
   end
 end
 local clock, newest = now_ms(), tonumber(kept.t or 0)
+-- Seen by nobody: there is nothing that could have been lost.
+local unseen = next(applied) == nil and next(expiry) == nil and not kept.run and tonumber(ARGV[8]) == 0 and #ARGV < 9
 local told, now = math.max(clock, newest), math.max(believed(clock, tonumber(ARGV[2])), newest)
 local changed, removed = {'t', now}, {}
 local function set(name, value)
@@ -33,7 +35,7 @@ end
 local function remove(name) removed[#removed + 1] = name end
 
 -- ---- sessions: those the store has forgotten, one's own, and those long over
-for i = 8, #ARGV, 2 do
+for i = 9, #ARGV, 2 do
   local peer, till = ARGV[i], tonumber(ARGV[i + 1])
   if peer ~= self and till > now and till > (expiry[peer] or 0) then
     expiry[peer] = till
@@ -60,13 +62,13 @@ local raised_at, voters = tonumber(kept.fence_at or 0), tonumber(kept.fence_vote
 if fenced and kept.fence ~= run then
   for member in pairs(vote) do remove('v' .. member) end
   vote = {}
-  raised_at = now
-  voters = call('PUBLISH', 'q:fence', ARGV[6])
+  raised_at = unseen and now - tonumber(ARGV[5]) or now
+  voters = call('PUBLISH', 'q:fence', ARGV[7])
   set('fence', run)
-  set('fence_at', now)
+  set('fence_at', raised_at)
   set('fence_voters', voters)
 end
-if (applied[self] or 0) >= tonumber(ARGV[7]) then
+if (applied[self] or 0) >= tonumber(ARGV[8]) then
   vote[self] = run
 else
   vote[self] = nil
@@ -85,14 +87,14 @@ for member, till in pairs(expiry) do
   end
 end
 table.sort(peers)
-local open = not fenced
-if fenced and ((missing == 0 and votes >= voters) or now - raised_at >= tonumber(ARGV[4])) then open = true end
+local agreed = missing == 0 and votes >= voters
+local open = not fenced or now - raised_at >= tonumber(agreed and ARGV[5] or ARGV[4])
 
 if #removed > 0 then call('HDEL', partition, unpack(removed)) end
 if vote[self] then set('v' .. self, run) end
 if open and fenced then
   set('run', run)
-  call('PUBLISH', 'q:fence', ARGV[6])  -- who waits need not wait for its next ping
+  call('PUBLISH', 'q:fence', ARGV[7])  -- who waits need not wait for its next ping
 end
 call('HSET', partition, unpack(changed))
 if open and fenced then call('HDEL', partition, 'fence', 'fence_at', 'fence_voters') end

@@ -161,8 +161,12 @@ ScriptCall replay_call(const quota::Replay& replay, const quota::SendContext& co
 }
 
 ScriptCall ping_call(const quota::Ping& ping, const quota::SendContext& context) {
-  Arguments out(7 + 2 * ping.peers.size());
-  out.text(context.run).time(context.clock).time(context.session_ttl).time(context.fence_wait);
+  Arguments out(8 + 2 * ping.peers.size());
+  out.text(context.run)
+      .time(context.clock)
+      .time(context.session_ttl)
+      .time(context.fence_wait)
+      .time(context.fence_settle);
   out.number(ping.incarnation).number(ping.partition).number(ping.acked);
   for (const quota::Ping::Peer& peer : ping.peers) out.number(peer.incarnation).time(peer.session_expiry);
   return {{partition_key(ping.partition)}, out.take()};

@@ -182,7 +182,7 @@ TEST(LeaseEngineFailure, NothingIsGrantedAfterALossBeforeEverybodyAliveHasReplay
   EXPECT_GT(two.engine->fence_open_since(world.now), Milliseconds(1'000));
   EXPECT_EQ(world.sums().lent, two.account()->cell->outstanding());
   one.up();
-  world.advance(seconds(2));
+  world.advance(seconds(4));
   EXPECT_FALSE(two.engine->status(kOfAnn).fenced);
   for (int i = 0; i < 30; ++i) two.call(two.account(), 20);
   EXPECT_EQ(one.admitted + two.admitted, 20U);

@@ -466,6 +466,60 @@ TEST(Fence, OpensWhenEveryLiveSessionHasVoted) {
   EXPECT_EQ(told[0].kind, StoreModel::Message::Kind::fence);
 }
 
+TEST(Fence, OpensNoSoonerThanItHasSettledForWhoReconnectsLast) {
+  Store store;
+  store.send(kA, {.need = 5, .want = 5});
+  store.context.fence_settle = 2'500ms;
+  store.context.run = "other";
+  EXPECT_FALSE(store.ping(kA, 1).open)
+      << "all that are known have voted, but a journal may still be on its way";
+  store.now += 2'499ms;
+  EXPECT_FALSE(store.ping(kA, 1).open);
+  store.now += 1ms;
+  EXPECT_TRUE(store.ping(kA, 1).open);
+}
+
+TEST(Fence, SettlesAnewAfterEachReplay) {
+  Store store;
+  store.send(kA, {.need = 5, .want = 5});
+  store.context.fence_settle = 2'500ms;
+  store.model.flush();
+  EXPECT_FALSE(store.ping(kA, 1).open);
+  store.now += 2'000ms;
+  Replay fact{store.op(kA, 1, {}), {5}, store.now + 15min, false};
+  EXPECT_EQ(store.model.replay(fact, store.at_now()).status, OpStatus::applied);
+  store.now += 2'499ms;
+  EXPECT_FALSE(store.ping(kA, 1).open);
+  store.now += 1ms;
+  EXPECT_TRUE(store.ping(kA, 1).open);
+}
+
+TEST(Fence, PartitionThatNobodyHasEverSeenHasNothingToSettle) {
+  Store store(false);
+  store.context.fence_settle = 2'500ms;
+  EXPECT_TRUE(store.ping(kA).open);
+  Store remembered(false);
+  remembered.context.fence_settle = 2'500ms;
+  EXPECT_FALSE(remembered.ping(kA, 0, {{kB, kStart - 1s}}).open)
+      << "kA knows of another, though its session is over";
+}
+
+TEST(Clock, JumpThatIsTakenBackFreesNothingEarly) {
+  Store store;
+  store.send(kA, {.need = 1, .want = 1});
+  store.send(kA, {.uses = {{store.bucket(), 1}}});
+  const Milliseconds truth = store.now;
+  SendContext context = store.at_now();
+  store.now = truth + 25h;
+  const OpReply reply = store.model.apply(store.op(kA, 3, {}), context);
+  EXPECT_TRUE(reply.clock_off);
+  EXPECT_EQ(reply.now, store.now) << "told all the same, so that the sender sees by how much";
+  EXPECT_EQ(reply.states[0].used, 1U);
+  EXPECT_EQ(store.model.ping({kA, store.partition, 3, {}}, context).session_expiry, truth + 15min);
+  store.now = truth;
+  EXPECT_EQ(store.state(kA, {.limit = 1, .need = 1, .want = 1}).granted, 0U);
+}
+
 TEST(Fence, WaitsForListenersWhoseSessionsTheStoreHasForgotten) {
   Store store;
   store.ping(kB);

@@ -103,7 +103,8 @@ class Differential {
             .clock = now_ + skew,
             .session_ttl = random_.one_in(4) ? 60s : 900s,
             .fence_wait = random_.one_in(10) ? 0s : 10s,
-            .lease_max = random_.one_in(4) ? 0U : 40U};
+            .lease_max = random_.one_in(4) ? 0U : 40U,
+            .fence_settle = random_.one_in(2) ? 0s : 2s};
   }
 
   const AccountCharge& any_account() { return accounts_[random_.below(accounts_.size())]; }
