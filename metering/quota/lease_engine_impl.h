@@ -34,8 +34,10 @@ class LeaseEngine::Impl {
     AccountRef account;
     bool give_up = false;  // unused tokens go back with the next op
     bool prefetch = false;
-    bool tell = false;           // the store is told the limit, whatever else there is to say
-    unsigned tries = 0;          // refusals in a row for which others were told to hand back
+    bool tell = false;  // the store is told the limit, whatever else there is to say
+    std::uint32_t in_the_way =
+        0;               // own tokens that went back with the op under way, to be asked for anew with it
+    unsigned tries = 0;  // refusals in a row for which others were told to hand back
     MonotonicTime not_before{};  // a pause between them
     MonotonicTime reported{};    // last op that carried it
   };

@@ -120,6 +120,9 @@ bool LeaseEngine::Impl::make_op(Partition& p, Subject& subject, MonotonicTime no
     const bool own =
         one.give_up && one.tries > 0;  // our own tokens stand in the way of what is needed at once
     const bool back = voided(p, account) || (one.give_up && (asked.need == 0 || own));
+    // What is lacking is lacking beyond these: without them all of it is needed.
+    one.in_the_way = own && asked.need > 0 && !voided(p, account) ? cell.available() : 0;
+    asked.need += one.in_the_way;
     if (account.limited && (asked.need > 0 || (one.prefetch && asking))) {
       const std::uint64_t left = back ? 0 : cell.available();
       const auto aim = static_cast<std::uint64_t>(
@@ -302,7 +305,7 @@ void LeaseEngine::Impl::refused(Subject& subject, Held& one, const OpAccount& as
                           : std::min(longest, state.fits_at);
   if (state.fits_at > store_now) view.denied_until = std::min(view.denied_until, state.fits_at);
   one.account->set_view(view);
-  answer(subject, one.account.get(), Answer::refused, asked.need);
+  answer(subject, one.account.get(), Answer::refused, asked.need - one.in_the_way);
 }
 
 // Answers whoever waits for this account (nullptr: for any of the subject), if it lacks at least that many units.
