@@ -157,7 +157,8 @@ class LeaseEngine {
     bool fenced = false;
   };
   PartitionStatus status(unsigned partition) const;
-  Milliseconds fence_open_since(MonotonicTime now) const;  // longest wait behind a fence now; 0: none
+  // Longest wait for a server to be agreed on, from the first replay to the opening of the fence; 0: nothing waits.
+  Milliseconds fence_open_since(MonotonicTime now) const;
   bool idle() const;                                       // nothing unacknowledged, nothing queued
 
  private:

@@ -138,7 +138,7 @@ void LeaseEngine::Impl::renew(Partition& p, Milliseconds expiry, MonotonicTime n
 void LeaseEngine::Impl::enter(Partition& p, State state, MonotonicTime now) {
   p.state = state;
   if (state != State::absent) wake(p);
-  if (state == State::fenced && p.fenced_since == kNever) p.fenced_since = now;
+  if ((state == State::fenced || state == State::replaying) && p.fenced_since == kNever) p.fenced_since = now;
   if (state == State::open || state == State::absent) p.fenced_since = kNever;
 }
 

@@ -99,6 +99,7 @@ void LeaseService::tick(unsigned worker) {
     else
       log_("warning", fmt::format("worker {}: the quota store is away: {}", worker, own->store().last_error()));
   }
+  shown.fence_wait_ms = own->fence_wait().count();  // before the replays: who reads them finds why they were made
   const quota::LeaseCounters& engine = own->engine().counters();
   shown.ops = engine.ops;
   shown.blocking = engine.blocking_ops;
@@ -126,7 +127,6 @@ void LeaseService::tick(unsigned worker) {
   shown.commands = store.commands;
   shown.wait_misses = store.wait_misses;
   shown.redirections = store.redirections;
-  shown.fence_wait_ms = own->fence_wait().count();
   const std::int64_t disagreement = own->clock_disagreement().count();
   if ((shown.clock_disagreement_ms.exchange(disagreement) == 0) != (disagreement == 0)) {
     if (disagreement != 0)

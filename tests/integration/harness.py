@@ -226,7 +226,7 @@ class Proxy(Process):
                        {"path_prefix": "/bytes", "upstream": "crm", "metered": False},
                        {"path_prefix": "/upload", "upstream": "crm", "metered": False},
                        {"path_prefix": "/", "upstream": "crm"}],
-            "store": {"url": store, "timeout": f"{50 * PATIENCE}ms"},
+            "store": {"url": store, "timeout": f"{500 * PATIENCE}ms"},
             "journal": {"directory": "journal", "accounts": 8192, "segment_size": "4MiB"},
             "access_log": {"file": "access.log"},
             "identity": {"jwt": [{"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["HS256"], "secret_file": "hs256.key",

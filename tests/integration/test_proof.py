@@ -179,7 +179,7 @@ def timed(gate, headers, count):
 
 
 def test_calls_with_leases_do_not_feel_a_frozen_store(proxy, crm, own_redis, user):
-    gate = proxy(store=own_redis.url, quotas=quota(100_000), store_settings={"lease_max": 5_000})
+    gate = proxy(store=own_redis.url, quotas=quota(100_000), store_settings={"lease_max": 5_000, "timeout": f"{200 * PATIENCE}ms"})
     headers = [bearer(f"{user}-{i}") for i in range(5)]
     timed(gate, headers, 2_000)  # leases grow with need
     before = timed(gate, headers, 600)

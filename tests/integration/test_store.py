@@ -15,7 +15,7 @@ def own_redis(start, tmp_path):
 
 
 def test_a_frozen_store_denies_whoever_holds_no_lease_within_the_bound_and_recovers(proxy, crm, own_redis, user, auth):
-    gate = proxy(store=own_redis.url)
+    gate = proxy(store=own_redis.url, store_settings={"timeout": f"{200 * PATIENCE}ms"})
     assert gate.call("GET", CASES + "/$count", auth).status == 200
     own_redis.signal(signal.SIGSTOP)
     for i in range(3):
