@@ -206,7 +206,8 @@ Duration LeaseEngine::Impl::until_look(const Subject& subject, MonotonicTime now
     const auto units =
         static_cast<std::int64_t>(std::min<std::uint64_t>(account.cell->unsettled(), kBucketsApart - 1));
     least = std::min<Duration>(least, account.shape.bucket * (kBucketsApart - units));
-    if (account.cell->dirty()) least = std::min<Duration>(least, options_.flush_interval - (now - one.reported));
+    if (account.cell->dirty())
+      least = std::min<Duration>(least, options_.flush_interval - (now - one.reported));
     if (!account.given_back.empty() || account.refill_asked.load(std::memory_order_relaxed))
       least = std::min<Duration>(least, options_.recheck_interval);
     if (one.not_before > now) least = std::min(least, one.not_before - now);
@@ -369,8 +370,10 @@ void LeaseEngine::limit_changed(AccountRef account, std::uint64_t rule_limit, Mo
 void LeaseEngine::take_back(AccountRef account, std::int64_t bucket, std::uint32_t units, MonotonicTime now) {
   Impl::Entry entry(*impl_);
   if (account->retired.load()) {
-    account = impl_->table_.find({account->subject->key, account->field});
-    if (!account) return;  // they stay counted: the safe side
+    auto again = impl_->table_.find_or_create({account->subject->key, account->field}, account->shape,
+                                              account->limited);
+    if (!again) return;  // no place for it: they stay counted, which is the safe side
+    account = *std::move(again);
   }
   Impl::Subject& subject = impl_->learn(account, now);
   account->given_back.push_back({bucket, -std::int64_t{units}});

@@ -159,7 +159,7 @@ class LeaseEngine {
   PartitionStatus status(unsigned partition) const;
   // Longest wait for a server to be agreed on, from the first replay to the opening of the fence; 0: nothing waits.
   Milliseconds fence_open_since(MonotonicTime now) const;
-  bool idle() const;                                       // nothing unacknowledged, nothing queued
+  bool idle() const;  // nothing unacknowledged, nothing queued
 
  private:
   class Impl;

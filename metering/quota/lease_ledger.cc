@@ -170,6 +170,8 @@ void LeaseLedger::Impl::put_back(const AccountRef& account, std::int64_t bucket,
 
 // One attempt and what follows from it. `last`: nothing more can be waited for.
 void LeaseLedger::Impl::run(const CallRef& call, bool last) {
+  // What is told to owners below may bring answers at once; this call is decided without them.
+  call->awaited = 0;
   std::string error;
   const bool places = attempt(*call, error);
   const bool allow = options_.on_outage == OutagePolicy::allow;

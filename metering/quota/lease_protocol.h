@@ -34,6 +34,8 @@
 //
 // Clock: an op carries the sender's estimate of the store's clock, which runs by the sender's monotonic clock. If the
 // store's clock is further from it than kClockGuard, uses are settled and nothing is granted: one of the two has jumped.
+// Nor is it while the store's clock is that far behind the newest time it believed. A message of somebody who knows no
+// clock moves that time nowhere.
 //
 // Pure values; no state.
 #pragma once

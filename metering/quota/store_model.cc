@@ -18,6 +18,11 @@ Milliseconds believed(Milliseconds clock, const SendContext& context) {
   return std::min(clock, context.clock);
 }
 
+// Nothing is lent while clocks disagree: the sender's and the store's, or the store's and what it said before.
+bool clock_off(Milliseconds clock, Milliseconds newest, const SendContext& context) {
+  return std::chrono::abs(clock - context.clock) > kClockGuard || newest - clock > kClockGuard;
+}
+
 std::string override_name(const AccountKey& account) {
   return account.subject_key + " " + account.field;
 }
@@ -140,7 +145,7 @@ OpReply StoreModel::apply(const Op& op, const SendContext& context) {
   reply.now = std::max(clock, partition.newest);
   reply.session_expiry = expiry_of(partition, op.incarnation);
   reply.fenced = partition.run.empty() || partition.run != context.run;
-  reply.clock_off = std::chrono::abs(clock - context.clock) > kClockGuard;
+  reply.clock_off = clock_off(clock, partition.newest, context);
   if (op.seq > reply.hwm + 1) {
     reply.status = OpStatus::gap;
     return reply;
@@ -221,7 +226,7 @@ OpReply StoreModel::replay(const Replay& replay, const SendContext& context) {
   reply.now = std::max(clock, partition.newest);
   reply.session_expiry = expiry_of(partition, op.incarnation);
   reply.fenced = partition.run.empty() || partition.run != context.run;
-  reply.clock_off = std::chrono::abs(clock - context.clock) > kClockGuard;
+  reply.clock_off = clock_off(clock, partition.newest, context);
   if (op.seq <= reply.hwm) reply.status = OpStatus::duplicate;
   if (op.seq > reply.hwm + 1 && !replay.base) reply.status = OpStatus::gap;
   if (reply.status != OpStatus::applied) return reply;
@@ -252,7 +257,8 @@ PingReply StoreModel::ping(const Ping& ping, const SendContext& context) {
   Partition& partition = partitions_[ping.partition];
   const Milliseconds clock = clock_(), now = std::max(believed(clock, context), partition.newest);
   const Milliseconds told = std::max(clock, partition.newest);
-  partition.newest = now;
+  // Who knows no clock cannot say that this one has not jumped.
+  if (context.clock != Milliseconds(0)) partition.newest = now;
   const bool unseen =
       partition.members.empty() && partition.run.empty() && ping.acked == 0 && ping.peers.empty();
   for (const Ping::Peer& peer : ping.peers)
@@ -273,6 +279,7 @@ PingReply StoreModel::ping(const Ping& ping, const SendContext& context) {
     partition.fence_voters = listeners_;
     messages_.push_back({Message::Kind::fence, 0, ping.partition, {}});
   }
+  partition.fence_at = std::min(partition.fence_at, now);  // it was raised by a clock that was wrong
   const bool votes = self.applied >= ping.acked;
   self.vote = votes ? context.run : std::string();
   if (fenced && !votes) partition.fence_at = now;

@@ -10,3 +10,7 @@ local function believed(clock, sender)
   if sender == 0 or math.abs(clock - sender) <= 2000 then return clock end
   return math.min(clock, sender)
 end
+-- Nothing is lent while clocks disagree: the sender's and the server's, or the server's and what it said before.
+local function clock_off(clock, newest, sender)
+  return math.abs(clock - sender) > 2000 or newest - clock > 2000
+end

@@ -15,7 +15,7 @@ local clock, hwm, expiry = now_ms(), tonumber(known[1] or 0), tonumber(known[2] 
 local newest = tonumber(known[4] or 0)
 local told, now = max(clock, newest), max(believed(clock, tonumber(ARGV[2])), newest)
 local flags = known[3] == ARGV[1] and 0 or 1
-if math.abs(clock - tonumber(ARGV[2])) > 2000 then flags = flags + 2 end
+if clock_off(clock, newest, tonumber(ARGV[2])) then flags = flags + 2 end
 if seq > hwm + 1 then return {4, flags, hwm, told, expiry} end
 local duplicate = seq <= hwm
 if not duplicate then expiry = max(expiry, now + ttl) end

@@ -27,12 +27,14 @@ local clock, newest = now_ms(), tonumber(kept.t or 0)
 -- Seen by nobody: there is nothing that could have been lost.
 local unseen = next(applied) == nil and next(expiry) == nil and not kept.run and tonumber(ARGV[8]) == 0 and #ARGV < 9
 local told, now = math.max(clock, newest), math.max(believed(clock, tonumber(ARGV[2])), newest)
-local changed, removed = {'t', now}, {}
+local changed, removed = {}, {}
 local function set(name, value)
   changed[#changed + 1] = name
   changed[#changed + 1] = value
 end
 local function remove(name) removed[#removed + 1] = name end
+-- Who knows no clock cannot say that this one has not jumped.
+if tonumber(ARGV[2]) > 0 then set('t', now) end
 
 -- ---- sessions: those the store has forgotten, one's own, and those long over
 for i = 9, #ARGV, 2 do
@@ -59,6 +61,10 @@ end
 -- ---- fence and vote
 local fenced = kept.run ~= run
 local raised_at, voters = tonumber(kept.fence_at or 0), tonumber(kept.fence_voters or 0)
+if raised_at > now then  -- by a clock that was wrong
+  raised_at = now
+  set('fence_at', now)
+end
 if fenced and kept.fence ~= run then
   for member in pairs(vote) do remove('v' .. member) end
   vote = {}

@@ -256,7 +256,8 @@ void World::on_death(Proxy& proxy, bool inner) {
       for (const auto& charge : call->second.charges) truth_.find(charge.key)->in_doubt += charge.units;
     call = calls_.erase(call);
   }
-  // What was given back and not yet settled stays charged.
+  // What was given back and not yet settled stays charged; so does what was taken for a call and put back.
+  for (const auto& [key, units] : proxy.taken_back()) truth_.find({key.first, key.second})->in_doubt += units;
   for (const auto& [name, units] : given_back_[proxy.index()]) truth_.accounts().at(name).in_doubt += units;
   given_back_.erase(proxy.index());
   for (const auto& [name, units] : undated_[proxy.index()]) truth_.accounts().at(name).may_miss += units;

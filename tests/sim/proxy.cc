@@ -122,6 +122,8 @@ void Proxy::end_life(bool inner) {
   std::shared_ptr<Life> ended = std::move(life_);
   life_ = nullptr;
   ended.reset();
+  under_way_.clear();
+  taken_back_at_death_.clear();
   // Whatever destructors did: a killed process runs none.
   std::memcpy(static_cast<void*>(cells().data()), saved_bytes_.get(), cells().size_bytes());
   if (around_.scenario.control == Control::forgotten_cells)
@@ -145,6 +147,7 @@ void Proxy::lose() {
 bool Proxy::dies() {
   if (dying_) return true;
   if (fuse_ == 0 || --fuse_ > 0) return false;
+  taken_back_at_death_ = taken_back();
   dying_ = true;
   std::memcpy(saved_bytes_.get(), static_cast<const void*>(cells().data()), cells().size_bytes());
   return true;
@@ -186,6 +189,18 @@ void Proxy::cut_off(Duration length) {
 void Proxy::cut_links(bool ghosts) {
   if (!alive()) return;
   for (std::size_t i = 0; alive() && i < life_->workers.size(); ++i) life_->workers[i]->link.cut(ghosts);
+}
+
+std::map<std::pair<std::string, std::string>, std::int64_t> Proxy::taken_back() {
+  if (dying_ && !taken_back_at_death_.empty()) return taken_back_at_death_;
+  std::map<std::pair<std::string, std::string>, std::int64_t> units = under_way_;
+  for (unsigned partition : around_.partitions)
+    table().each_subject(partition, [&](quota::LeaseSubject& subject) {
+      for (const quota::AccountRef& account : subject.accounts)
+        for (const quota::BucketUse& use : account->given_back)
+          units[{subject.key, account->field}] -= use.units;
+    });
+  return units;
 }
 
 bool Proxy::listening() const {

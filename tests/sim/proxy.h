@@ -107,6 +107,8 @@ class Proxy {
   quota::Incarnation incarnation() const { return incarnation_; }
   MemoryLog& log() { return log_; }
   std::span<quota::LeaseCell> cells();
+  // Units that are counted, were taken back, and are in no op yet: by account. They stay counted when it dies.
+  std::map<std::pair<std::string, std::string>, std::int64_t> taken_back();
   quota::LeaseTable& table() { return *life_->table; }
   unsigned workers() const { return static_cast<unsigned>(life_->workers.size()); }
   quota::LeaseLedger& ledger(unsigned worker);
@@ -130,6 +132,9 @@ class Proxy {
   std::unique_ptr<std::byte[]> cell_bytes_, saved_bytes_;
   MemoryLog log_;
   std::shared_ptr<Life> life_;
+  std::map<std::pair<std::string, std::string>, std::int64_t> under_way_;  // taken back, between two workers
+  std::map<std::pair<std::string, std::string>, std::int64_t>
+      taken_back_at_death_;  // in the middle of something
   unsigned depth_ = 0;
   unsigned fuse_ = 0;
   bool dying_ = false;

@@ -111,7 +111,10 @@ void Proxy::Worker::limit_changed(quota::AccountRef account, std::uint64_t rule_
 
 void Proxy::Worker::take_back(quota::AccountRef account, std::int64_t bucket, std::uint32_t units) {
   Worker& owner = owner_of(account->subject->partition);
-  auto tell = [account, bucket, units](Worker& worker) {
+  std::int64_t& under_way = proxy.under_way_[{account->subject->key, account->field}];
+  under_way += units;
+  auto tell = [account, bucket, units, &under_way](Worker& worker) {
+    under_way -= units;
     worker.enter([&] { worker.engine.take_back(account, bucket, units, worker.proxy.mono()); });
   };
   &owner == this ? tell(*this) : at(owner.index, tell);

@@ -40,6 +40,7 @@ class FakeOwners final : public OwnerPort {
   }
   void limit_changed(AccountRef account, std::uint64_t rule_limit) override {
     changes.emplace_back(account->field, rule_limit);
+    if (answers_on_change) deliver();
   }
   void take_back(AccountRef account, std::int64_t bucket, std::uint32_t units) override {
     taken_back.push_back({bucket, -std::int64_t{units}});
@@ -174,6 +175,7 @@ class FakeOwners final : public OwnerPort {
     std::function<void()> expired;
   };
   bool up = true, at_once = true, silent = false;
+  bool answers_on_change = false;
   std::uint64_t extra = 0, seq = 0;
   int steal = 0;  // grants that somebody else takes
   Milliseconds refuse_until = kEpoch + 10'000ms, fits_at = kEpoch + 10'000ms;
@@ -418,6 +420,22 @@ TEST_F(LeaseLedgerTest, AShadowLimitIsChargedAndReportedAndRefusesNothing) {
       << "what nobody can say holds nobody up";
   EXPECT_TRUE(outcome->shadow_violated.empty());
   EXPECT_FALSE(outcome->degraded);
+}
+
+// An owner on the same thread answers what it can while it is told of something else.
+TEST_F(LeaseLedgerTest, AnAnswerInTheMiddleOfTheLastAttemptDoesNotDecideTheCallTwice) {
+  const AccountCharge daily = of("ann", "daily", 10), burst = of("ann", "burst", 5);
+  ASSERT_EQ(charge({daily}), Status::admitted);
+  owners.at_once = false;
+  AccountCharge raised = daily;
+  raised.limit = 20;
+  ASSERT_EQ(charge({raised, burst}), kWaits);
+  owners.answers_on_change = true;
+  account(daily).limit_told = 0;  // so that the last attempt tells it again
+  now += 60s;
+  owners.expire();
+  owners.deliver();
+  ASSERT_TRUE(outcome.has_value());
 }
 
 TEST_F(LeaseLedgerTest, ALowerLimitAdmitsNothingFromOldTokens) {

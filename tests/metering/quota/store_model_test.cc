@@ -520,6 +520,38 @@ TEST(Clock, JumpThatIsTakenBackFreesNothingEarly) {
   EXPECT_EQ(store.state(kA, {.limit = 1, .need = 1, .want = 1}).granted, 0U);
 }
 
+TEST(Clock, WhoKnowsNoneMovesNoTimeForward) {
+  Store store;
+  store.send(kA, {.need = 1, .want = 1});
+  store.send(kA, {.uses = {{store.bucket(), 1}}});
+  const Milliseconds truth = store.now;
+  SendContext knows_none = store.at_now();
+  knows_none.clock = 0ms;
+  store.now = truth + 25h;
+  EXPECT_EQ(store.model.ping({kB, store.partition, 0, {}}, knows_none).now, store.now);
+  store.now = truth;
+  const OpReply reply =
+      store.model.apply(store.op(kA, 3, {.limit = 1, .need = 1, .want = 1}), store.at_now());
+  EXPECT_FALSE(reply.clock_off);
+  EXPECT_EQ(reply.states[0].used, 1U);
+  EXPECT_EQ(reply.states[0].granted, 0U);
+}
+
+TEST(Clock, NothingIsLentWhileItIsFarBehindWhatWasBelieved) {
+  Store store;
+  const Milliseconds truth = store.now;
+  store.now = truth + 25h;
+  store.send(kA, {.need = 1, .want = 1});  // the sender's estimate has jumped as well
+  store.now = truth;
+  OpReply reply = store.model.apply(store.op(kA, 2, {.need = 1, .want = 1}), store.at_now());
+  EXPECT_TRUE(reply.clock_off);
+  EXPECT_EQ(reply.states[0].granted, 0U);
+  store.now = truth + 25h - kClockGuard;
+  reply = store.model.apply(store.op(kA, 3, {.need = 1, .want = 1}), store.at_now());
+  EXPECT_FALSE(reply.clock_off);
+  EXPECT_EQ(reply.states[0].granted, 1U);
+}
+
 TEST(Fence, WaitsForListenersWhoseSessionsTheStoreHasForgotten) {
   Store store;
   store.ping(kB);
