@@ -87,23 +87,32 @@ Duration World::pause_before_call(std::size_t u) {
 
 // The profiles of the measurements: every day the same number of calls at times that are known beforehand.
 Duration World::planned_call(std::size_t u) {
+  Client& client = clients_[u];
+  if (client.plan.empty()) plan_day(u);
+  const Duration at = client.plan.back();
+  client.plan.pop_back();
+  return at;
+}
+
+void World::plan_day(std::size_t u) {
   using std::chrono::hours;
   const User& user = scenario_.users[u];
   Client& client = clients_[u];
-  const auto a_day = static_cast<std::uint64_t>(user.load * static_cast<double>(user.limits.front().limit));
-  const std::uint64_t planned = client.planned++, day = planned / a_day, nth = planned % a_day;
-  const Duration midnight = hours(24) * static_cast<std::int64_t>(day);
-  const auto share = [](Duration of, std::uint64_t part, std::uint64_t parts) {
-    return of / static_cast<std::int64_t>(parts) * static_cast<std::int64_t>(part);
-  };
-  if (user.profile == Profile::spread) return midnight + share(hours(24), nth * 60 + u % 60, a_day * 60);
-  if (user.profile == Profile::storm)
-    return midnight + hours(9) + share(hours(1), u % 60, 60) + share(Seconds(30), nth, a_day);
-  constexpr std::uint64_t kBurst = 25;
-  const std::uint64_t burst = nth / kBurst, bursts = (a_day + kBurst - 1) / kBurst;
-  if (nth % kBurst == 0)
-    client.burst_at = share(hours(8), burst * 1000 + client.random.below(800), bursts * 1000);
-  return midnight + hours(9) + client.burst_at + Seconds(nth % kBurst);
+  const auto calls = static_cast<std::int64_t>(user.load * static_cast<double>(user.limits.front().limit));
+  const Duration midnight = hours(24) * client.day++, morning = midnight + hours(9);
+  constexpr std::int64_t kBurst = 25;
+  for (std::int64_t i = 0; i < calls; ++i) {
+    if (user.profile == Profile::spread) {
+      client.plan.push_back(midnight + Duration(hours(24)) * (i * 60 + u % 60) / (calls * 60));
+    } else if (user.profile == Profile::storm) {
+      client.plan.push_back(morning + Duration(hours(1)) / 60 * (u % 60) + Duration(Seconds(30)) * i / calls);
+    } else if (i % kBurst == 0) {
+      client.plan.push_back(morning + Milliseconds(client.random.below(8 * 3'600'000)));
+    } else {
+      client.plan.push_back(client.plan.back() + Seconds(1));
+    }
+  }
+  std::ranges::sort(client.plan, std::greater<>());
 }
 
 void World::schedule_call(std::size_t u) {
@@ -120,7 +129,9 @@ void World::schedule_call(std::size_t u) {
 Proxy* World::choose_proxy(std::size_t u) {
   Client& client = clients_[u];
   std::size_t first =
-      client.random.below(100) < scenario_.sticky_percent ? u : client.random.below(proxies_.size());
+      client.random.below(100) < scenario_.sticky_percent ? u
+      : scenario_.in_turn                                   ? u + client.turn++
+                                                            : client.random.below(proxies_.size());
   for (std::size_t i = 0; i < proxies_.size(); ++i) {
     Proxy& proxy = *proxies_[(first + i) % proxies_.size()];
     if (proxy.alive() && !proxy.paused()) return &proxy;

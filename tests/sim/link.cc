@@ -49,6 +49,7 @@ Link::~Link() {
 
 void Link::send(const quota::Op& op, const quota::SendContext& context) {
   if (proxy_.around().trace.on) trace_op(proxy_, op);
+  proxy_.around().asked(op);
   const MonotonicTime sent = proxy_.mono();
   post(
       [op, context, sent](Server& server) -> Reply {

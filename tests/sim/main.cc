@@ -132,7 +132,7 @@ int run_many(const Arguments& arguments) {
 int main(int argc, char** argv) {
   Arguments arguments;
   if (!parse(argc, argv, arguments)) return usage();
-  if (arguments.ops_table) return print_ops_table() ? 0 : 1;
+  if (arguments.ops_table) return print_ops_table(arguments.jobs) ? 0 : 1;
   if (arguments.controls) return check_controls(arguments.jobs) ? 0 : 1;
   if (arguments.small_world) return check_small_world() ? 0 : 1;
   return run_many(arguments);

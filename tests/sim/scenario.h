@@ -54,7 +54,7 @@ enum class Profile : std::uint8_t {
   office,
   bursts,
   // For measurements (ops_table.h), `load` times the limit a day:
-  working_day,  // bursts of 25 calls a second apart, within 8 hours
+  working_day,  // bursts of 25 calls a second apart, at any time within 8 hours
   storm,        // all within 30 s
   spread,       // evenly over 24 hours
 };
@@ -94,6 +94,7 @@ struct Scenario {
   Duration delay_min{0}, delay_max{0};  // one way
   Duration tick_slack{0};               // how much later than asked a loop that has nothing to do wakes up
   unsigned sticky_percent = 0;
+  bool in_turn = false;  // calls that are not sticky go to the proxies in turn; else to any
   unsigned give_back_percent = 0;
   std::size_t cells = 48;    // of each proxy
   unsigned save_every = 50;  // operations between two copies of the store

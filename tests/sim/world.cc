@@ -35,7 +35,8 @@ World::World(const Scenario& scenario, const RunOptions& options)
                                                         {},
                                                         violated,
                                                         [this] { publish(); },
-                                                        [this] { count_listeners(); }});
+                                                        [this] { count_listeners(); },
+                                                        [this](const quota::Op& op) { note(op); }});
   make_clients();
   for (const auto& [name, account] : truth_.accounts()) {
     const unsigned partition = quota::partition_of(account.key.subject_key);
@@ -133,6 +134,19 @@ void World::harvest(Proxy& proxy) {
     sum.resent += c.resent;
     sum.log_failures += c.log_failures;
   }
+}
+
+void World::note(const quota::Op& op) {
+  bool asks = false, prefetches = false, returns = false, settles = false;
+  for (const quota::OpAccount& account : op.accounts) {
+    asks = asks || account.need > 0;
+    prefetches = prefetches || account.want > 0;
+    returns = returns || account.returned > 0;
+    settles = settles || !account.uses.empty();
+  }
+  Operations& sum = result_.operations;
+  if (asks) return;
+  ++(prefetches ? sum.prefetching : returns ? sum.handing_back : settles ? sum.settling : sum.telling);
 }
 
 void World::live() {

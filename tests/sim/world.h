@@ -21,6 +21,11 @@
 
 namespace tollgate::sim {
 
+// Operations that no call waits for, by the first of these that they do.
+struct Operations {
+  std::uint64_t prefetching = 0, handing_back = 0, settling = 0, telling = 0;
+};
+
 struct RunResult {
   std::optional<std::string> violation;
   Duration at{0};  // virtual time of the violation
@@ -28,6 +33,7 @@ struct RunResult {
   std::uint64_t deaths = 0, data_losses = 0, faults = 0, limits_reached = 0;
   std::uint64_t fingerprint = 0;  // of all decisions: equal for equal seeds
   quota::LeaseCounters counters;  // of all lives
+  Operations operations;
 };
 
 struct RunOptions {
@@ -56,8 +62,10 @@ class World {
     Random random{0};
     std::uint64_t calls = 0;
     unsigned burst_left = 0;
-    std::uint64_t planned = 0;  // calls of the measuring profiles
-    Duration burst_at{0};
+    // Of the measuring profiles: the day that is planned next, and what is left of the last, latest first.
+    std::int64_t day = 0;
+    std::vector<Duration> plan;
+    std::size_t turn = 0;  // of the proxies
   };
 
   // ---- clients.cc
@@ -66,6 +74,8 @@ class World {
   void schedule_call(std::size_t user);
   Duration pause_before_call(std::size_t user);
   Duration planned_call(std::size_t user);
+  void plan_day(std::size_t user);
+  void note(const quota::Op& op);
   Proxy* choose_proxy(std::size_t user);
   bool call(std::size_t user, Proxy& proxy, std::uint32_t units,
             std::function<void(const quota::ChargeOutcome&)> then);
