@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "metering/base/ascii.h"
+#include "proxy/http/forward.h"
 
 namespace tollgate::flow {
 namespace {
@@ -63,21 +64,45 @@ Found in_cookie(const http::RequestHead& head, std::string_view name) {
   return value;
 }
 
+Found look(const config::Identity::Source& source, const http::RequestHead& head) {
+  return source.cookie.empty() ? in_header(head, source.header) : in_cookie(head, source.cookie);
+}
+
 }  // namespace
 
 std::expected<std::string_view, TokenRefusal> find_token(const config::Identity& settings,
                                                          const http::RequestHead& head) {
-  auto look = [&](const config::Identity::Source& source) {
-    return source.cookie.empty() ? in_header(head, source.header) : in_cookie(head, source.cookie);
-  };
   static const std::vector<config::Identity::Source> kDefault = {{.header = "Authorization", .cookie = ""}};
   for (const auto& source : settings.sources.empty() ? kDefault : settings.sources) {
-    Found found = look(source);
+    Found found = look(source, head);
     if (!found) return std::unexpected(found.error());
     if (*found) return **found;
   }
   return std::unexpected(TokenRefusal{.reason = Reason::token_missing,
                                       .detail = "Send an access token: Authorization: Bearer <token>."});
+}
+
+bool strips_token(const config::Identity& settings, const http::RequestHead& head) {
+  if (!head.connection_names_fields) return false;
+  std::vector<std::string_view> headers;
+  for (const auto& source : settings.sources)
+    if (!source.header.empty()) headers.push_back(source.header);
+  return http::connection_names(head, headers);
+}
+
+std::vector<const config::Identity::Source*> other_tokens(const config::Identity& settings,
+                                                          const http::RequestHead& head) {
+  std::vector<const config::Identity::Source*> others;
+  std::optional<std::string_view> counted;
+  for (const auto& source : settings.sources) {
+    const Found found = look(source, head);
+    if (found && !*found) continue;
+    if (!counted && found)
+      counted = **found;
+    else if (!found || **found != *counted)
+      others.push_back(&source);
+  }
+  return others;
 }
 
 }  // namespace tollgate::flow

@@ -2,6 +2,7 @@
 #include "proxy/flow/exchange.h"
 
 #include "metering/base/check.h"
+#include "proxy/flow/credentials.h"
 #include "proxy/http/address.h"
 #include "proxy/http/forward.h"
 #include "proxy/http/request_id.h"
@@ -38,7 +39,7 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   keep_alive_ = head != nullptr && head->keep_alive;
   buffered_ = store_pending_ = charged_ = given_back_ = client_lost_ = upstream_held_ = upstream_reused_ = upstream_written_ =
       body_written_ = upgrade_ = stale_retry_used_ = head_sent_ = continue_sent_ = reply_chunked_ =
-          reply_until_close_ = client_paused_ = upstream_paused_ = client_finished_ = upstream_finished_ =
+          reply_until_close_ = reply_early_ = client_paused_ = upstream_paused_ = client_finished_ = upstream_finished_ =
               false;
   retries_ = attempts_ = informational_ = 0;
   status_ = 0;
@@ -188,7 +189,7 @@ void Exchange::on_request_end(const std::vector<http::TrailerField>& trailers) {
   } else if (before == Request::streaming) {
     if (head_->framing == http::Framing::chunked) {
       scratch_.clear();
-      http::append_last_chunk(scratch_, trailers);
+      http::append_request_trailers(scratch_, *head_, trailers, identity_fields_);
       port_.upstream_write(scratch_);
     }
     watch_upstream();
@@ -275,11 +276,21 @@ void Exchange::on_upstream_ready(const ExchangePort::Upstream& upstream) {
   send_request();
 }
 
-void Exchange::append_upstream_head() {
+void Exchange::list_identity_fields() {
   const config::Identity& identity = settings().identity;
   dropped_fields_.clear();
   dropped_cookies_.clear();
-  if (!identity.forward_token) {
+  identity_fields_.clear();
+  for (const auto& source : identity.sources)
+    if (!source.header.empty()) identity_fields_.push_back(source.header);
+  if (identity.forward_token) {
+    // Whom the upstream believes must be who was metered: another token in another place stays here.
+    if (identity.sources.size() > 1 && call_.token != nullptr)
+      for (const config::Identity::Source* source : other_tokens(identity, *head_)) {
+        if (!source->header.empty()) dropped_fields_.push_back(source->header);
+        if (!source->cookie.empty()) dropped_cookies_.push_back(source->cookie);
+      }
+  } else {
     // Every place where a token may stand, not only the one that counted: a second one is a credential too.
     if (identity.sources.empty()) dropped_fields_.push_back("authorization");
     for (const auto& source : identity.sources) {
@@ -287,6 +298,10 @@ void Exchange::append_upstream_head() {
       if (!source.cookie.empty()) dropped_cookies_.push_back(source.cookie);
     }
   }
+}
+
+void Exchange::append_upstream_head() {
+  list_identity_fields();
   http::RequestForwarding forwarding;
   forwarding.framing = head_->framing;
   forwarding.content_length = head_->content_length;
@@ -297,6 +312,7 @@ void Exchange::append_upstream_head() {
   forwarding.forwarded_host = forwarded_host_;
   forwarding.default_host = upstream_server_;
   forwarding.drop_fields = dropped_fields_;
+  forwarding.identity_fields = identity_fields_;
   forwarding.drop_cookies = dropped_cookies_;
   forwarding.upgrade = upgrade_;
   forwarding.forward_expect = head_->expect_continue && request_ != Request::complete;
@@ -332,7 +348,7 @@ void Exchange::send_buffered_body() {
   if (!chunked) return;
   scratch_.clear();
   if (!body_.empty()) scratch_.append(http::kChunkEnd);
-  http::append_last_chunk(scratch_, trailers_);
+  http::append_request_trailers(scratch_, *head_, trailers_, identity_fields_);
   port_.upstream_write(scratch_);
 }
 

@@ -187,6 +187,7 @@ class Exchange {
   void answer_options();
   void acquire(bool fresh);
   void append_upstream_head();
+  void list_identity_fields();
   void send_request();
   void send_buffered_body();
   void resume_client();
@@ -226,7 +227,7 @@ class Exchange {
   std::vector<usage::ChargedAccount> accounts_;       // of call_.charges, those that limit; memory kept
   std::vector<std::string_view> shadow_violated_;     // names of rules; memory kept
   usage::CallHandle journalled_;                      // the call's entry in the journal
-  std::vector<std::string_view> dropped_fields_, dropped_cookies_;  // of the settings; memory kept
+  std::vector<std::string_view> dropped_fields_, dropped_cookies_, identity_fields_;  // of the settings; memory kept
   std::string upstream_server_;
   std::string peer_address_;
   std::string forwarded_host_;
@@ -251,6 +252,7 @@ class Exchange {
   bool head_sent_ = false;  // a final reply head was written to the client
   bool continue_sent_ = false;
   bool reply_chunked_ = false, reply_until_close_ = false;
+  bool reply_early_ = false;  // it began before the upstream had the whole request
   bool client_paused_ = false, upstream_paused_ = false;
   bool client_finished_ = false, upstream_finished_ = false;  // tunnel: FIN seen
   std::uint32_t retries_ = 0;

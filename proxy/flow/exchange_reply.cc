@@ -19,6 +19,8 @@ void Exchange::on_upstream_head(const http::ResponseHead& head) {
   status_ = head.status;
   head_sent_ = true;
   reply_ = Reply::replying;
+  // A server that answers without having read the request may take the rest of it for the next one.
+  reply_early_ = request_ != Request::complete || port_.upstream_backlog() > 0;
   if (request_ != Request::complete || port_.draining()) keep_alive_ = false;
   http::ResponseForwarding forwarding;
   forwarding.framing = http::client_framing(head, head_->minor_version);
@@ -60,6 +62,10 @@ void Exchange::start_tunnel(const http::ResponseHead& head) {
   if (!upgrade_) {
     release_upstream(false);
     return fail(Reason::upstream_invalid, "The upstream switched protocols without being asked.");
+  }
+  if (!http::switches_as_offered(*head_, head)) {
+    release_upstream(false);
+    return fail(Reason::upstream_invalid, "The upstream switched to a protocol that was not offered.");
   }
   status_ = head.status;
   head_sent_ = true;
@@ -113,9 +119,8 @@ void Exchange::on_upstream_end(const std::vector<http::TrailerField>& trailers, 
     request_ = Request::abandoned;
     port_.client_read(false);
     port_.clear_timer(Timer::client);
-    reusable = false;
   }
-  release_upstream(reusable);
+  release_upstream(reusable && !reply_early_);
   reply_ = Reply::flushing;
   settle_if_flushed();
 }

@@ -79,6 +79,8 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
   const Snapshot& snapshot = *call.snapshot;
   call.odata_reply = snapshot.settings.proxy.odata_errors && accepts_odata(head);
 
+  if (strips_token(snapshot.settings.identity, head))
+    return refuse(call, Reason::bad_request, "Connection names a field that holds the caller's credentials.");
   std::string path;
   if (head.path == "*") {
     path = "/";

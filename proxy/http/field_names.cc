@@ -43,12 +43,19 @@ constexpr auto kKnown = std::to_array<Known>({
     {"x-real-ip", FieldRole::forwarded_by},
     {"connection", FieldRole::connection},
     {"keep-alive", FieldRole::hop},
+    {"remote-addr", FieldRole::forwarded_by},
+    {"remote-host", FieldRole::forwarded_by},
+    {"remote-user", FieldRole::forwarded_by},
+    {"x-client-dn", FieldRole::forwarded_by},
     {"x-client-ip", FieldRole::forwarded_by},
+    {"x-forwarded", FieldRole::forwarded_by},
     {"x-request-id", FieldRole::request_id},
+    {"x-client-cert", FieldRole::forwarded_by},
     {"x-rewrite-url", FieldRole::rewrite},
     {"content-length", FieldRole::framing},
     {"http2-settings", FieldRole::hop},
     {"true-client-ip", FieldRole::forwarded_by},
+    {"x-original-for", FieldRole::forwarded_by},
     {"x-original-uri", FieldRole::rewrite},
     {"x-original-url", FieldRole::rewrite},
     {"x-override-url", FieldRole::rewrite},
@@ -56,12 +63,16 @@ constexpr auto kKnown = std::to_array<Known>({
     {"x-forwarded-for", FieldRole::forwarded_for},
     {"x-original-host", FieldRole::forwarded_by},
     {"cf-connecting-ip", FieldRole::forwarded_by},
+    {"fastly-client-ip", FieldRole::forwarded_by},
+    {"x-azure-clientip", FieldRole::forwarded_by},
+    {"x-azure-socketip", FieldRole::forwarded_by},
     {"x-forwarded-host", FieldRole::forwarded_set},
     {"transfer-encoding", FieldRole::framing},
     {"x-forwarded-proto", FieldRole::forwarded_set},
     {"x-cluster-client-ip", FieldRole::forwarded_by},
     {"x-http-host-override", FieldRole::rewrite},
     {"x-http-destinationurl", FieldRole::rewrite},
+    {"x-envoy-external-address", FieldRole::forwarded_by},
 });
 static_assert(std::ranges::is_sorted(kKnown, {}, [](const Known& known) { return known.name.size(); }));
 
@@ -127,6 +138,26 @@ constexpr auto kProtectedFamilies = std::to_array<std::string_view>({
     "x-http-method",
 });
 
+// What proxies that log users in, or check their certificates, tell the server behind them.
+constexpr auto kVouchedFamilies = std::to_array<std::string_view>({
+    "x-forwarded-",
+    "x-remote-",
+    "x-auth-request-",
+    "x-authenticated-",
+    "x-ssl-client-",
+    "x-amzn-oidc-",
+    "x-ms-client-principal",
+    "x-goog-authenticated-user-",
+});
+
+bool is_vouched_for(std::string_view name) {
+  if (name.size() < 9 || fold(name[1]) != '-') return begins(name, "ssl-client-");
+  const char initial = fold(name[2]);
+  return std::ranges::any_of(kVouchedFamilies, [&](std::string_view family) {
+    return family[2] == initial && begins(name, family);
+  });
+}
+
 bool is_listed_as_protected(std::string_view name) {
   return std::ranges::any_of(kProtected, [&](std::string_view known) { return is(name, known); }) ||
          std::ranges::any_of(kProtectedFamilies,
@@ -139,7 +170,7 @@ FieldRole known_role(std::string_view name) {
     for (std::size_t i = kFirst[name.size()]; i < kFirst[name.size() + 1]; ++i)
       if (kKnown[i].name.front() == initial && is(name, kKnown[i].name)) return kKnown[i].role;
   }
-  if (begins(name, "x-forwarded-")) return FieldRole::forwarded_by;
+  if (is_vouched_for(name)) return FieldRole::forwarded_by;
   if (begins(name, "proxy-")) return FieldRole::hop;
   return FieldRole::end_to_end;
 }
@@ -151,6 +182,10 @@ FieldRole role_of(std::string_view name) {
   const FieldRole role = known_role(name);
   if (role != FieldRole::end_to_end || name.find('_') == std::string_view::npos) return role;
   return is_listed_as_protected(name) ? FieldRole::rewrite : FieldRole::end_to_end;
+}
+
+bool is_same_variable(std::string_view a, std::string_view b) {
+  return std::ranges::equal(a, b, {}, fold, fold);
 }
 
 bool is_protected_from_connection(std::string_view name) {

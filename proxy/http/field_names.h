@@ -17,7 +17,8 @@ enum class FieldRole : std::uint8_t {
   forwarded_for,  // X-Forwarded-For: appended to or replaced
   forwarded,      // Forwarded
   forwarded_set,  // X-Forwarded-Proto, X-Forwarded-Host, X-Forwarded-Scheme, ...: always written anew
-  forwarded_by,   // other X-Forwarded-*, X-Real-IP, True-Client-IP, ...: kept from trusted peers only
+  forwarded_by,   // what only a proxy in front may say about the client: other X-Forwarded-*, X-Real-IP,
+  // True-Client-IP, Remote-User, X-SSL-Client-*, X-Auth-Request-*, ...: kept from trusted peers only
   rewrite,  // X-Original-URL, X-Rewrite-URL, ...: another target than the one that was metered; never passed
   expect,   // Expect
   cookie,   // Cookie
@@ -28,6 +29,9 @@ enum class FieldRole : std::uint8_t {
 // end_to_end, cookie and date, so X_Forwarded_For has the role of X-Forwarded-For. Cost: one look at the
 // name.
 FieldRole role_of(std::string_view name);
+
+// The same name for a gateway that makes variables of fields: without case, '_' as '-'.
+bool is_same_variable(std::string_view a, std::string_view b);
 
 // Fields that may not be removed by naming them in Connection: they frame, route, authenticate or describe
 // the message end to end (Host, Content-*, Transfer-Encoding, Authorization, Cookie, X-Forwarded-*,

@@ -60,6 +60,13 @@ bool names_other_fields(const Fields& fields) {
   return find(fields, "connection") != nullptr && read_connection(fields).names_others;
 }
 
+// Another spelling of a field that may hold credentials: a gateway behind us may take the one for the other.
+bool is_disguised(std::span<const std::string_view> identity_fields, std::string_view name) {
+  return std::ranges::any_of(identity_fields, [&](std::string_view known) {
+    return known.size() == name.size() && is_same_variable(known, name) && !equals_ignore_case(known, name);
+  });
+}
+
 // Cookie without the pairs of some names. Nothing is written when nothing is left.
 void append_cookie_without(std::string& out, const Field& cookie, std::span<const std::string_view> dropped) {
   const std::size_t begin = out.size();
@@ -153,7 +160,7 @@ void append_request_head(std::string& out, const RequestHead& head, const Reques
   out.append(" HTTP/1.1\r\n");
   append_field(out, "Host", head.authority.empty() ? forwarding.default_host : head.authority);
 
-  const bool check_named = names_other_fields(head.fields);
+  const bool check_named = head.connection_names_fields;
   const std::optional<std::uint64_t> hops = max_forwards(head);
   bool has_forwarded = false, accepts_trailers = false;
   for (const Field& field : head.fields) {
@@ -183,6 +190,7 @@ void append_request_head(std::string& out, const RequestHead& head, const Reques
         continue;
     }
     if (!forwarding.drop_fields.empty() && is_listed(forwarding.drop_fields, field.name)) continue;
+    if (!forwarding.identity_fields.empty() && is_disguised(forwarding.identity_fields, field.name)) continue;
     if (check_named && is_named_by_connection(head.fields, field.name)) continue;
     if (hops && equals_ignore_case(field.name, kMaxForwards)) {
       out.append(field.name).append(": ");
@@ -201,6 +209,44 @@ void append_request_head(std::string& out, const RequestHead& head, const Reques
     out.append(head.minor_version == 1 ? "Via: 1.1 " : "Via: 1.0 ").append(forwarding.via).append("\r\n");
   }
   out.append(forwarding.extra_fields).append("\r\n");
+}
+
+bool connection_names(const RequestHead& head, std::span<const std::string_view> names) {
+  if (!head.connection_names_fields) return false;
+  for (const Field& field : head.fields) {
+    if (!equals_ignore_case(field.name, "connection")) continue;
+    if (!for_each_element(field.value, [&](std::string_view option) { return !is_listed(names, option); }))
+      return true;
+  }
+  return false;
+}
+
+void append_request_trailers(std::string& out, const RequestHead& head,
+                             const std::vector<TrailerField>& trailers,
+                             std::span<const std::string_view> identity_fields) {
+  out.append("0\r\n");
+  for (const TrailerField& field : trailers) {
+    const bool poses = std::ranges::any_of(
+        identity_fields, [&](std::string_view known) { return is_same_variable(known, field.name); });
+    if (poses || (head.connection_names_fields && is_named_by_connection(head.fields, field.name))) continue;
+    append_field(out, field.name, field.value);
+  }
+  out.append("\r\n");
+}
+
+bool switches_as_offered(const RequestHead& request, const ResponseHead& reply) {
+  bool some = false;
+  const auto offered = [&](std::string_view protocol) {
+    some = true;
+    return std::ranges::any_of(request.fields, [&](const Field& field) {
+      return equals_ignore_case(field.name, "upgrade") &&
+             !for_each_element(field.value,
+                               [&](std::string_view offer) { return !equals_ignore_case(offer, protocol); });
+    });
+  };
+  for (const Field& field : reply.fields)
+    if (equals_ignore_case(field.name, "upgrade") && !for_each_element(field.value, offered)) return false;
+  return some;
 }
 
 std::optional<std::uint64_t> max_forwards(const RequestHead& head) {

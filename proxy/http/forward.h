@@ -31,6 +31,7 @@
 #include <string>
 #include <string_view>
 
+#include "proxy/http/body_decoder.h"
 #include "proxy/http/message.h"
 
 namespace tollgate::http {
@@ -47,6 +48,8 @@ struct RequestForwarding {
   std::string_view default_host{};    // Host when the request (HTTP/1.0) named none: the upstream's authority
   std::span<const std::string_view>
       drop_fields{};  // further field names to leave out, any case (e.g. "authorization")
+  std::span<const std::string_view>
+      identity_fields{};  // fields that may hold credentials: a name that is theirs but for '_' and '-' is left out
   std::span<const std::string_view> drop_cookies{};  // cookies to leave out of Cookie, by exact name
   bool upgrade = false;                              // forward Upgrade (only for a head with wants_upgrade)
   bool forward_expect = false;                       // pass Expect: 100-continue on
@@ -55,6 +58,20 @@ struct RequestForwarding {
 };
 
 void append_request_head(std::string& out, const RequestHead& head, const RequestForwarding& forwarding);
+
+// Connection of the request names one of these fields: they would be dropped, so that the upstream misses what the proxy
+// went by.
+bool connection_names(const RequestHead& head, std::span<const std::string_view> names);
+
+// The end of a chunked request body: last chunk, trailers, empty line. Trailers that Connection names are left out, and
+// those that could pass for one of `identity_fields` (any case, '_' as '-').
+void append_request_trailers(std::string& out, const RequestHead& head,
+                             const std::vector<TrailerField>& trailers,
+                             std::span<const std::string_view> identity_fields);
+
+// A 101 may only switch to protocols that the request offered (RFC 9110 section 7.8): every protocol of `reply`'s Upgrade
+// is in the request's, and there is one.
+bool switches_as_offered(const RequestHead& request, const ResponseHead& reply);
 
 // Hops that an OPTIONS request may still make (RFC 9110 section 7.6.2). 0: it must not be forwarded but be
 // answered here. nullopt: it does not say, or the method is another, for which the field means nothing.

@@ -40,7 +40,8 @@ struct RequestHead {
   std::uint64_t content_length = 0;
   bool keep_alive = true;  // the connection may carry another request
   bool expect_continue = false;
-  bool wants_upgrade = false;  // Connection: upgrade and an Upgrade field
+  bool wants_upgrade = false;            // Connection: upgrade and an Upgrade field
+  bool connection_names_fields = false;  // Connection names fields that end here (forward.h)
 };
 
 struct ResponseHead {

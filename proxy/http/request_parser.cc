@@ -356,6 +356,7 @@ bool RequestParser::settle_connection() {
          options.malformed.empty() ? "Connection names a field that it may not remove" : options.malformed);
     return false;
   }
+  head_.connection_names_fields = options.names_others;
   head_.keep_alive = !options.close && (head_.minor_version == 1 || options.keep_alive);
   head_.wants_upgrade =
       options.upgrade && has_upgrade_ && head_.minor_version == 1 && !has_body && may_upgrade(head_.fields);

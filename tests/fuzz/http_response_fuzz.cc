@@ -1,5 +1,6 @@
 // Response heads: the same outcome however cut; what is accepted and written anew reads back with the same
 // status and an end that the client can see. The first byte of the input chooses the method of the request.
+// What is accepted together with its body reaches a client as one response: llhttp sees exactly that one, and then the next.
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -8,6 +9,7 @@
 #include "proxy/http/body_decoder.h"
 #include "proxy/http/forward.h"
 #include "proxy/http/response_parser.h"
+#include "tests/fuzz/second_reader.h"
 
 namespace {
 
@@ -62,6 +64,31 @@ void check_forwarding(const ResponseHead& head, std::string_view method, std::ui
   if (framing == Framing::length) CHECK(again.head().content_length == head.content_length, "length");
 }
 
+void check_second_reading(const ResponseHead& head, std::string_view method, std::string_view payload,
+                          const std::vector<TrailerField>& trailers) {
+  if (method == "CONNECT" || head.status == 101) return;  // no message ends there
+  const Framing framing = client_framing(head, 1);
+  std::string out;
+  append_response_head(out, head,
+                       {.framing = framing, .content_length = head.content_length, .request_id = "abcdefgh"});
+  if (framing == Framing::chunked) {
+    if (!payload.empty()) {
+      append_chunk_start(out, payload.size());
+      out.append(payload).append(kChunkEnd);
+    }
+    append_last_chunk(out, trailers);
+  } else {
+    out.append(payload);
+  }
+  out.append("HTTP/1.1 299 Next\r\nContent-Length: 0\r\n\r\n");
+  // llhttp leaves it to its user that a 304 has no body.
+  const fuzz::Reading seen = fuzz::read_responses(out, method == "HEAD" || head.status == 304, true);
+  CHECK(seen.error.empty() && seen.messages.size() == 2, "not one response for llhttp");
+  CHECK(seen.messages[0].status == head.status && seen.messages[0].body == payload,
+        "another response for llhttp");
+  CHECK(seen.messages[1].status == 299, "another next response for llhttp");
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -80,10 +107,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   check_forwarding(parser.head(), method, 0);
   BodyDecoder body = BodyDecoder::of_response(parser.head(), {});
   std::string_view left = bytes.substr(parser.head_size());
+  std::string payload;
   for (;;) {
     const BodyDecoder::Step step = body.next(left);
     CHECK(step.consumed <= left.size(), "more consumed than given");
     left.remove_prefix(step.consumed);
+    payload.append(step.payload);
+    if (step.done || (left.empty() && body.may_end_here()))
+      check_second_reading(parser.head(), method, payload, body.trailers());
     if (step.done || step.failed || step.consumed == 0) break;
   }
   return 0;

@@ -17,6 +17,7 @@ using test::token;
 using test::with_token;
 using testing::HasSubstr;
 using testing::Not;
+using testing::StartsWith;
 
 struct ScriptedPort final : ExchangePort {
   MonotonicTime now() override { return clock; }
@@ -41,6 +42,7 @@ struct ScriptedPort final : ExchangePort {
   void upstream_write(std::string_view bytes) override {
     to_upstream.append(bytes), upstream_queue += bytes.size();
   }
+  void upstream_flush() override { upstream_queue = 0; }
   std::size_t upstream_backlog() const override { return upstream_queue; }
   void upstream_read(bool wanted) override { reads_upstream = wanted; }
   void upstream_end_writing() override { upstream_fin = true; }
@@ -347,6 +349,124 @@ TEST(Exchange, ReusedConnectionClosedEarlyIsRetriedOnceOnAFreshOne) {
   EXPECT_EQ(stage.port.status, 502);
   EXPECT_EQ(stage.port.attempts, 2U);
   EXPECT_EQ(stage.port.counted(), 1U) << "the upstream may have received it";
+}
+
+// A server that answers without reading may take the rest of the request for the next one: its answer to that would go to
+// somebody else.
+TEST(Exchange, ConnectionWhoseReplyBeganBeforeTheRequestHadLeftIsNotUsedAgain) {
+  for (const bool ends_in_time : {false, true}) {
+    Stage stage;
+    const Request request = create_case();
+    stage.begin(request);
+    stage.upstream_ready();
+    stage.exchange.on_request_body(request.body().substr(0, 5));
+    if (ends_in_time) {
+      stage.exchange.on_request_body(request.body().substr(5));
+      stage.exchange.on_request_end({});
+      stage.port.upstream_flush();
+    }
+    stage.reply_head("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
+    if (!ends_in_time) {
+      stage.exchange.on_request_body(request.body().substr(5));
+      stage.exchange.on_request_end({});
+    }
+    stage.exchange.on_upstream_body("ok");
+    stage.exchange.on_upstream_end({}, true);
+    stage.port.flush_client();
+    EXPECT_TRUE(stage.exchange.over());
+    EXPECT_EQ(stage.port.released_reusable, ends_in_time);
+  }
+}
+
+TEST(Exchange, SwitchToAProtocolThatWasNotOfferedIs502) {
+  for (const auto& [fields, good] :
+       std::vector<std::pair<std::string, bool>>{{"Upgrade: websocket\r\n", true},
+                                                 {"Upgrade: WebSocket\r\n", true},
+                                                 {"Upgrade: h2c\r\n", false},
+                                                 {"Upgrade: websocket, h2c\r\n", false},
+                                                 {"Upgrade:\r\n", false},
+                                                 {"", false}}) {
+    Stage stage;
+    const Request request = with_token("GET", "/0/odata/Case", token(), {},
+                                       {{"Connection", "upgrade"}, {"Upgrade", "chat/1, websocket"}});
+    stage.begin(request);
+    stage.upstream_ready();
+    stage.reply_head("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n" + fields + "\r\n");
+    EXPECT_EQ(stage.exchange.tunnel(), good) << fields;
+    if (good) {
+      stage.exchange.stop();
+      continue;
+    }
+    EXPECT_THAT(stage.port.to_client, StartsWith("HTTP/1.1 502 ")) << fields;
+    EXPECT_EQ(stage.port.reason, Reason::ok) << "not recorded before it has left";
+    stage.port.flush_client();
+    EXPECT_EQ(stage.port.reason, Reason::upstream_invalid);
+  }
+}
+
+config::Settings two_places() {
+  config::Settings settings = test::settings();
+  settings.identity.sources = {{.header = "X-Access-Token", .cookie = ""},
+                               {.header = "", .cookie = "session"}};
+  return settings;
+}
+
+std::string sent_to_upstream(const Request& request, config::Settings settings) {
+  Stage stage(std::move(settings));
+  stage.begin(request);
+  if (stage.exchange.request_complete() && stage.port.acquired == 0) return stage.port.to_client;
+  stage.upstream_ready();
+  if (!request.body().empty()) {
+    stage.exchange.on_request_body(request.body());
+    stage.exchange.on_request_end(
+        {{"x-access-TOKEN", "forged"}, {"X_Access_Token", "forged"}, {"X-Sum", "1"}, {"X-Gone", "2"}});
+  }
+  std::string sent = stage.port.to_upstream;
+  stage.exchange.stop();
+  return sent;
+}
+
+TEST(Exchange, CredentialsInDisguiseStayHere) {
+  const std::string mine = token();
+  const std::string sent = sent_to_upstream(
+      Request("GET", "/0/odata/Case",
+              {{"X-Access-Token", mine}, {"X_Access_Token", "forged"}, {"x-access_token", "forged"}}),
+      two_places());
+  EXPECT_THAT(sent, HasSubstr("X-Access-Token: " + mine + "\r\n"));
+  EXPECT_THAT(sent, Not(HasSubstr("forged")));
+}
+
+TEST(Exchange, TrailersCarryNoCredentialsAndNothingThatConnectionNames) {
+  const std::string sent = sent_to_upstream(
+      Request("POST", "/0/odata/Case",
+              {{"X-Access-Token", token()}, {"Transfer-Encoding", "chunked"}, {"Connection", "X-Gone"}},
+              "{}"),
+      two_places());
+  EXPECT_THAT(sent, Not(HasSubstr("forged")));
+  EXPECT_THAT(sent, testing::EndsWith("\r\n0\r\nX-Sum: 1\r\n\r\n"));
+}
+
+TEST(Exchange, ConnectionMayNotStripTheCredentials) {
+  EXPECT_THAT(
+      sent_to_upstream(Request("GET", "/0/odata/Case",
+                               {{"X-Access-Token", token()}, {"Connection", "close, x-access-token"}}),
+                       two_places()),
+      StartsWith("HTTP/1.1 400 "));
+}
+
+// Metered as ann, believed to be bob: not even when both tokens are good.
+TEST(Exchange, UpstreamIsGivenTheTokenThatWasMeteredAndNoOther) {
+  const std::string ann = token(), bob = token({.user = "bob"});
+  std::string sent = sent_to_upstream(
+      Request("GET", "/0/odata/Case", {{"X-Access-Token", ann}, {"Cookie", "a=1; session=" + bob}}),
+      two_places());
+  EXPECT_THAT(sent, HasSubstr(ann));
+  EXPECT_THAT(sent, Not(HasSubstr(bob)));
+  EXPECT_THAT(sent, HasSubstr("Cookie: a=1\r\n"));
+  sent = sent_to_upstream(
+      Request("GET", "/0/odata/Case", {{"X-Access-Token", ann}, {"Cookie", "a=1; session=" + ann}}),
+      two_places());
+  EXPECT_THAT(sent, HasSubstr("Cookie: a=1; session=" + ann)) << "the same twice contradicts nothing";
 }
 
 TEST(Exchange, PostIsNotRetriedOnceSomethingWasSent) {

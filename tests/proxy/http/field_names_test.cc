@@ -18,8 +18,11 @@ TEST(FieldRole, FamiliesAreCovered) {
   for (const char* name : {"Proxy", "Proxy-Connection", "Proxy-Authorization", "Proxy-Authenticate",
                            "proxy-x", "Keep-Alive", "Upgrade", "Trailer", "TE", "HTTP2-Settings"})
     EXPECT_EQ(role_of(name), FieldRole::hop) << name;
-  for (const char* name : {"X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Anything-At-All",
-                           "X-Real-IP", "True-Client-IP"})
+  for (const char* name :
+       {"X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Anything-At-All", "X-Real-IP",
+        "True-Client-IP", "Remote-User", "REMOTE_USER", "X-Remote-User", "X-Forwarded",
+        "X-Auth-Request-Email", "X-SSL-Client-DN", "SSL_CLIENT_CERT", "X-MS-CLIENT-PRINCIPAL-NAME",
+        "X-Client-Cert", "Fastly-Client-IP", "x-envoy-external-address"})
     EXPECT_EQ(role_of(name), FieldRole::forwarded_by) << name;
   for (const char* name : {"Accept", "X-HTTP-Method", "X-HTTP-Method-Override", "Authorization", "BPMCSRF",
                            "Hos", "Hostx", "T", "X-Forward", "Via"})

@@ -63,7 +63,9 @@ Request::Request(std::string_view method, std::string_view target,
     : body_(std::move(body)) {
   text_ = std::string(method) + " " + std::string(target) + " HTTP/1.1\r\nHost: crm.example\r\n";
   for (const auto& [name, value] : fields) text_ += name + ": " + value + "\r\n";
-  if (!body_.empty()) text_ += "Content-Length: " + std::to_string(body_.size()) + "\r\n";
+  const bool chunked =
+      std::ranges::any_of(fields, [](const auto& field) { return field.first == "Transfer-Encoding"; });
+  if (!body_.empty() && !chunked) text_ += "Content-Length: " + std::to_string(body_.size()) + "\r\n";
   text_ += "\r\n";
   http::RequestParser parser{http::HeadLimits{}};
   EXPECT_EQ(parser.parse(text_), http::ParseStatus::complete) << parser.failure().detail << "\n" << text_;

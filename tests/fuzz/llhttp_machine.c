@@ -1,0 +1,2 @@
+/* See llhttp_interface.c. */
+#include <llhttp/llhttp.c>
