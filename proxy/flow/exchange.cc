@@ -85,8 +85,10 @@ void Exchange::on_request_head(const Arrival& arrival, const http::RequestHead& 
     return fail(Reason::overloaded, "This proxy has no room for another connection at the moment.");
   }
   const std::uint64_t body_max = settings().limits.max_body;
-  if (body_max != 0 && head.framing == http::Framing::length && head.content_length > body_max)
+  if (body_max != 0 && head.framing == http::Framing::length && head.content_length > body_max) {
+    keep_alive_ = false;  // its body is not read, not even to drop it
     return fail(Reason::body_too_large, "The request body is larger than this proxy accepts.");
+  }
   act(gate_.on_head(call_, head, arrived_unix_));
 }
 
