@@ -26,6 +26,12 @@ constexpr bool equals_ignore_case(std::string_view a, std::string_view b) {
 constexpr bool starts_with_ignore_case(std::string_view text, std::string_view prefix) {
   return text.size() >= prefix.size() && equals_ignore_case(text.substr(0, prefix.size()), prefix);
 }
+// Does text hold one of these few characters? One fast pass each, where find_first_of() looks every character up.
+constexpr bool contains_any(std::string_view text, std::string_view characters) {
+  for (char c : characters)
+    if (text.find(c) != std::string_view::npos) return true;
+  return false;
+}
 std::string to_lower(std::string_view text);
 // Without leading and trailing SP and HTAB (RFC 9110 OWS).
 std::string_view trim(std::string_view text);

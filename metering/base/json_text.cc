@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <cmath>
 
 namespace tollgate {
@@ -29,6 +30,14 @@ std::size_t utf8_length(std::string_view text) {
   return 0;
 }
 
+// Bytes that stand for themselves in a JSON string.
+constexpr std::array<bool, 256> make_plain_table() {
+  std::array<bool, 256> table{};
+  for (unsigned byte = 0x20; byte < 0x7F; ++byte) table[byte] = byte != '"' && byte != '\\';
+  return table;
+}
+constexpr auto kPlain = make_plain_table();
+
 }  // namespace
 
 void append_json_string(std::string& out, std::string_view text) {
@@ -36,11 +45,7 @@ void append_json_string(std::string& out, std::string_view text) {
   std::size_t i = 0;
   while (i < text.size()) {
     std::size_t plain = i;
-    while (plain < text.size()) {
-      auto c = static_cast<unsigned char>(text[plain]);
-      if (c < 0x20 || c == '"' || c == '\\' || c >= 0x7F) break;
-      ++plain;
-    }
+    while (plain < text.size() && kPlain[static_cast<unsigned char>(text[plain])]) ++plain;
     out.append(text.substr(i, plain - i));
     i = plain;
     if (i == text.size()) break;

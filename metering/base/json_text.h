@@ -4,6 +4,7 @@
 // Strings: control characters, quote and backslash are escaped; bytes that are not UTF-8 become U+FFFD, so the
 // output is always valid JSON whatever bytes a client sent.
 #pragma once
+#include <charconv>
 #include <concepts>
 #include <cstdint>
 #include <string>
@@ -42,7 +43,10 @@ class JsonWriter {
   }
   void value(const char* text) { value(std::string_view(text)); }
   void value(bool yes) { raw(yes ? "true" : "false"); }
-  void value(std::integral auto number) { raw(std::to_string(number)); }
+  void value(std::integral auto number) {
+    char digits[24];
+    raw({digits, std::to_chars(digits, digits + sizeof digits, number).ptr});
+  }
   void value(double number);  // shortest form that reads back the same; not finite becomes null
   void null() { raw("null"); }
   void raw(std::string_view json) {  // json: already valid JSON

@@ -108,11 +108,12 @@ Classification Classifier::Impl::run(const Request& request, bool head_only, Bod
   Classification rejection;
   rejection.kind = Kind::reject;
   if (request.target == "*") return Classification{};
-  auto path = normalise(request.target);
-  if (!path) {
-    rejection.reject_detail = std::move(path.error().message);
+  std::optional<Result<NormalPath>> normal;
+  if (request.path == nullptr && !normal.emplace(normalise(request.target))) {
+    rejection.reject_detail = std::move(normal->error().message);
     return rejection;
   }
+  const NormalPath& path = request.path != nullptr ? *request.path : **normal;
   std::optional<Method> method = effective_method(request.method, request.headers);
   if (!method) {
     rejection.reject_detail = "the method override headers contradict the request";
@@ -124,7 +125,7 @@ Classification Classifier::Impl::run(const Request& request, bool head_only, Bod
   // A preflight or capability question touches nothing; only whose address it is matters.
   bool asks_options = *method == Method::options;
   if (asks_options) method = Method::get;
-  Call call{request, *schema, options, *path, *method, media, head_only || asks_options, BodyNeed::none, {}};
+  Call call{request, *schema, options, path, *method, media, head_only || asks_options, BodyNeed::none, {}};
   for (Dialect dialect : options.dialects) {
     bool known = false;
     switch (dialect) {

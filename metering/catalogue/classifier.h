@@ -13,6 +13,7 @@
 
 #include "metering/catalogue/classification.h"
 #include "metering/catalogue/schema.h"
+#include "metering/catalogue/url.h"
 
 namespace tollgate::catalogue {
 
@@ -27,6 +28,7 @@ struct Request {
   std::span<const HeaderField>
       headers;            // for Content-Type, X-HTTP-Method(-Override), Content-Range, Upgrade, ...
   std::string_view body;  // decoded of transfer coding; empty when not (yet) known
+  const NormalPath* path = nullptr;  // normalise(target), where the caller has it already
 };
 
 enum class BodyNeed : std::uint8_t {

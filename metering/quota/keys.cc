@@ -25,6 +25,13 @@ constexpr bool is_plain(char c) {
   return is_alpha(c) || is_digit(c) || c == '-' || c == '.' || c == '_' || c == '~' || c == '@' || c == '+';
 }
 
+constexpr std::array<bool, 256> make_plain_table() {
+  std::array<bool, 256> table{};
+  for (unsigned byte = 0; byte < 256; ++byte) table[byte] = is_plain(static_cast<char>(byte));
+  return table;
+}
+constexpr auto kPlain = make_plain_table();
+
 // "q:{p017}:" is always 9 bytes.
 constexpr std::size_t kPrefixBytes = 9;
 
@@ -37,20 +44,24 @@ std::uint16_t crc16(std::string_view bytes) {
   return static_cast<std::uint16_t>(crc);
 }
 
+void append_escaped(std::string& out, std::string_view name) {
+  while (!name.empty()) {
+    std::size_t plain = 0;
+    while (plain < name.size() && kPlain[static_cast<unsigned char>(name[plain])]) ++plain;
+    out.append(name.substr(0, plain));
+    if (plain == name.size()) return;
+    constexpr std::string_view kHex = "0123456789ABCDEF";
+    const auto byte = static_cast<unsigned char>(name[plain]);
+    out.push_back('%');
+    out.push_back(kHex[byte >> 4]);
+    out.push_back(kHex[byte & 15]);
+    name.remove_prefix(plain + 1);
+  }
+}
+
 std::string escape_name(std::string_view name) {
   std::string out;
-  out.reserve(name.size());
-  for (char c : name) {
-    if (is_plain(c)) {
-      out.push_back(c);
-    } else {
-      constexpr std::string_view kHex = "0123456789ABCDEF";
-      auto byte = static_cast<unsigned char>(c);
-      out.push_back('%');
-      out.push_back(kHex[byte >> 4]);
-      out.push_back(kHex[byte & 15]);
-    }
-  }
+  append_escaped(out, name);
   return out;
 }
 
@@ -74,15 +85,22 @@ std::optional<std::string> unescape_name(std::string_view text) {
 
 std::string hash_tag(unsigned partition) {
   CHECK(partition < kPartitions, "256 partitions");
-  return fmt::format("{{p{:03}}}", partition);
+  std::string out = "{p000}";
+  for (std::size_t at = 4; at > 1; --at, partition /= 10) out[at] = static_cast<char>('0' + partition % 10);
+  return out;
 }
 
 std::string subject_key(const Subject& subject) {
-  std::string who = escape_name(subject.tenant);
-  if (subject.organization) who.append(":o:").append(escape_name(*subject.organization));
-  if (subject.user) who.append(":u:").append(escape_name(*subject.user));
-  if (!subject.organization && !subject.user) who.append(":t");
-  return fmt::format("q:{}:{}", hash_tag(crc16(who) % kPartitions), who);
+  std::string out;
+  out.reserve(64);
+  out.append(kPrefixBytes, ':');
+  append_escaped(out, subject.tenant);
+  if (subject.organization) append_escaped(out.append(":o:"), *subject.organization);
+  if (subject.user) append_escaped(out.append(":u:"), *subject.user);
+  if (!subject.organization && !subject.user) out.append(":t");
+  const std::string_view who = std::string_view(out).substr(kPrefixBytes);
+  out.replace(0, 2, "q:").replace(2, 6, hash_tag(crc16(who) % kPartitions));
+  return out;
 }
 
 unsigned partition_of(std::string_view subject_key) {

@@ -47,6 +47,7 @@ struct ParsedSubject {
 std::optional<ParsedSubject> parse_subject_key(std::string_view key);
 
 std::string escape_name(std::string_view name);
+void append_escaped(std::string& out, std::string_view name);
 std::optional<std::string> unescape_name(
     std::string_view text);  // nullopt when it is not what escape_name writes
 

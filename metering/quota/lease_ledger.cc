@@ -307,7 +307,7 @@ void LeaseLedger::Impl::admit_call(const CallRef& call) {
   outcome.states.reserve(call->charges.size());
   outcome.receipt.items.reserve(call->charges.size());
   for (std::size_t i = 0; i < call->charges.size(); ++i) {
-    const AccountCharge& charge = call->charges[i];
+    AccountCharge& charge = call->charges[i];
     Slot& slot = call->slots[i];
     const bool limited = charge.limit != kUnlimited;
     const bool left_out = charge.shadow && slot.state == Slot::State::lacking;
@@ -321,8 +321,8 @@ void LeaseLedger::Impl::admit_call(const CallRef& call) {
     outcome.degraded = outcome.degraded || degraded;
     if (slot.state == Slot::State::uncounted) continue;
     const std::int64_t bucket = slot.state == Slot::State::taken ? slot.bucket : INT64_MIN;
-    outcome.receipt.items.push_back(
-        {charge.key, bucket, charge.units, slot.account->shape.window, slot.account->shape.bucket, degraded});
+    outcome.receipt.items.push_back({std::move(charge.key), bucket, charge.units, slot.account->shape.window,
+                                     slot.account->shape.bucket, degraded});
     Account& account = *slot.account;
     if (!account.limited || slot.forced || account.cell->available() > slot.view.lease / 4) continue;
     // Known to be full: a prefetch would only be refused.

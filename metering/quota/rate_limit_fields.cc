@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 
 namespace tollgate::quota {
 namespace {
@@ -15,6 +16,32 @@ std::uint64_t structured_integer(std::uint64_t value) {
 
 bool contains(std::span<const std::uint32_t> indexes, std::size_t index) {
   return std::ranges::find(indexes, index) != indexes.end();
+}
+
+void append_number(std::string& out, std::uint64_t number) {
+  char digits[20];
+  out.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
+}
+
+void append_structured_string(std::string& out, std::string_view text) {
+  out.push_back('"');
+  for (char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte > 0x7E) {
+      fmt::format_to(std::back_inserter(out), "%{:02X}", byte);
+      continue;
+    }
+    if (c == '"' || c == '\\') out.push_back('\\');
+    out.push_back(c);
+  }
+  out.push_back('"');
+}
+
+void append_rate_limit(std::string& out, std::string_view policy_name, const AccountState& state) {
+  append_structured_string(out, policy_name);
+  append_number(out.append(";r="), structured_integer(state.remaining()));
+  if (state.next_free_after > Milliseconds(0))
+    append_number(out.append(";t="), structured_integer(seconds_up(state.next_free_after)));
 }
 
 // Part of the limit that is left; a limit of 0 has nothing left.
@@ -30,17 +57,8 @@ std::uint64_t seconds_up(Milliseconds duration) {
 }
 
 std::string structured_string(std::string_view text) {
-  std::string out = "\"";
-  for (char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte > 0x7E) {
-      out += fmt::format("%{:02X}", byte);
-      continue;
-    }
-    if (c == '"' || c == '\\') out.push_back('\\');
-    out.push_back(c);
-  }
-  out.push_back('"');
+  std::string out;
+  append_structured_string(out, text);
   return out;
 }
 
@@ -77,10 +95,8 @@ std::optional<std::size_t> nearest_to_exhaustion(std::span<const AccountCharge> 
 }
 
 std::string rate_limit(std::string_view policy_name, const AccountState& state) {
-  std::string out =
-      fmt::format("{};r={}", structured_string(policy_name), structured_integer(state.remaining()));
-  if (state.next_free_after > Milliseconds(0))
-    out += fmt::format(";t={}", structured_integer(seconds_up(state.next_free_after)));
+  std::string out;
+  append_rate_limit(out, policy_name, state);
   return out;
 }
 
@@ -103,16 +119,24 @@ std::string rate_limit_field_lines(const FieldOptions& options, std::string_view
   const auto nearest = nearest_to_exhaustion(charges, states, violated);
   if (nearest && charges[*nearest].rule < rules.size()) {
     const AccountState& state = states[*nearest];
-    if (options.rate_limit)
-      out += fmt::format("RateLimit-Policy: {}\r\nRateLimit: {}\r\n", policy,
-                         rate_limit(rules[charges[*nearest].rule].name, state));
-    if (options.legacy)
-      out += fmt::format("X-RateLimit-Limit: {}\r\nX-RateLimit-Remaining: {}\r\nX-RateLimit-Reset: {}\r\n",
-                         state.limit, state.remaining(), seconds_up(state.next_free_after));
+    if (options.rate_limit) {
+      out.reserve(policy.size() + 96);
+      out.append("RateLimit-Policy: ").append(policy).append("\r\nRateLimit: ");
+      append_rate_limit(out, rules[charges[*nearest].rule].name, state);
+      out.append("\r\n");
+    }
+    if (options.legacy) {
+      append_number(out.append("X-RateLimit-Limit: "), state.limit);
+      append_number(out.append("\r\nX-RateLimit-Remaining: "), state.remaining());
+      append_number(out.append("\r\nX-RateLimit-Reset: "), seconds_up(state.next_free_after));
+      out.append("\r\n");
+    }
   }
   if (!violated.empty())
-    if (const auto seconds = retry_after_seconds(states, violated))
-      out += fmt::format("Retry-After: {}\r\n", *seconds);
+    if (const auto seconds = retry_after_seconds(states, violated)) {
+      append_number(out.append("Retry-After: "), *seconds);
+      out.append("\r\n");
+    }
   return out;
 }
 

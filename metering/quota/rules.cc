@@ -32,7 +32,7 @@ bool per_operation(const Rule& rule) {
 std::string field_of(const Rule& rule, const CountedOperation& operation) {
   std::string field = rule.name;
   auto append = [&](Dimension dimension, std::string_view value) {
-    if (names(rule, dimension)) field.append("|").append(escape_name(value));
+    if (names(rule, dimension)) append_escaped(field.append("|"), value);
   };
   append(Dimension::product, operation.product);
   // CRM servers compare names without case: another spelling of an object is no second account.
@@ -42,6 +42,7 @@ std::string field_of(const Rule& rule, const CountedOperation& operation) {
 }
 
 std::uint64_t limit_for(const Rule& rule, const Caller& caller) {
+  if (rule.overrides.empty()) return rule.limit;
   const std::string_view who = names(rule, Dimension::user)           ? caller.user
                                : names(rule, Dimension::organization) ? caller.organization
                                                                       : caller.tenant;
@@ -119,9 +120,8 @@ std::vector<AccountCharge> Rules::charges(const Caller& caller,
     charge.rule = kObservation;
     charge.key.subject_key = where.subject_key;
     charge.key.field = where.prefix;
-    charge.key.field.append(escape_name(operation.object))
-        .append("|")
-        .append(escape_name(operation.operation));
+    append_escaped(charge.key.field, operation.object);
+    append_escaped(charge.key.field.append("|"), operation.operation);
     merge(charges, from, std::move(charge));
   }
   return charges;

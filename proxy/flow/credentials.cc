@@ -35,8 +35,7 @@ Found in_header(const http::RequestHead& head, std::string_view name) {
     return std::nullopt;
   }
   if (value->empty()) return invalid("The credentials are empty.");
-  if (value->find_first_of(" \t,") != std::string_view::npos)
-    return invalid("The credentials are not one token.");
+  if (contains_any(*value, " \t,")) return invalid("The credentials are not one token.");
   return value;
 }
 

@@ -33,7 +33,8 @@ bool accepts_odata(const http::RequestHead& head) {
         equals_ignore_case(field.name, "MaxDataServiceVersion"))
       return true;
     if (!equals_ignore_case(field.name, "Accept")) continue;
-    std::string accept = to_lower(field.value);
+    if (field.value.size() < std::string_view("application/json;odata").size()) continue;
+    const std::string accept = to_lower(field.value);
     if (accept.find("application/json") != std::string::npos && accept.find("odata") != std::string::npos)
       return true;
   }
@@ -81,15 +82,17 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
 
   if (strips_token(snapshot.settings.identity, head))
     return refuse(call, Reason::bad_request, "Connection names a field that holds the caller's credentials.");
-  std::string path;
-  if (head.path == "*") {
-    path = "/";
-  } else if (auto normal = catalogue::normalise(head.path)) {
-    path = std::move(normal->path);
-  } else {
-    return refuse(call, Reason::bad_request, normal.error().message);
+  catalogue::Request request = request_of(head, {});
+  std::string_view path = "/";
+  std::optional<Result<catalogue::NormalPath>> normal;
+  if (head.path != "*") {
+    if (!normal.emplace(catalogue::normalise(request.target)))
+      return refuse(call, Reason::bad_request, normal->error().message);
+    request.path = &**normal;
+    path = request.path->path;
   }
-  const bool own = path == kOwnPrefix || path.starts_with(std::string(kOwnPrefix) + "/");
+  const bool own =
+      path.starts_with(kOwnPrefix) && (path.size() == kOwnPrefix.size() || path[kOwnPrefix.size()] == '/');
   if (own) {
     if (path != kUsagePath)
       return refuse(call, Reason::not_found, "There is no such page. Try /.tollgate/usage.");
@@ -105,7 +108,6 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
   if (!call.route->metered) return Next::forward;
 
   std::optional<LocalReply> refusal = authenticate(call, head, now);
-  const catalogue::Request request = request_of(head, {});
   if (refusal) {
     // Who is about to log in has no token yet, and browsers send none for scripts and pictures.
     if (snapshot.classifier.body_need(request) == catalogue::BodyNeed::none) {

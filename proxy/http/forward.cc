@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "metering/base/ascii.h"
 #include "metering/base/check.h"
 #include "proxy/http/address.h"
 #include "proxy/http/field_names.h"
@@ -15,7 +16,7 @@ namespace {
 constexpr std::string_view kMaxForwards = "max-forwards";
 
 bool is_one_line(std::string_view text) {
-  return text.find_first_of(std::string_view("\r\n\0", 3)) == std::string_view::npos;
+  return !contains_any(text, std::string_view("\r\n\0", 3));
 }
 bool are_whole_lines(std::string_view text) {
   return text.empty() || text.ends_with("\r\n");

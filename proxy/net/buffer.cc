@@ -2,10 +2,35 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "metering/base/check.h"
 
 namespace tollgate::net {
+
+namespace {
+
+// Blocks of the smallest size come and go with every request: a thread keeps some of them.
+class SpareBlocks {
+ public:
+  std::unique_ptr<char[]> take() {
+    if (blocks_.empty()) return std::make_unique_for_overwrite<char[]>(Buffer::kBlock);
+    std::unique_ptr<char[]> block = std::move(blocks_.back());
+    blocks_.pop_back();
+    return block;
+  }
+  void keep(std::unique_ptr<char[]> block) {
+    if (blocks_.size() < kMost) blocks_.push_back(std::move(block));
+  }
+
+ private:
+  static constexpr std::size_t kMost = 128;  // 1 MiB
+  std::vector<std::unique_ptr<char[]>> blocks_;
+};
+
+thread_local SpareBlocks spare_blocks;
+
+}  // namespace
 
 void Buffer::append(std::string_view bytes) {
   if (bytes.empty()) return;
@@ -26,6 +51,7 @@ char* Buffer::prepare(std::size_t least) {
 }
 
 void Buffer::release() {
+  if (capacity_ == kBlock) spare_blocks.keep(std::move(memory_));
   memory_.reset();
   capacity_ = begin_ = end_ = 0;
 }
@@ -38,8 +64,9 @@ void Buffer::reserve_room(std::size_t count) {
   } else {
     std::size_t wanted = std::max(kBlock, capacity_);
     while (wanted < content + count) wanted *= 2;
-    auto bigger = std::make_unique_for_overwrite<char[]>(wanted);
+    auto bigger = wanted == kBlock ? spare_blocks.take() : std::make_unique_for_overwrite<char[]>(wanted);
     if (content > 0) std::memcpy(bigger.get(), memory_.get() + begin_, content);
+    if (capacity_ == kBlock) spare_blocks.keep(std::move(memory_));
     memory_ = std::move(bigger);
     capacity_ = wanted;
   }

@@ -17,6 +17,7 @@ class Buffer {
   static constexpr std::size_t kBlock = 8 * 1024;  // smallest allocation
 
   Buffer() = default;
+  ~Buffer() { release(); }
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept {
     swap(other);

@@ -34,6 +34,7 @@ EventLoop::EventLoop() : scratch_(std::make_unique_for_overwrite<char[]>(kScratc
   deferred_event_ = event_new(base_, -1, 0, &EventLoop::on_deferred, this);
   CHECK(wake_event_ != nullptr && timer_event_ != nullptr && deferred_event_ != nullptr, "out of memory");
   event_add(wake_event_, nullptr);
+  event_begins();
 }
 
 EventLoop::~EventLoop() {
@@ -45,6 +46,7 @@ EventLoop::~EventLoop() {
 }
 
 void EventLoop::run() {
+  event_begins();
   event_base_loop(base_, EVLOOP_NO_EXIT_ON_EMPTY);
 }
 
@@ -68,8 +70,10 @@ void EventLoop::post(std::function<void()> task) {
 MonotonicTime EventLoop::now() const {
   return MonotonicTime(read_clock(CLOCK_MONOTONIC));
 }
-UnixTime EventLoop::unix_now() const {
-  return UnixTime(read_clock(CLOCK_REALTIME));
+
+void EventLoop::event_begins() {
+  event_now_ = now();
+  unix_now_ = UnixTime(read_clock(CLOCK_REALTIME));
 }
 
 void EventLoop::set(LoopTimer& timer, MonotonicTime when) {
@@ -105,6 +109,7 @@ void EventLoop::run_deferred() {
 
 void EventLoop::on_wake(int, short, void* self) {
   auto* loop = static_cast<EventLoop*>(self);
+  loop->event_begins();
   std::uint64_t count = 0;
   if (::read(loop->wake_fd_, &count, sizeof count) < 0) return;
   std::vector<std::function<void()>> tasks;
@@ -117,6 +122,7 @@ void EventLoop::on_wake(int, short, void* self) {
 
 void EventLoop::on_timer(int, short, void* self) {
   auto* loop = static_cast<EventLoop*>(self);
+  loop->event_begins();
   loop->armed_for_ = MonotonicTime::min();  // no event_add for each timer set while firing
   loop->timers_.expire(loop->now());
   loop->armed_for_ = MonotonicTime::max();
@@ -125,6 +131,7 @@ void EventLoop::on_timer(int, short, void* self) {
 
 void EventLoop::on_deferred(int, short, void* self) {
   auto* loop = static_cast<EventLoop*>(self);
+  loop->event_begins();
   std::vector<std::function<void()>> tasks;
   tasks.swap(loop->deferred_);
   for (auto& task : tasks) task();
@@ -132,6 +139,7 @@ void EventLoop::on_deferred(int, short, void* self) {
 
 void Watch::start(EventLoop& loop, int fd, void* owner, void (*ready)(void*, short)) {
   CHECK(event_ == nullptr, "one watch, one descriptor");
+  loop_ = &loop;
   owner_ = owner;
   ready_ = ready;
   event_ =
@@ -148,6 +156,7 @@ void Watch::stop() {
 
 void Watch::on_event(int, short what, void* self) {
   auto* watch = static_cast<Watch*>(self);
+  watch->loop_->event_begins();
   watch->ready_(watch->owner_, what);
 }
 

@@ -35,11 +35,14 @@ class EventLoop {
   void stop();                            // any thread
   void post(std::function<void()> task);  // any thread; runs in the order of posting
 
-  MonotonicTime now() const;
-  UnixTime unix_now() const;
+  MonotonicTime now() const;  // reads the clock
+  // The time at which the event that is being handled began. Good enough for time-outs and dates, and free. Whoever
+  // enters from an event that is not a Watch, a timer or a task of this loop says so with event_begins().
+  UnixTime unix_now() const { return unix_now_; }
+  void event_begins();
 
   void set(LoopTimer& timer, MonotonicTime when);
-  void set(LoopTimer& timer, Milliseconds after) { set(timer, now() + after); }
+  void set(LoopTimer& timer, Milliseconds after) { set(timer, event_now_ + after); }
   void clear(LoopTimer& timer) { timers_.clear(timer); }
 
   // In the next turn of the loop, after other events had their chance.
@@ -57,6 +60,8 @@ class EventLoop {
   void arm();
 
   event_base* base_ = nullptr;
+  MonotonicTime event_now_;
+  UnixTime unix_now_;
   int wake_fd_ = -1;
   event* wake_event_ = nullptr;
   event* timer_event_ = nullptr;
@@ -86,6 +91,7 @@ class Watch {
  private:
   static void on_event(int, short what, void* self);
   event* event_ = nullptr;
+  EventLoop* loop_ = nullptr;
   void* owner_ = nullptr;
   void (*ready_)(void*, short) = nullptr;
 };

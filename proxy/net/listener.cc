@@ -37,7 +37,9 @@ Listener::~Listener() {
 }
 
 void Listener::on_event(int, short, void* self) {
-  static_cast<Listener*>(self)->accept_waiting();
+  auto* listener = static_cast<Listener*>(self);
+  listener->worker_.loop().event_begins();
+  listener->accept_waiting();
 }
 void Listener::on_timer(void* self) {
   static_cast<Listener*>(self)->resume();

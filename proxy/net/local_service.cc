@@ -307,6 +307,7 @@ bool LocalService::Impl::Connection::write_some() {
 
 void LocalService::Impl::on_accept(int fd, short, void* self) {
   auto* service = static_cast<Impl*>(self);
+  service->loop.event_begins();
   for (;;) {
     Endpoint peer;
     peer.length = sizeof peer.address;

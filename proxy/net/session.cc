@@ -313,10 +313,14 @@ void Session::charge(std::vector<quota::AccountCharge> charges) {
     outcome.error = "no store is configured";
     return exchange_.on_charge(std::move(outcome));
   }
+  charging_ = true;
   ledger->charge(std::move(charges), [this](quota::ChargeOutcome&& outcome) {
+    if (charging_) return exchange_.on_charge(std::move(outcome));  // at once: whoever asked goes on
+    worker_.loop().event_begins();
     exchange_.on_charge(std::move(outcome));
     worker_.advance_later(connection_);
   });
+  charging_ = false;
 }
 
 void Session::read_usage(const flow::Call& call) {
@@ -346,6 +350,7 @@ void Session::read_usage(const flow::Call& call) {
 
 void Session::usage_answered() {
   if (!usage_states_ || !usage_objects_) return;
+  worker_.loop().event_begins();
   auto states = std::move(*usage_states_);
   auto objects = std::move(*usage_objects_);
   usage_states_.reset();

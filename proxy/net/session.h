@@ -118,6 +118,7 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   bool client_reading_ = false, client_end_writing_ = false, client_eof_ = false;
   bool client_failed_ = false, client_told_ = false;  // noted; delivered to the exchange
   bool counted_tunnel_ = false;
+  bool charging_ = false;  // the ledger is being asked right now
   std::size_t reported_backlog_ = 0;
   std::optional<Result<std::vector<quota::AccountState>>> usage_states_;
   std::optional<Result<std::vector<quota::Ledger::Listed>>> usage_objects_;

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <charconv>
 #include <condition_variable>
 #include <cstring>
 #include <mutex>
@@ -20,15 +21,44 @@ namespace {
 constexpr Milliseconds kFlushInterval{200};
 constexpr std::size_t kFlushBytes = 256 * 1024;
 
-double seconds(Duration duration) {  // microseconds are enough and keep lines short
-  return static_cast<double>(std::chrono::duration_cast<std::chrono::microseconds>(duration).count()) / 1e6;
-}
+// Seconds with as many decimals as it takes, microseconds at most: 0.0015.
+struct SecondsText {
+  explicit SecondsText(Duration duration) {
+    auto left = static_cast<std::uint64_t>(
+        std::max<std::int64_t>(std::chrono::duration_cast<std::chrono::microseconds>(duration).count(), 0));
+    end = std::to_chars(text, text + sizeof text, left / 1'000'000).ptr;
+    left %= 1'000'000;
+    if (left == 0) return;
+    *end++ = '.';
+    for (std::uint64_t digit = 100'000; left > 0; digit /= 10, ++end) {
+      *end = static_cast<char>('0' + left / digit);
+      left %= digit;
+    }
+  }
+  std::string_view view() const { return {text, static_cast<std::size_t>(end - text)}; }
+  char text[32];
+  char* end;
+};
 
-std::string rfc3339(UnixTime time) {
-  auto whole = static_cast<std::time_t>(unix_seconds(time));
-  auto millis = std::chrono::duration_cast<Milliseconds>(time.time_since_epoch() - Seconds(whole)).count();
-  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z", fmt::gmtime(whole), millis);
-}
+// RFC 3339 in UTC with milliseconds. The second's part is written once a second and thread.
+struct TimeText {
+  explicit TimeText(UnixTime time) {
+    struct Written {
+      std::int64_t second = INT64_MIN;
+      std::string text;
+    };
+    thread_local Written written;
+    const std::int64_t second = unix_seconds(time);
+    if (written.second != second)
+      written = {second,
+                 fmt::format("{:%Y-%m-%dT%H:%M:%S}.000Z", fmt::gmtime(static_cast<std::time_t>(second)))};
+    text = written.text;
+    auto millis = std::chrono::duration_cast<Milliseconds>(time.time_since_epoch() - Seconds(second)).count();
+    for (std::size_t at = text.size() - 2; millis > 0; --at, millis /= 10)
+      text[at] = static_cast<char>('0' + millis % 10);
+  }
+  std::string text;
+};
 
 int open_log(const std::string& path) {
   if (path == "-") return dup(STDOUT_FILENO);
@@ -40,7 +70,7 @@ int open_log(const std::string& path) {
 void append_access_line(std::string& out, const usage::Fact& fact) {
   JsonWriter json(out);
   json.object([&] {
-    json.field("time", rfc3339(fact.time));
+    json.field("time", TimeText(fact.time).text);
     json.field("request_id", fact.request_id);
     json.field("client", fact.client_address);
     json.field("user", fact.user);
@@ -69,10 +99,14 @@ void append_access_line(std::string& out, const usage::Fact& fact) {
     json.field("status", fact.status);
     json.field("bytes_in", fact.bytes_in);
     json.field("bytes_out", fact.bytes_out);
-    json.field("seconds", seconds(fact.total));
-    json.field("own_seconds", seconds(std::max(fact.total - fact.upstream, Duration(0))));
-    json.field("upstream_seconds", seconds(fact.upstream));
-    json.field("store_seconds", seconds(fact.store));
+    auto seconds = [&](std::string_view name, Duration duration) {
+      json.key(name);
+      json.raw(SecondsText(duration).view());
+    };
+    seconds("seconds", fact.total);
+    seconds("own_seconds", fact.total - fact.upstream);
+    seconds("upstream_seconds", fact.upstream);
+    seconds("store_seconds", fact.store);
     json.field("upstream", fact.upstream_server);
     if (fact.attempts > 1) json.field("attempts", fact.attempts);
   });

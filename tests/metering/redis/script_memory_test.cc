@@ -90,9 +90,9 @@ TEST(StoreMemory, LightUserOfThirtyCallsADayTakesAtMost300Bytes) {
 
 TEST(StoreMemory, UserOfFortyBurstsAnObjectInEightHoursTakesAtMost800BytesWithALeaseEach) {
   EXPECT_LE(memory_per_user([](Traffic& traffic, const std::string& user, Random& random) {
-              for (int burst = 0; burst < 40; ++burst)
+              for (int burst = 0; burst < 40; ++burst) {
+                Milliseconds now = kStart + burst * 12min + Milliseconds(random.below(500'000));
                 for (const char* object : kObjects) {
-                  Milliseconds now = kStart + burst * 12min + Milliseconds(random.below(600'000));
                   std::map<std::int64_t, std::int64_t> counts;
                   for (int call = 0; call < 25; ++call)
                     ++counts[(now += Milliseconds(random.below(2'000))) / 60s];
@@ -100,6 +100,7 @@ TEST(StoreMemory, UserOfFortyBurstsAnObjectInEightHoursTakesAtMost800BytesWithAL
                   for (const auto& [bucket, units] : counts) uses.push_back({bucket, units});
                   traffic.settle(user, object, now, std::move(uses), false);
                 }
+              }
             }),
             800);
 }
