@@ -125,7 +125,7 @@ void decide_locally(benchmark::State& state) {
     __builtin_prefetch(&w.keys[order[(next + 32) & (order.size() - 1)]]);
     __builtin_prefetch(w.keys[order[(next + 16) & (order.size() - 1)]].subject_key.data());
     const AccountKey& key = w.keys[order[next++ & (order.size() - 1)]];
-    const AccountRef* account = w.handles.find(key, LeaseHandles::hash(key));
+    const AccountRef* account = w.handles.find(LeaseHandles::hash(key));
     std::int64_t bucket = 0;
     if (admit(**account, w.table.partition((*account)->partition), 1, kTime, bucket) == Admission::admitted)
       ++admitted;

@@ -61,9 +61,9 @@ void LeaseLedger::Impl::charge(std::vector<AccountCharge> charges, ChargeDone do
 // ---- one attempt
 
 AccountRef LeaseLedger::Impl::look_up(const AccountCharge& charge, std::string& error) {
-  const std::uint64_t hash = LeaseHandles::hash(charge.key);
+  const LeaseHandles::Hash hash = LeaseHandles::hash(charge.key);
   const bool limited = charge.limit != kUnlimited;
-  if (const AccountRef* found = handles_.find(charge.key, hash))
+  if (const AccountRef* found = handles_.find(hash))
     if ((*found)->shape.window == charge.window && (*found)->shape.bucket == charge.bucket &&
         (*found)->limited == limited)
       return *found;
@@ -73,7 +73,7 @@ AccountRef LeaseLedger::Impl::look_up(const AccountCharge& charge, std::string& 
     error = made.error().message;
     return nullptr;
   }
-  if (handles_.find(charge.key, hash) == nullptr) handles_.insert(hash, *made);
+  if (handles_.find(hash) == nullptr) handles_.insert(hash, *made);
   return *std::move(made);
 }
 
