@@ -333,6 +333,37 @@ Fields describe_quota(QuotaRule& rule) {
   };
 }
 
+Fields describe_per_address(PerAddress& limits) {
+  return {
+      {"connections", Number{&limits.connections, 0, 10'000'000},
+       "Connections open at a time; further ones are closed at once. 0: no limit."},
+      {"connection_rate", Number{&limits.connection_rate, 0, 1'000'000},
+       "New connections a second. 0: no limit."},
+      {"connection_burst", Number{&limits.connection_burst, 0, 10'000'000},
+       "New connections at once after a rest. 0: one second's worth."},
+      {"request_rate", Number{&limits.request_rate, 0, 1'000'000},
+       "Requests a second; further ones get 429. Behind a trusted proxy the address it names counts. 0: no "
+       "limit."},
+      {"request_burst", Number{&limits.request_burst, 0, 10'000'000},
+       "Requests at once after a rest. 0: one second's worth."},
+      {"exempt", TextList{&limits.exempt, Format::network, {}, 0, 10'000, true},
+       "Networks (CIDR) that these limits do not bind: an office behind one address, monitoring."},
+  };
+}
+
+Fields describe_overload(OverloadSettings& overload) {
+  return {
+      {"lag", Span{&overload.lag, 0ms, 1min},
+       "A worker whose event loop is this late for a whole second answers anonymous requests with 503, at "
+       "four "
+       "times this all of them. 0: lateness is no reason."},
+      {"memory", Size{&overload.memory, 0, 1024 * kGiB},
+       "Memory of this process; from 90 % of it on anonymous requests are answered with 503, at 100 % all. "
+       "0: "
+       "90 % of what the control group or the machine has."},
+  };
+}
+
 Fields describe_limits(Limits& limits) {
   return {
       {"max_header_bytes", Size{&limits.max_header_bytes, kKiB, kMiB}, "Whole head of a request or reply."},
@@ -342,6 +373,13 @@ Fields describe_limits(Limits& limits) {
       {"max_connections", Number{&limits.max_connections, 1, 10'000'000}, "Client connections, per worker."},
       {"buffer", Size{&limits.buffer, 4 * kKiB, 64 * kMiB},
        "Buffer per direction of one exchange; beyond it the sender is paused."},
+      {"min_body_rate", Size{&limits.min_body_rate, 0, kGiB},
+       "Bytes a second that a client has to send of a body while it is waited for; else 408. 0: none."},
+      {"min_reply_rate", Size{&limits.min_reply_rate, 0, kGiB},
+       "Bytes a second that a client has to take of a reply; else it is cut off. 0: none."},
+      {"rate_window", Span{&limits.rate_window, 1s, 10min}, "Time over which these two rates are judged."},
+      {"per_address", Group{describe_per_address(limits.per_address)},
+       "What one client address (IPv4, or IPv6 /64) may do, all workers together."},
   };
 }
 
@@ -420,6 +458,8 @@ Fields describe(Settings& s) {
       {"usage_by_object", Flag{&s.usage_by_object},
        "Count per object and operation too, for `GET /.tollgate/usage`."},
       {"limits", Group{describe_limits(s.limits)}, "Largest sizes and counts."},
+      {"overload", Group{describe_overload(s.overload)},
+       "When to turn requests away because a worker cannot keep up."},
       {"timeouts", Group{describe_timeouts(s.timeouts)}, "Longest waits."},
       {"proxy", Group{describe_proxy(s.proxy)}, "How replies look and whom to believe."},
   };

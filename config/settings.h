@@ -179,6 +179,15 @@ struct QuotaRule {
   std::map<std::string, std::uint64_t> overrides;
 };
 
+// What one client address (IPv4, or IPv6 /64) may do, all workers together. 0: no limit; a burst of 0 is one
+// second's worth.
+struct PerAddress {
+  std::uint32_t connections = 0;
+  std::uint32_t connection_rate = 0, connection_burst = 0;  // new connections a second
+  std::uint32_t request_rate = 0, request_burst = 0;        // requests a second
+  std::vector<std::string> exempt;                          // CIDR
+};
+
 struct Limits {
   std::size_t max_header_bytes = 64 * 1024;
   std::size_t max_request_line = 16 * 1024;
@@ -186,6 +195,17 @@ struct Limits {
   std::uint64_t max_body = 0;              // 0: no limit
   std::uint32_t max_connections = 20'000;  // per worker
   std::size_t buffer = 64 * 1024;          // per direction of one exchange; beyond it the sender is paused
+  // Bytes a second below which a client that is waited for is cut off; 0: none. 240 is what Kestrel asks for.
+  std::uint64_t min_body_rate = 240;   // of a request body
+  std::uint64_t min_reply_rate = 240;  // taken of a reply
+  Milliseconds rate_window{10'000};    // over which these are judged
+  PerAddress per_address;
+};
+
+// When a worker cannot keep up, anonymous requests are turned away before metered ones (proxy/net/overload.h).
+struct OverloadSettings {
+  Milliseconds lag{250};     // lateness of the event loop that does not pass; 0: is no reason
+  std::uint64_t memory = 0;  // of this process; 0: 90 % of what the control group or the machine has
 };
 
 struct Timeouts {
@@ -224,6 +244,7 @@ struct Settings {
   std::vector<QuotaRule> quotas;
   bool usage_by_object = true;  // count per (object, operation) for GET /.tollgate/usage
   Limits limits;
+  OverloadSettings overload;
   Timeouts timeouts;
   Proxy proxy;
   std::string base_directory;  // folder of the file: what relative paths are relative to; not a key

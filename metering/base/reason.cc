@@ -35,6 +35,7 @@ constexpr std::array<ReasonInfo, kReasonCount> kInfo = {{
     {"overloaded", 503, "Too busy"},
     {"draining", 503, "Shutting down"},
     {"client_closed", 499, "The client closed the connection"},
+    {"address_rate_exceeded", 429, "Too many requests from this address"},
 }};
 
 }  // namespace

@@ -43,6 +43,8 @@ enum class Reason : std::uint8_t {
   draining,
   // the client went away before the reply was complete; nothing is sent
   client_closed,
+  // protection (limits.per_address): 429, never costs quota
+  address_rate_exceeded,
   kCount
 };
 inline constexpr std::size_t kReasonCount = static_cast<std::size_t>(Reason::kCount);

@@ -80,6 +80,27 @@ std::vector<telemetry::Family> gauges(const net::Server& server, const telemetry
       Type::counter, now.accept_failures_total);
   add("tollgate_tls_handshake_failures_total", "TLS handshakes with clients that failed.", Type::counter,
       now.tls_failures_total);
+  auto by = [&](std::string name, std::string help, const std::string& label_name,
+                std::vector<std::pair<std::string, std::uint64_t>> values) {
+    Family many{.name = std::move(name), .help = std::move(help), .type = Type::counter, .samples = {}};
+    for (auto& [value, count] : values)
+      many.samples.push_back({.labels = {{label_name, value}}, .value = static_cast<double>(count)});
+    out.push_back(std::move(many));
+  };
+  by("tollgate_slow_clients_total", "Clients cut off because they were too slow.", "at",
+     {{"handshake", now.slow_handshakes_total},
+      {"head", now.slow_heads_total},
+      {"body", now.slow_bodies_total},
+      {"reply", now.slow_readers_total}});
+  by("tollgate_address_refusals_total", "Connections refused by limits.per_address or a fair share.",
+     "because", {{"connections", now.address_full_total}, {"rate", now.address_fast_total}});
+  add("tollgate_client_addresses", "Client addresses remembered.", Type::gauge, now.client_addresses);
+  by("tollgate_shed_requests_total", "Requests answered with 503 because a worker could not keep up.",
+     "level", {{"anonymous", now.shed_anonymous_total}, {"everything", now.shed_all_total}});
+  add("tollgate_overload_level", "0: serves all; 1: turns anonymous requests away; 2: turns all away.",
+      Type::gauge, now.shed_level);
+  add("tollgate_loop_lag_seconds", "How late the latest worker's loop is, at least, over a second.",
+      Type::gauge, std::chrono::duration<double>(now.loop_lag).count());
   add("tollgate_upstream_connects_total", "Connections opened to the CRM.", Type::counter,
       now.upstream_connects_total);
   add("tollgate_upstream_connect_failures_total", "Connections to the CRM that could not be opened.",

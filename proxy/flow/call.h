@@ -10,6 +10,7 @@
 #include "metering/identity/principal.h"
 #include "metering/licence/policy.h"
 #include "metering/quota/ledger.h"
+#include "proxy/flow/shed.h"
 #include "proxy/flow/snapshot.h"
 
 namespace tollgate::flow {
@@ -28,6 +29,7 @@ struct Call {
   std::shared_ptr<const Snapshot> snapshot;
   std::string request_id;      // already chosen: kept from the client if well formed, else new
   std::string client_address;  // after trusted proxies
+  bool no_anonymous = false;   // too busy for requests without a valid token
 
   // Filled by the gate.
   const config::Route* route = nullptr;                  // in snapshot->settings
@@ -39,6 +41,7 @@ struct Call {
   quota::Receipt receipt;                   // empty: nothing to give back
   Reason reason = Reason::ok;
   bool degraded = false;                  // let through without a store decision
+  bool shed = false;                      // refused because of no_anonymous
   bool usage_request = false;             // GET /.tollgate/usage
   quota::Rules::Observation observation;  // usage_request: what to list
   bool odata_reply = false;               // the caller accepts OData JSON

@@ -84,12 +84,21 @@ void Exchange::on_request_head(const Arrival& arrival, const http::RequestHead& 
     keep_alive_ = false;
     return fail(Reason::overloaded, "This proxy has no room for another connection at the moment.");
   }
+  if (arrival.too_fast)
+    return fail(Reason::address_rate_exceeded, "This address sends more requests a second than it may.");
+  if (arrival.shed == Shed::everything) {
+    port_.note_shed(Shed::everything);
+    return fail(Reason::overloaded, "This proxy is too busy at the moment.");
+  }
+  call_.no_anonymous = arrival.shed != Shed::nothing;
   const std::uint64_t body_max = settings().limits.max_body;
   if (body_max != 0 && head.framing == http::Framing::length && head.content_length > body_max) {
     keep_alive_ = false;  // its body is not read, not even to drop it
     return fail(Reason::body_too_large, "The request body is larger than this proxy accepts.");
   }
-  act(gate_.on_head(call_, head, arrived_unix_));
+  const Next next = gate_.on_head(call_, head, arrived_unix_);
+  if (call_.shed) port_.note_shed(Shed::anonymous);
+  act(next);
 }
 
 void Exchange::on_request_refused(const Arrival& arrival, const http::ParseFailure& failure) {

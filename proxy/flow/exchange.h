@@ -114,6 +114,7 @@ class ExchangePort {
   virtual void clear_timer(Timer timer) = 0;
 
   virtual void record(const usage::Fact& fact) = 0;
+  virtual void note_shed(Shed) {}  // a request was turned away because of Arrival::shed, which this says
   // Where metered calls are written down before they happen; nullptr: nowhere (tests).
   virtual usage::CallJournal* call_journal() { return nullptr; }
 };
@@ -124,6 +125,8 @@ struct Arrival {
   std::string_view peer_address;  // of the socket: "203.0.113.9", "2001:db8::1"
   bool tls = false;
   bool overloaded = false;          // beyond the cap of connections: answered with 503
+  bool too_fast = false;            // more requests of this address than limits.per_address allows: 429
+  Shed shed = Shed::nothing;        // what a worker that cannot keep up turns away
   std::string_view new_request_id;  // used when the client sent none that is well formed
 };
 

@@ -24,6 +24,12 @@ Next refuse(Call& call, Reason reason, std::string_view detail) {
   return reply_with(call, problem(call, reason, detail));
 }
 
+Next shed(Call& call) {
+  call.shed = true;
+  return refuse(call, Reason::overloaded,
+                "This proxy is too busy for requests without a token at the moment.");
+}
+
 // Does the caller read OData errors? It says so by an OData version field or by an Accept with an OData parameter.
 bool accepts_odata(const http::RequestHead& head) {
   for (const http::Field& field : head.fields) {
@@ -105,7 +111,7 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
   call.route = find_route(snapshot.settings, head.authority, path);
   if (call.route == nullptr)
     return refuse(call, Reason::not_found, "No route leads from this host and path to a CRM.");
-  if (!call.route->metered) return Next::forward;
+  if (!call.route->metered) return call.no_anonymous ? shed(call) : Next::forward;
 
   std::optional<LocalReply> refusal = authenticate(call, head, now);
   if (refusal) {
@@ -113,6 +119,7 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
     if (snapshot.classifier.body_need(request) == catalogue::BodyNeed::none) {
       catalogue::Classification seen = snapshot.classifier.classify(request);
       if (may_be_anonymous(seen.kind)) {
+        if (call.no_anonymous) return shed(call);
         call.classification = std::move(seen);
         return Next::forward;
       }

@@ -83,6 +83,8 @@ std::string_view without_port(std::string_view host) {
 Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts) {
   auto trusted = http::AddressSet::parse(parts.settings.proxy.trusted_proxies);
   if (!trusted) return std::unexpected(trusted.error());
+  auto unlimited = http::AddressSet::parse(parts.settings.limits.per_address.exempt);
+  if (!unlimited) return std::unexpected(unlimited.error());
   quota::Rules rules(make_rules(parts.settings.quotas), parts.settings.usage_by_object);
   std::string policy = quota::rate_limit_policy(rules.rules());
   identity::TokenVerifier verifier = make_verifier(parts.settings.identity, parts.key_rings);
@@ -96,6 +98,7 @@ Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts) {
       .policy = licence::Policy(std::make_shared<const licence::Rulebook>(std::move(parts.rulebook))),
       .rules = std::move(rules),
       .trusted_proxies = std::move(*trusted),
+      .unlimited_addresses = std::move(*unlimited),
       .rate_limit_policy = std::move(policy),
       .generation = parts.generation});
 }

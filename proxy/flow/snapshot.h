@@ -27,6 +27,7 @@ struct Snapshot {
   licence::Policy policy;
   quota::Rules rules;
   http::AddressSet trusted_proxies;
+  http::AddressSet unlimited_addresses;  // limits.per_address.exempt
   std::string rate_limit_policy;  // value of RateLimit-Policy: the same for every caller
   std::uint64_t generation = 0;   // 1 at start, +1 a reload; token caches are emptied when it changes
 };

@@ -9,8 +9,13 @@
 namespace tollgate::net {
 
 ClientConnection::ClientConnection(Worker& worker, int fd, std::string peer_address,
-                                   std::shared_ptr<const ServerTls> tls, bool overloaded)
-    : worker_(worker), peer_address_(std::move(peer_address)), overloaded_(overloaded), tls_(std::move(tls)) {
+                                   AddressTable::Entry* address, std::shared_ptr<const ServerTls> tls,
+                                   bool overloaded)
+    : worker_(worker),
+      peer_address_(std::move(peer_address)),
+      address_(address),
+      overloaded_(overloaded),
+      tls_(std::move(tls)) {
   timer_.bind(this, &ClientConnection::on_timer);
   transport_.open(fd, tls_ == nullptr ? nullptr : tls_->new_session());
 }
@@ -140,6 +145,7 @@ void ClientConnection::parse_head() {
 }
 
 void ClientConnection::head_timed_out() {
+  worker_.counters().slow_heads_total.fetch_add(1, std::memory_order_relaxed);
   phase_ = Phase::exchange;
   worker_.exchange_began();
   session_->refuse({Reason::request_timeout, "The request head did not arrive in time."});
@@ -213,15 +219,62 @@ void ClientConnection::drop_input() {
   }
 }
 
+// ---------------------------------------------------------------- slow clients
+
+void ClientConnection::await() {
+  if (awaited_place == kNotAwaited) worker_.await(*this);
+}
+
+ClientConnection::Progress ClientConnection::look(const config::Limits& limits, MonotonicTime now) {
+  const bool exchanging = phase_ == Phase::exchange && transport_.is_open() && !session_->tunnel();
+  const bool body = exchanging && session_->awaits_body();
+  const bool reader = exchanging && !session_->unsent().empty();
+  if (!body) body_pace_.forget();
+  if (!reader) reply_pace_.forget();
+  if (!body && !reader) return Progress::not_awaited;
+  if (reader) {
+    // What the kernel has taken is not yet what the client has: it may hold megabytes.
+    const std::uint64_t delivered = sent - std::min<std::uint64_t>(transport_.undelivered(), sent);
+    if (delivered > delivered_) {
+      delivered_ = delivered;
+      delivered_at_ = now;
+    }
+    if (reply_pace_.too_slow({limits.min_reply_rate, limits.rate_window}, delivered_, now))
+      return Progress::slow_reader;
+  }
+  if (body && body_pace_.too_slow({limits.min_body_rate, limits.rate_window}, received, now))
+    return Progress::slow_body;
+  return Progress::fast_enough;
+}
+
+void ClientConnection::cut(Progress why) {
+  if (phase_ != Phase::exchange) return;
+  if (why == Progress::slow_body) {
+    session_->body_stalled();
+  } else {
+    worker_.counters().slow_readers_total.fetch_add(1, std::memory_order_relaxed);
+    session_->client_stalled();
+    transport_.reset_on_close();
+  }
+  advance();
+}
+
 void ClientConnection::on_timer(void* self) {
   auto* connection = static_cast<ClientConnection*>(self);
+  Worker& worker = connection->worker_;
   switch (connection->phase_) {
     case Phase::head:
       return connection->head_timed_out();
-    case Phase::exchange:
-      connection->session_->client_stalled();
-      connection->transport_.reset_on_close();
-      return connection->advance();
+    case Phase::exchange: {
+      // The socket says that it has room only when much of its buffer is free again.
+      const MonotonicTime moves_until = connection->delivered_at_ + worker.settings().timeouts.client_write;
+      if (connection->delivered_at_ != MonotonicTime{} && moves_until > worker.loop().now())
+        return worker.loop().set(connection->timer_, moves_until);
+      return connection->cut(Progress::slow_reader);
+    }
+    case Phase::handshake:
+      worker.counters().slow_handshakes_total.fetch_add(1, std::memory_order_relaxed);
+      return connection->close();
     default:
       return connection->close();
   }
@@ -237,6 +290,8 @@ void ClientConnection::close() {
   if (phase_ == Phase::gone) return;
   if (phase_ == Phase::idle) worker_.remove_idle(*this);
   phase_ = Phase::gone;
+  worker_.forget_awaited(*this);
+  worker_.leave(address_);
   worker_.loop().clear(timer_);
   watch_.stop();
   transport_.close();

@@ -14,13 +14,19 @@
 // A client that closes only its sending side (shutdown) still gets its reply, if that comes within
 // kHalfCloseGrace: TCP cannot tell it from a client that has gone, for which the upstream must not work on.
 //
+// A client that is waited for, for more of a body or to take more of a reply, is entered in the worker's list
+// of these (await()); the worker looks at them once a second and cuts off who is slower than
+// settings.limits.min_body_rate and min_reply_rate. Heads and handshakes have a time-out over all of them.
+//
 // Threads: the worker's.
 #pragma once
 #include <cstdint>
 #include <memory>
 #include <string>
 
+#include "proxy/net/address_table.h"
 #include "proxy/net/event_loop.h"
+#include "proxy/net/pace.h"
 #include "proxy/net/tls.h"
 #include "proxy/net/transport.h"
 
@@ -35,7 +41,8 @@ inline constexpr std::size_t kLingerBytesMax = 1024 * 1024;
 
 class ClientConnection {
  public:
-  ClientConnection(Worker& worker, int fd, std::string peer_address,
+  // address: what the peer's address is counted under, or nullptr; given back at the end.
+  ClientConnection(Worker& worker, int fd, std::string peer_address, AddressTable::Entry* address,
                    std::shared_ptr<const ServerTls> tls, bool overloaded);
   ~ClientConnection();
   ClientConnection(const ClientConnection&) = delete;
@@ -46,6 +53,10 @@ class ClientConnection {
   void close();    // at once; the object goes in the next turn
   void stop();     // the worker stops: ends a session, then closes
   bool is_idle() const { return phase_ == Phase::idle; }
+  // A look at a connection that is in the list of awaited ones.
+  enum class Progress : std::uint8_t { not_awaited, fast_enough, slow_body, slow_reader };
+  Progress look(const config::Limits& limits, MonotonicTime now);
+  void cut(Progress why);  // slow_body: 408 as far as possible; slow_reader: at once
 
   // ---- for the Session
   Transport& transport() { return transport_; }
@@ -55,6 +66,12 @@ class ClientConnection {
   LoopTimer& timer() { return timer_; }  // the stall timer while an exchange is under way
   bool readable = false, writable = true;
   bool peer_closed = false;  // the kernel said so; bytes may still wait before the end
+  void await();              // the client has to send or to take something before the exchange goes on
+  std::uint64_t received = 0, sent = 0;  // bytes during exchanges, without the heads of requests
+  AddressTable::Entry* address() const { return address_; }
+
+  static constexpr std::size_t kNotAwaited = static_cast<std::size_t>(-1);
+  std::size_t awaited_place = kNotAwaited;  // in the worker's list
 
   // Place in the worker's list of idle connections, the longest idle first.
   ClientConnection* idle_before = nullptr;
@@ -83,6 +100,10 @@ class ClientConnection {
   Transport transport_;
   LoopTimer timer_;
   std::string peer_address_;
+  AddressTable::Entry* address_;
+  Pace body_pace_, reply_pace_;
+  std::uint64_t delivered_ = 0;   // at the last look
+  MonotonicTime delivered_at_{};  // when it was less than that
   std::unique_ptr<Session> session_;
   Phase phase_ = Phase::handshake;
   bool overloaded_;

@@ -55,6 +55,7 @@ Result<Open> open_listener(const config::Listener& settings, unsigned workers) {
 struct Server::Impl {
   Options options;
   Resolver resolver;
+  std::unique_ptr<AddressTable> addresses;
   std::vector<std::unique_ptr<Worker>> workers;
   mutable std::mutex mutex;
   std::vector<Open> listeners;                     // guarded by mutex
@@ -142,8 +143,12 @@ Result<std::unique_ptr<Server>> Server::start(Options options) {
     seed = (static_cast<std::uint64_t>(source()) << 32) | source();
   }
   Random seeds(seed);
-  for (unsigned i = 0; i < impl->options.workers; ++i)
-    impl->workers.push_back(std::make_unique<Worker>(impl->options, i, seeds.next(), impl->resolver));
+  for (unsigned i = 0; i < impl->options.workers; ++i) {
+    const std::uint64_t own = seeds.next();
+    if (i == 0) impl->addresses = std::make_unique<AddressTable>(~own);
+    impl->workers.push_back(
+        std::make_unique<Worker>(impl->options, i, own, impl->resolver, *impl->addresses));
+  }
   auto prepared = impl->prepare(*impl->options.snapshot);
   if (!prepared) return std::unexpected(prepared.error());
   for (unsigned i = 0; i < impl->options.workers; ++i)
@@ -215,6 +220,16 @@ Counters Server::counters() const {
     sum.upstream_connect_failures_total += pools.connect_failures_total;
     sum.token_cache_hits += mine.token_cache_hits;
     sum.token_cache_misses += mine.token_cache_misses;
+    sum.slow_handshakes_total += mine.slow_handshakes_total;
+    sum.slow_heads_total += mine.slow_heads_total;
+    sum.slow_bodies_total += mine.slow_bodies_total;
+    sum.slow_readers_total += mine.slow_readers_total;
+    sum.address_full_total += mine.address_full_total;
+    sum.address_fast_total += mine.address_fast_total;
+    sum.shed_anonymous_total += mine.shed_anonymous_total;
+    sum.shed_all_total += mine.shed_all_total;
+    sum.shed_level = std::max<std::uint64_t>(sum.shed_level, mine.shed_level);
+    sum.loop_lag = std::max(sum.loop_lag, Duration(static_cast<std::int64_t>(mine.lag_nanoseconds)));
     for (const auto& health : worker->health()) {
       auto same =
           std::find_if(sum.upstream_health.begin(), sum.upstream_health.end(), [&](const auto& entry) {
@@ -226,6 +241,7 @@ Counters Server::counters() const {
         same->healthy = same->healthy && health->healthy;
     }
   }
+  sum.client_addresses = impl_->addresses->size();
   return sum;
 }
 

@@ -49,6 +49,15 @@ struct Counters {
   std::uint64_t tls_failures_total = 0;         // handshakes with clients that failed
   std::uint64_t upstream_connects_total = 0, upstream_connect_failures_total = 0;
   std::uint64_t token_cache_hits = 0, token_cache_misses = 0;
+  // Clients cut off because they were too slow.
+  std::uint64_t slow_handshakes_total = 0, slow_heads_total = 0, slow_bodies_total = 0,
+                slow_readers_total = 0;
+  // Connections refused because their address has too many, or opens them too fast (limits.per_address).
+  std::uint64_t address_full_total = 0, address_fast_total = 0;
+  std::uint64_t client_addresses = 0;                          // in the table of addresses
+  std::uint64_t shed_anonymous_total = 0, shed_all_total = 0;  // requests answered 503 at that level
+  std::uint64_t shed_level = 0;                                // flow::Shed of the busiest worker
+  Duration loop_lag{0};                                        // of the latest worker, over a second
   struct Health {
     std::string upstream, server;
     bool healthy = true;  // false: the last attempt to connect failed, on any worker

@@ -70,6 +70,7 @@ flow::Arrival Session::arrival() {
   arrival.peer_address = connection_->peer_address();
   arrival.tls = connection_->tls();
   arrival.overloaded = connection_->overloaded();
+  arrival.shed = worker_.shed();
   arrival.new_request_id = request_id_;
   return arrival;
 }
@@ -82,7 +83,10 @@ void Session::begin() {
   http::BodyLimits limits;
   limits.body_bytes = worker_.generation()->snapshot->settings.limits.max_body;
   decoder_ = http::BodyDecoder::of_request(head, limits);
-  exchange_.on_request_head(arrival(), head);
+  flow::Arrival at = arrival();
+  if (worker_.settings().limits.per_address.request_rate != 0)
+    at.too_fast = !worker_.may_request(*connection_, head);
+  exchange_.on_request_head(at, head);
 }
 
 void Session::refuse(const http::ParseFailure& failure) {
@@ -132,6 +136,7 @@ bool Session::flush_client() {
       return true;
     }
     out_.consume(result.bytes);
+    connection_->sent += result.bytes;
     if (!out_.empty()) connection_->writable = false;
   }
   const std::size_t after = out_.size();
@@ -144,6 +149,7 @@ bool Session::flush_client() {
     if (before == 0) return false;
     worker_.loop().clear(connection_->timer());
   } else {
+    connection_->await();
     if (after == before && connection_->timer().armed()) return false;
     worker_.loop().set(connection_->timer(), generation_->snapshot->settings.timeouts.client_write);
     if (after == before) return false;
@@ -159,6 +165,7 @@ void Session::client_write(std::string_view bytes) {
     Transport& transport = connection_->transport();
     const IoResult result = queued.empty() ? transport.write(bytes) : transport.write(queued, bytes);
     if (result.status == Io::ok) {
+      connection_->sent += result.bytes;
       const std::size_t from_queue = std::min(result.bytes, queued.size());
       out_.consume(from_queue);
       bytes.remove_prefix(result.bytes - from_queue);
@@ -184,10 +191,14 @@ bool Session::read_client() {
   }
   // Reading ahead is only to notice that the client went away.
   if (!reads_body && !next_.empty()) return false;
-  if (!connection_->readable) return false;
+  if (!connection_->readable) {
+    if (reads_body) connection_->await();
+    return false;
+  }
   const IoResult result = connection_->transport().read(worker_.loop().scratch(), EventLoop::kScratch);
   if (result.status == Io::blocked) {
     connection_->readable = false;
+    if (reads_body) connection_->await();
     return false;
   }
   if (result.status != Io::ok) {
@@ -195,6 +206,7 @@ bool Session::read_client() {
     client_ended(result.status == Io::closed);
     return true;
   }
+  connection_->received += result.bytes;
   if (result.drained && !connection_->peer_closed) connection_->readable = false;
   return take_client_bytes({worker_.loop().scratch(), result.bytes});
 }
@@ -244,6 +256,11 @@ void Session::client_gone() {
 
 void Session::client_stalled() {
   client_failed_ = true;
+}
+
+void Session::body_stalled() {
+  worker_.counters().slow_bodies_total.fetch_add(1, std::memory_order_relaxed);
+  exchange_.on_timer(flow::Timer::client);
 }
 
 void Session::stop() {
@@ -377,6 +394,12 @@ void Session::record(const usage::Fact& fact) {
   worker_.record(fact);
 }
 
+void Session::note_shed(flow::Shed level) {
+  WorkerCounters& counters = worker_.counters();
+  (level == flow::Shed::anonymous ? counters.shed_anonymous_total : counters.shed_all_total)
+      .fetch_add(1, std::memory_order_relaxed);
+}
+
 usage::CallJournal* Session::call_journal() {
   return worker_.call_journal();
 }
@@ -386,7 +409,7 @@ void Session::on_client_timer(void* self) {
   if (session->client_eof_)
     session->client_gone();
   else
-    session->exchange_.on_timer(flow::Timer::client);
+    session->body_stalled();
   session->connection_->advance();
 }
 

@@ -51,6 +51,12 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   void next_request();  // what was read ahead becomes the input
   void client_gone();
   void client_stalled();
+  void body_stalled();
+  // The client owes the rest of a body, and nothing else holds it up.
+  bool awaits_body() const {
+    return client_reading_ && !client_failed_ && !client_eof_ && !exchange_.over() &&
+           !exchange_.request_complete();
+  }
   void stop();
   std::string_view unsent() const { return out_.view(); }
 
@@ -77,6 +83,7 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   void set_timer(flow::Timer timer, Milliseconds after) override;
   void clear_timer(flow::Timer timer) override;
   void record(const usage::Fact& fact) override;
+  void note_shed(flow::Shed level) override;
   usage::CallJournal* call_journal() override;
 
   // ---- UpstreamUser

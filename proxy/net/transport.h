@@ -50,6 +50,7 @@ class Transport {
   // Has the peer closed or sent something, without taking it? Plain sockets only; TLS answers false.
   bool readable_or_closed() const;
   int take_error() const;  // SO_ERROR
+  std::size_t undelivered() const;  // bytes written that the peer's kernel has not confirmed (SIOCOUTQ)
   void reset_on_close();   // close() will send RST: the peer sees that something was cut
   void close();
   std::string error() const { return error_; }  // of the last `failed`, for the log

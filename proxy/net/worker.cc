@@ -1,9 +1,12 @@
 #include "proxy/net/worker.h"
 
+#include <malloc.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstring>
 #include <future>
+#include <limits>
 
 #include "metering/base/check.h"
 #include "proxy/http/date.h"
@@ -15,11 +18,22 @@ namespace {
 constexpr std::size_t kSessionsKept = 256;     // not lent; more are freed
 constexpr std::size_t kOverCapAllowance = 64;  // connections beyond the cap that are answered with 503
 constexpr Milliseconds kTick{1'000};
+constexpr Milliseconds kLagInterval{100};
+constexpr std::size_t kOtherFiles = 256;     // journal, log, store, admin port, libraries
+constexpr std::size_t kConnectionsMin = 16;  // whatever open files allow
+constexpr std::size_t kFairShare = 16;       // a part of all connections, once most of them are in use
 
 }  // namespace
 
-Worker::Worker(const Server::Options& options, unsigned index, std::uint64_t seed, Resolver& resolver)
-    : options_(options), index_(index), seed_(seed), resolver_(resolver), random_(seed) {
+Worker::Worker(const Server::Options& options, unsigned index, std::uint64_t seed, Resolver& resolver,
+               AddressTable& addresses)
+    : options_(options),
+      index_(index),
+      seed_(seed),
+      resolver_(resolver),
+      addresses_(addresses),
+      random_(seed) {
+  lag_timer_.bind(this, &Worker::on_lag_timer);
   tick_timer_.bind(this, &Worker::on_tick);
 }
 
@@ -45,6 +59,8 @@ void Worker::run(Update first, const std::function<void()>& ready) {
   if (options_.make_sinks) sinks_ = options_.make_sinks(index_);
   apply(std::move(first));
   loop_.set(tick_timer_, kTick);
+  lag_due_ = loop_.now() + kLagInterval;
+  loop_.set(lag_timer_, lag_due_);
   ready();
   loop_.run();
 
@@ -129,6 +145,7 @@ void Worker::apply(Update next) {
   }
   generation_.swap(generation);
   retire(std::move(generation));
+  apply_limits();
   {
     std::lock_guard lock(health_mutex_);
     health_ = std::move(health);
@@ -158,6 +175,33 @@ void Worker::apply_listeners(std::vector<NewListener> wanted) {
   listeners_.swap(kept);
 }
 
+void Worker::apply_limits() {
+  const config::Limits& limits = settings().limits;
+  const config::PerAddress& address = limits.per_address;
+  address_limits_ = {address.connections, address.connection_rate, address.connection_burst,
+                     address.request_rate, address.request_burst};
+  const std::size_t before = connections_max_;
+  connections_max_ = std::min<std::size_t>(limits.max_connections, room_for_connections());
+  if (connections_max_ < limits.max_connections && connections_max_ != before && index_ == 0)
+    log("info", fmt::format("limits.max_connections is {}, but the limit of open files leaves room for {} a "
+                            "worker",
+                            limits.max_connections, connections_max_));
+  const config::OverloadSettings& overload = settings().overload;
+  overload_rules_ = {overload.lag, overload.memory != 0 ? overload.memory : memory_allowed() / 10 * 9};
+}
+
+// Connections to the CRM need a descriptor each too; without one a call that was let in could not be served.
+std::size_t Worker::room_for_connections() const {
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur == RLIM_INFINITY)
+    return std::numeric_limits<std::size_t>::max();
+  const std::size_t all = files.rlim_cur > kOtherFiles ? files.rlim_cur - kOtherFiles : 0;
+  const std::size_t mine = all / std::max(options_.workers, 1U);
+  std::size_t upstream = 0;
+  for (const config::Upstream& one : settings().upstreams) upstream += one.max_connections;
+  return std::max(kConnectionsMin, mine - std::min(upstream, mine / 2));
+}
+
 http::HeadLimits Worker::head_limits() const {
   const config::Limits& limits = settings().limits;
   return {limits.max_header_bytes, limits.max_request_line, limits.max_header_count};
@@ -171,18 +215,78 @@ void Worker::retire(std::shared_ptr<Generation> generation) {
 
 // ---------------------------------------------------------------- connections
 
+// A connection of this address: false when it may have no other one. While most places are in use nobody may
+// take more than a share of them, so that one address cannot shut out all others.
+bool Worker::admit(const std::string& peer, AddressTable::Entry*& address) {
+  address = nullptr;
+  const auto parsed = http::parse_address(peer);
+  const flow::Snapshot& snapshot = *generation_->snapshot;
+  if (!parsed || snapshot.trusted_proxies.contains(*parsed) || snapshot.unlimited_addresses.contains(*parsed))
+    return true;
+  AddressLimits limits = address_limits_;
+  if (connections_.size() >= connections_max_ - connections_max_ / 8) {
+    const auto share = static_cast<std::uint32_t>(
+        std::max<std::size_t>(connections_max_ * options_.workers / kFairShare, kFairShare));
+    limits.connections = limits.connections == 0 ? share : std::min(limits.connections, share);
+  }
+  const MonotonicTime now = loop_.now();
+  const AddressTable::Admission admission = addresses_.enter(*parsed, limits, now);
+  address = admission.entry;
+  if (admission.verdict == AddressTable::Verdict::ok) return true;
+  const bool many = admission.verdict == AddressTable::Verdict::too_many;
+  (many ? counters_.address_full_total : counters_.address_fast_total)
+      .fetch_add(1, std::memory_order_relaxed);
+  if (address_refusal_logged_ == MonotonicTime{} || now - address_refusal_logged_ >= Seconds(10)) {
+    address_refusal_logged_ = now;
+    log("warning", fmt::format("connections of {} are refused: {}", peer,
+                               many ? "it holds as many as it may" : "it opens more a second than it may"));
+  }
+  return false;
+}
+
+void Worker::leave(AddressTable::Entry*& address) {
+  if (address != nullptr) addresses_.leave(address);
+  address = nullptr;
+}
+
+bool Worker::may_request(const ClientConnection& connection, const http::RequestHead& head) {
+  const MonotonicTime now = loop_.now();
+  bool ok = true;
+  if (connection.address() != nullptr) {
+    ok = AddressTable::may_request(*connection.address(), address_limits_, now);
+  } else {
+    const flow::Snapshot& snapshot = *generation_->snapshot;
+    if (!snapshot.trusted_proxies.contains(connection.peer_address())) return true;
+    const http::ClientInfo client =
+        http::client_of(connection.peer_address(), connection.tls(), head, snapshot.trusted_proxies);
+    const auto address = http::parse_address(client.address);
+    if (!address || client.address == connection.peer_address() ||
+        snapshot.unlimited_addresses.contains(*address))
+      return true;
+    ok = addresses_.may_request(*address, address_limits_, now);
+  }
+  return ok;
+}
+
 void Worker::accepted(int fd, std::string peer_address, std::shared_ptr<const ServerTls> tls, Listener&) {
   counters_.accepted_total.fetch_add(1, std::memory_order_relaxed);
-  const std::size_t cap = settings().limits.max_connections;
+  AddressTable::Entry* address = nullptr;
+  if (!admit(peer_address, address)) {
+    ::close(fd);
+    return;
+  }
+  const std::size_t cap = connections_max_;
   if (connections_.size() >= cap && idle_first_ != nullptr)
     idle_first_->close();  // the longest idle makes room
   const bool overloaded = connections_.size() >= cap;
   if (overloaded) counters_.refused_total.fetch_add(1, std::memory_order_relaxed);
   if (connections_.size() >= cap + kOverCapAllowance) {
+    leave(address);
     ::close(fd);
     return;
   }
-  auto owned = std::make_unique<ClientConnection>(*this, fd, std::move(peer_address), std::move(tls), overloaded);
+  auto owned = std::make_unique<ClientConnection>(*this, fd, std::move(peer_address), address, std::move(tls),
+                                                  overloaded);
   ClientConnection& connection = *owned;
   connections_.emplace(&connection, std::move(owned));
   counters_.open.fetch_add(1, std::memory_order_relaxed);
@@ -201,6 +305,72 @@ void Worker::accept_failed(int error) {
   accept_failure_logged_ = now;
   log("error",
       fmt::format("cannot accept connections: {}: raise the limit of open files", std::strerror(error)));
+}
+
+// ---------------------------------------------------------------- slow clients, too much work
+
+void Worker::await(ClientConnection& connection) {
+  connection.awaited_place = awaited_.size();
+  awaited_.push_back(&connection);
+}
+
+void Worker::forget_awaited(ClientConnection& connection) {
+  const std::size_t place = connection.awaited_place;
+  if (place == ClientConnection::kNotAwaited) return;
+  awaited_[place] = awaited_.back();
+  awaited_[place]->awaited_place = place;
+  awaited_.pop_back();
+  connection.awaited_place = ClientConnection::kNotAwaited;
+}
+
+void Worker::look_after_awaited() {
+  if (awaited_.empty()) return;
+  using Progress = ClientConnection::Progress;
+  const MonotonicTime now = loop_.now();
+  std::vector<std::pair<ClientConnection*, Progress>> slow;
+  for (std::size_t i = awaited_.size(); i-- > 0;) {
+    const Progress progress = awaited_[i]->look(settings().limits, now);
+    if (progress == Progress::not_awaited)
+      forget_awaited(*awaited_[i]);
+    else if (progress != Progress::fast_enough)
+      slow.emplace_back(awaited_[i], progress);
+  }
+  // Cutting one off may end others.
+  for (const auto& [connection, progress] : slow)
+    if (connections_.contains(connection)) connection->cut(progress);
+}
+
+void Worker::on_lag_timer(void* self) {
+  auto* worker = static_cast<Worker*>(self);
+  const MonotonicTime now = worker->loop_.now();
+  worker->overload_.observe_lag(worker->overload_rules_, now - worker->lag_due_, now);
+  worker->lag_due_ = now + kLagInterval;
+  worker->loop_.set(worker->lag_timer_, worker->lag_due_);
+}
+
+void Worker::look_at_memory() {
+  const bool was_short = overload_.short_of_memory();
+  overload_.observe_memory(overload_rules_, private_memory());
+  // What was freed in small pieces is ours until the allocator hands it back; without that a peak would last.
+  if (was_short && index_ == 0) ::malloc_trim(0);
+}
+
+void Worker::tell_overload() {
+  counters_.lag_nanoseconds.store(
+      static_cast<std::uint64_t>(std::max<std::int64_t>(overload_.lag().count(), 0)),
+      std::memory_order_relaxed);
+  const flow::Shed level = overload_.level();
+  if (level == shed_told_) return;
+  shed_told_ = level;
+  counters_.shed_level.store(static_cast<std::uint64_t>(level), std::memory_order_relaxed);
+  if (level == flow::Shed::nothing) return log("info", fmt::format("worker {} keeps up again", index_));
+  log("warning",
+      fmt::format("worker {} answers {} with 503: {}", index_,
+                  level == flow::Shed::anonymous ? "requests without a token" : "all requests",
+                  overload_.short_of_memory()
+                      ? "memory is short"
+                      : fmt::format("it is {} ms late",
+                                    std::chrono::duration_cast<Milliseconds>(overload_.lag()).count())));
 }
 
 void Worker::add_idle(ClientConnection& connection) {
@@ -235,7 +405,7 @@ void Worker::remove(ClientConnection& connection) {
     when_empty_ = nullptr;
     done();
   }
-  if (listeners_paused_ && connections_.size() < settings().limits.max_connections + kOverCapAllowance / 2) {
+  if (listeners_paused_ && connections_.size() < connections_max_ + kOverCapAllowance / 2) {
     listeners_paused_ = false;
     for (auto& listener : listeners_)
       if (listener != nullptr) listener->resume();
@@ -298,6 +468,11 @@ void Worker::tick() {
   if (gate_ != nullptr) {
     counters_.token_cache_hits.store(gate_->token_cache_hits(), std::memory_order_relaxed);
     counters_.token_cache_misses.store(gate_->token_cache_misses(), std::memory_order_relaxed);
+  }
+  if (!stopped_) {
+    look_after_awaited();
+    look_at_memory();
+    tell_overload();
   }
   if (options_.on_tick) options_.on_tick(index_);
 }

@@ -19,6 +19,7 @@
 #include "proxy/net/client_connection.h"
 #include "proxy/net/event_loop.h"
 #include "proxy/net/listener.h"
+#include "proxy/net/overload.h"
 #include "proxy/net/resolver.h"
 #include "proxy/net/server.h"
 #include "proxy/net/session.h"
@@ -37,6 +38,11 @@ struct WorkerCounters {
   std::atomic<std::uint64_t> accepted_total{0}, refused_total{0}, accept_failures_total{0},
       tls_failures_total{0};
   std::atomic<std::uint64_t> token_cache_hits{0}, token_cache_misses{0};
+  std::atomic<std::uint64_t> slow_handshakes_total{0}, slow_heads_total{0}, slow_bodies_total{0},
+      slow_readers_total{0};
+  std::atomic<std::uint64_t> address_full_total{0}, address_fast_total{0};
+  std::atomic<std::uint64_t> shed_anonymous_total{0}, shed_all_total{0};
+  std::atomic<std::uint64_t> shed_level{0}, lag_nanoseconds{0};
 };
 
 class Worker {
@@ -52,7 +58,8 @@ class Worker {
     std::vector<NewListener> listeners;  // all that shall be open; others are closed
   };
 
-  Worker(const Server::Options& options, unsigned index, std::uint64_t seed, Resolver& resolver);
+  Worker(const Server::Options& options, unsigned index, std::uint64_t seed, Resolver& resolver,
+         AddressTable& addresses);
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
@@ -86,6 +93,12 @@ class Worker {
 
   void accepted(int fd, std::string peer_address, std::shared_ptr<const ServerTls> tls, Listener& listener);
   void accept_failed(int error);
+  void await(ClientConnection& connection);
+  void forget_awaited(ClientConnection& connection);
+  void leave(AddressTable::Entry*& address);
+  // Does limits.per_address.request_rate let this request pass?
+  bool may_request(const ClientConnection& connection, const http::RequestHead& head);
+  flow::Shed shed() const { return overload_.level(); }
   void add_idle(ClientConnection& connection);
   void remove_idle(ClientConnection& connection);
   void exchange_began() { counters_.active.fetch_add(1, std::memory_order_relaxed); }
@@ -98,8 +111,15 @@ class Worker {
  private:
   void run(Update first, const std::function<void()>& ready);
   void apply(Update next);
+  void apply_limits();
   void apply_listeners(std::vector<NewListener> listeners);
   void close_idle();
+  std::size_t room_for_connections() const;
+  bool admit(const std::string& peer, AddressTable::Entry*& address);
+  void look_after_awaited();
+  void look_at_memory();
+  void tell_overload();
+  static void on_lag_timer(void* self);
   void tick();
   static void on_tick(void* self);
   void log(std::string_view level, std::string_view text) const;
@@ -108,6 +128,7 @@ class Worker {
   const unsigned index_;
   const std::uint64_t seed_;
   Resolver& resolver_;
+  AddressTable& addresses_;
   EventLoop loop_;
   std::thread thread_;
   WorkerCounters counters_;
@@ -125,10 +146,17 @@ class Worker {
   std::vector<ClientConnection*> later_;
   ClientConnection* idle_first_ = nullptr;  // the longest idle
   ClientConnection* idle_last_ = nullptr;
-  LoopTimer tick_timer_;
+  std::vector<ClientConnection*> awaited_;  // clients that others wait for
+  std::size_t connections_max_ = 0;         // limits.max_connections, or what open files allow
+  AddressLimits address_limits_;
+  Overload overload_;
+  OverloadRules overload_rules_;
+  flow::Shed shed_told_ = flow::Shed::nothing;
+  MonotonicTime lag_due_{};
+  LoopTimer tick_timer_, lag_timer_;
   std::string date_;
   std::int64_t date_second_ = -1;
-  MonotonicTime accept_failure_logged_{};
+  MonotonicTime accept_failure_logged_{}, address_refusal_logged_{};
   std::function<void()> when_empty_;
   bool draining_ = false, stopped_ = false, listeners_paused_ = false;
 

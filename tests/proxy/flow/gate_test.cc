@@ -174,6 +174,19 @@ TEST(Gate, LoginAndAssetsNeedNoToken) {
   EXPECT_EQ(portal.send(Request("GET", "/0/odata/$metadata")).call.reply.status, 401);
 }
 
+TEST(Gate, TooBusyForAnonymousRequestsItStillServesThoseWithAToken) {
+  Portal portal;
+  portal.no_anonymous = true;
+  EXPECT_EQ(portal.send(with_token("GET", "/0/odata/Case", token())).next, Next::forward);
+  auto asset = portal.send(Request("GET", "/0/conf/content/PortalCasePage.js"));
+  EXPECT_EQ(asset.call.reply.status, 503);
+  EXPECT_TRUE(asset.call.shed);
+  EXPECT_THAT(asset.call.reply.fields, HasSubstr("Retry-After: 1\r\n"));
+  EXPECT_EQ(portal.send(with_token("GET", "/0/conf/content/PortalCasePage.js", token())).next, Next::forward);
+  // What is refused anyway is not refused for being too busy.
+  EXPECT_EQ(portal.send(Request("GET", "/0/odata/Case")).call.reply.status, 401);
+}
+
 TEST(Gate, AbsoluteFormIsJudgedLikeOriginForm) {
   Portal portal;
   auto out = portal.send(with_token("GET", "http://crm.example/0/odata/Case?$top=1", token()));

@@ -84,6 +84,7 @@ Outcome Portal::send(const Request& request) {
   Outcome out;
   out.call.snapshot = snapshot_;
   out.call.request_id = "request-0001";
+  out.call.no_anonymous = no_anonymous;
   out.next = gate.on_head(out.call, request.head(), now);
   if (out.next == Next::need_body) out.next = gate.on_body(out.call, request.head(), request.body());
   if (out.next == Next::charge)

@@ -52,6 +52,7 @@ class Portal {
 
   Milliseconds store_time{kNow * 1'000};
   UnixTime now = from_unix_seconds(kNow);
+  bool no_anonymous = false;
   quota::MemoryLedger ledger{[this] { return store_time; }};
   Gate gate{100, 1};
 
