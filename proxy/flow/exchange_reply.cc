@@ -36,6 +36,7 @@ void Exchange::on_upstream_head(const http::ResponseHead& head) {
   if (reply_until_close_) keep_alive_ = false;
   forwarding.close = !keep_alive_;
   reply_chunked_ = forwarding.framing == http::Framing::chunked;
+  reply_dropped_ = http::names_in_connection(head);
   scratch_.clear();
   http::append_response_head(scratch_, head, forwarding);
   port_.client_write(scratch_);
@@ -110,7 +111,7 @@ void Exchange::on_upstream_end(const std::vector<http::TrailerField>& trailers, 
   if (reply_ != Reply::replying) return;
   if (reply_chunked_) {
     scratch_.clear();
-    http::append_last_chunk(scratch_, trailers);
+    http::append_response_trailers(scratch_, trailers, reply_dropped_);
     port_.client_write(scratch_);
   }
   upstream_time_ = port_.now() - upstream_started_;

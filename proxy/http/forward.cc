@@ -57,10 +57,6 @@ bool is_named_by_connection(const Fields& fields, std::string_view name) {
   return false;
 }
 
-bool names_other_fields(const Fields& fields) {
-  return find(fields, "connection") != nullptr && read_connection(fields).names_others;
-}
-
 // Another spelling of a field that may hold credentials: a gateway behind us may take the one for the other.
 bool is_disguised(std::span<const std::string_view> identity_fields, std::string_view name) {
   return std::ranges::any_of(identity_fields, [&](std::string_view known) {
@@ -235,6 +231,30 @@ void append_request_trailers(std::string& out, const RequestHead& head,
   out.append("\r\n");
 }
 
+std::vector<std::string> names_in_connection(const ResponseHead& head) {
+  std::vector<std::string> names;
+  if (!head.connection_names_fields) return names;
+  for (const Field& field : head.fields) {
+    if (!equals_ignore_case(field.name, "connection")) continue;
+    for_each_element(field.value, [&](std::string_view option) {
+      names.emplace_back(option);
+      return true;
+    });
+  }
+  return names;
+}
+
+void append_response_trailers(std::string& out, const std::vector<TrailerField>& trailers,
+                              std::span<const std::string> dropped) {
+  if (dropped.empty()) return append_last_chunk(out, trailers);
+  out.append("0\r\n");
+  for (const TrailerField& field : trailers) {
+    const auto is_same = [&](std::string_view name) { return equals_ignore_case(name, field.name); };
+    if (!std::ranges::any_of(dropped, is_same)) append_field(out, field.name, field.value);
+  }
+  out.append("\r\n");
+}
+
 bool switches_as_offered(const RequestHead& request, const ResponseHead& reply) {
   bool some = false;
   const auto offered = [&](std::string_view protocol) {
@@ -271,7 +291,7 @@ void append_response_head(std::string& out, const ResponseHead& head, const Resp
   append_number(out, static_cast<std::uint64_t>(head.status));
   out.append(" ").append(head.reason_phrase).append("\r\n");
 
-  const bool check_named = names_other_fields(head.fields);
+  const bool check_named = head.connection_names_fields;
   // The length a body would have had: of a reply to HEAD and of 304 (RFC 9110 section 8.6).
   const bool keeps_length = forwarding.framing == Framing::none && head.framing == Framing::none &&
                             head.status >= 200 && head.status != 204;

@@ -30,6 +30,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "proxy/http/body_decoder.h"
 #include "proxy/http/message.h"
@@ -68,6 +69,14 @@ bool connection_names(const RequestHead& head, std::span<const std::string_view>
 void append_request_trailers(std::string& out, const RequestHead& head,
                              const std::vector<TrailerField>& trailers,
                              std::span<const std::string_view> identity_fields);
+
+// What Connection of a response names, for its trailers, which come long after the head is gone: Connection takes header
+// and trailer fields away (RFC 9110 section 7.6.1).
+std::vector<std::string> names_in_connection(const ResponseHead& head);
+
+// The end of a chunked response body without the trailers named in `dropped` (names_in_connection).
+void append_response_trailers(std::string& out, const std::vector<TrailerField>& trailers,
+                              std::span<const std::string> dropped);
 
 // A 101 may only switch to protocols that the request offered (RFC 9110 section 7.8): every protocol of `reply`'s Upgrade
 // is in the request's, and there is one.

@@ -52,6 +52,7 @@ struct ResponseHead {
   Framing framing = Framing::none;  // framing of the body as it arrives; none for HEAD, 1xx, 204, 304
   std::uint64_t content_length = 0;
   bool keep_alive = true;
+  bool connection_names_fields = false;  // as in RequestHead
 };
 
 // Why a message was refused. `detail` is a literal: it never quotes what was sent.

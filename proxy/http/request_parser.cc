@@ -187,6 +187,8 @@ bool RequestParser::parse_request_line(std::string_view line) {
     head_.minor_version = 1;
   else if (version == "HTTP/1.0")
     head_.minor_version = 0;
+  else if (version.starts_with("HTTP/2"))
+    return refuse("HTTP/2 is not spoken here, only HTTP/1.1");
   else
     return refuse("the protocol version is not HTTP/1.0 or HTTP/1.1, one space after the target");
   if (head_.method == "CONNECT") {

@@ -161,6 +161,7 @@ bool ResponseParser::settle_connection() {
     fail(options.malformed);
     return false;
   }
+  head_.connection_names_fields = options.names_others;
   if (options.close || (head_.minor_version == 0 && !options.keep_alive)) head_.keep_alive = false;
   return true;
 }

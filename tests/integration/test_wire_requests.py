@@ -494,6 +494,13 @@ def test_an_upgrade_that_the_upstream_declines_leaves_http_in_place(gate, origin
     assert [request.start[1] for request in origin.requests()] == ["/switch", "/next"]
 
 
+@pytest.mark.parametrize("message,words", [(REFUSED["9112-2.3 version"]["HTTP/2 preface"][0], b"HTTP/2 is not spoken here"),
+                                           (REFUSED["9112-2.3 version"]["HTTP/0.9"][0], b"no protocol version")])
+def test_other_versions_are_told_so(gate, message, words):
+    finals, _ = replies(*talk(gate.port, [message], half_close=True))
+    assert words in finals[0].body
+
+
 def test_a_head_that_does_not_come_is_408(gate, origin, proxy):
     slow = proxy(name="slow", upstream=origin.url, timeouts={"request_head": "200ms"})
     received, closed = talk(slow.port, [b"GET /echo HTTP/1.1\r\n"])

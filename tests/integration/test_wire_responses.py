@@ -242,6 +242,16 @@ def test_101_only_to_what_was_offered(gate, origin, upgrade, good):
         assert b"tunnelled" not in received
 
 
+def test_connection_takes_trailers_away_too(gate, origin):
+    """RFC 9110 section 7.6.1: "remove any header or trailer field(s) with the same name as the connection-option"."""
+    origin.script["/x"] = Exchange([reply(b"Connection: X-Gone\r\nTransfer-Encoding: chunked\r\n", b"2\r\nok\r\n0\r\nx-gone: 1\r\nX-Sum: 2\r\n\r\n")])
+    finals, _ = replies(*talk(gate.port, [ask(fields=b"Connection: close\r\n")]))
+    assert finals[0].body == b"ok" and finals[0].trailers == [("X-Sum", "2")]
+    origin.script["/x"] = Exchange([chunked(b"2\r\nok\r\n0\r\nX-Gone: 1\r\n\r\n")])
+    finals, _ = replies(*talk(gate.port, [ask(fields=b"Connection: close\r\n")]))
+    assert finals[0].trailers == [("X-Gone", "1")], "what an earlier reply named means nothing for this one"
+
+
 def test_a_reply_without_a_byte_is_502(gate, origin):
     origin.script["/x"] = Exchange([None])
     finals, _ = replies(*talk(gate.port, [ask(fields=b"Connection: close\r\n")]))
