@@ -230,7 +230,8 @@ class Exchange {
   std::vector<usage::ChargedAccount> accounts_;       // of call_.charges, those that limit; memory kept
   std::vector<std::string_view> shadow_violated_;     // names of rules; memory kept
   usage::CallHandle journalled_;                      // the call's entry in the journal
-  std::vector<std::string_view> dropped_fields_, dropped_cookies_, identity_fields_;  // of the settings; memory kept
+  std::vector<std::string_view> dropped_fields_, dropped_cookies_;  // of the settings; memory kept
+  std::vector<std::string_view> identity_fields_;  // headers of identity.sources; memory kept
   std::vector<std::string> reply_dropped_;  // what Connection of the reply names
   std::string upstream_server_;
   std::string peer_address_;
