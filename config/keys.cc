@@ -80,13 +80,70 @@ Fields describe_upstream_tls(UpstreamTls& tls) {
   };
 }
 
+// An enumeration whose values are 0, 1, ... in the order of the names.
+template <class Enum>
+Choice choice(Enum* target, Names names) {
+  return {[target] { return static_cast<std::size_t>(*target); },
+          [target](std::size_t i) { *target = static_cast<Enum>(i); }, std::move(names)};
+}
+
+Fields describe_health_check(HealthCheck& check) {
+  return {
+      {"path", Text{&check.path, Format::target},
+       "Target of a `GET` that a server answers well when it can serve calls: `/health`. Empty: no checks."},
+      {"host", Text{&check.host, Format::host_name}, "`Host` of the check. Default: the server's own."},
+      {"interval", Span{&check.interval, 100ms, kDay},
+       "Between two checks of a server. Each proxy checks, once, however many workers it has."},
+      {"timeout", Span{&check.timeout, 1ms, 10min}, "Longest time of a check, connecting included."},
+      {"unhealthy_threshold", Number{&check.unhealthy_threshold, 1, 1'000},
+       "Failed checks in a row that take a server out. The first check of all decides at once."},
+      {"healthy_threshold", Number{&check.healthy_threshold, 1, 1'000},
+       "Passed checks in a row that bring it back."},
+      {"statuses", TextList{&check.statuses, Format::statuses, {}, 1, 100, true},
+       "Statuses that pass, `200` or `200-399`."},
+  };
+}
+
+Fields describe_outlier(Outlier& outlier) {
+  return {
+      {"failures", Number{&outlier.failures, 0, 1'000'000},
+       "Failed calls in a row (no reply, a broken one, none in time, or one of `statuses`) that leave a "
+       "server out. "
+       "0: never. Counted per worker."},
+      {"statuses", TextList{&outlier.statuses, Format::statuses, {}, 0, 100, true},
+       "Statuses of replies that count as failures, `503` or `500-599`."},
+      {"ejection", Span{&outlier.ejection, 1ms, kDay},
+       "How long it is left out; once longer for each time it happens again."},
+      {"ejection_max", Span{&outlier.ejection_max, 1ms, 31 * kDay},
+       "The most of that, and the time in peace after which it begins anew."},
+      {"max_ejected_percent", Number{&outlier.max_ejected_percent, 0, 100},
+       "Share of the servers that may be left out at a time: with 50, one of two and never the only one."},
+  };
+}
+
 Fields describe_upstream(Upstream& u) {
   return {
       {"servers", TextList{&u.servers, Format::server_url, {}, 1, 1'000, true},
        "Base URLs of the CRM's servers, `http://host:port` or `https://host:port`; calls are spread over "
        "them.",
        true},
+      {"weights", NumberMap{&u.weights, 1, 1'000, Format::server_url},
+       "Server, as in `servers` -> its share of the calls. Default: 1 each."},
+      {"balance", choice(&u.balance, {"round_robin", "least_connections", "hash"}),
+       "Who gets the next call: servers in turn by weight; the one with the fewest calls in flight for its "
+       "weight; or "
+       "always the same one for the same `hash_key` (weighted rendezvous hashing: a server that comes or "
+       "goes moves "
+       "only its own keys). Counted per worker."},
+      {"hash_key", Text{&u.hash_key, Format::hash_key, {}, false},
+       "`hash`: `user` (of the token; without one the client's address), `ip` (the client's address) or "
+       "`header:NAME`. "
+       "Calls without that header go in turn."},
       {"tls", Group{describe_upstream_tls(u.tls)}, "How `https` servers are verified."},
+      {"resolve_interval", Span{&u.resolve_interval, 1s, kDay},
+       "How often host names are looked up again. All addresses of a name are used; idle connections to "
+       "addresses that "
+       "are gone are closed. The last good answer stays in use while look-ups fail."},
       {"connect_timeout", Span{&u.connect_timeout, 1ms, 10min}, "Longest wait for a connection."},
       {"response_timeout", Span{&u.response_timeout, 1ms, kDay},
        "From the whole request sent to the head of the reply."},
@@ -99,7 +156,27 @@ Fields describe_upstream(Upstream& u) {
        "Connections to this upstream, per worker; beyond it a call waits up to `queue_timeout`."},
       {"queue_timeout", Span{&u.queue_timeout, 0ms, 10min}, "Longest wait for a free connection."},
       {"max_retries", Number{&u.max_retries, 0, 10},
-       "Further servers tried when the call was surely never received by the first."},
+       "How often a call is tried again, by another server. Bodies are not kept for it: a call is repeated "
+       "only while "
+       "it is whole."},
+      {"retry_on", TextList{&u.retry_on, Format::any, retry_names(), 0, 6, true},
+       "`connect`: there was no connection, so nothing was sent: any call. The others only for "
+       "idempotent methods (GET, HEAD, OPTIONS, PUT, DELETE) and within `retry_budget`: `closed`, the "
+       "connection ended "
+       "without a byte of a reply; `timeout`, no reply within `response_timeout`; `502`, `503`, `504`, that "
+       "status. "
+       "A call is charged once, however often it is tried."},
+      {"retry_budget", Number{&u.retry_budget, 0, 100},
+       "Percent of the calls that may be repeated though a server may have received them, and one a second; "
+       "per worker."},
+      {"total_timeout", Span{&u.total_timeout, 0ms, kDay},
+       "From the call being ready for the upstream to the last byte of its reply: waiting, connecting and "
+       "retries "
+       "included. 0: no such bound. Upgraded connections have none."},
+      {"slow_start", Span{&u.slow_start, 0ms, 1h},
+       "A server that comes back begins with a tenth of its weight and has the whole after this."},
+      {"health_check", Group{describe_health_check(u.health_check)}, "Asks servers whether they are well."},
+      {"outlier", Group{describe_outlier(u.outlier)}, "Leaves servers out that fail real calls."},
   };
 }
 
@@ -126,13 +203,6 @@ Fields describe_route(Route& route) {
        "`false`: proxied without token, licence or quota (health pages, public assets)."},
       {"allow_upgrade", Flag{&route.allow_upgrade}, "Let WebSocket and other `Upgrade` requests through."},
   };
-}
-
-// An enumeration whose values are 0, 1, ... in the order of the names.
-template <class Enum>
-Choice choice(Enum* target, Names names) {
-  return {[target] { return static_cast<std::size_t>(*target); },
-          [target](std::size_t i) { *target = static_cast<Enum>(i); }, std::move(names)};
 }
 
 Fields describe_store(Store& store) {
@@ -328,7 +398,7 @@ Fields describe_quota(QuotaRule& rule) {
       {"on", Text{&rule.on, Format::any, {"licensed", "all"}},
        "`licensed`: operations on licensed objects; `all`: every forwarded call of an authenticated user."},
       {"staff", Flag{&rule.staff}, "Bind staff too."},
-      {"overrides", NumberMap{&rule.overrides, 0, kUnitsMax},
+      {"overrides", NumberMap{&rule.overrides, 0, kUnitsMax, Format::any},
        "User (for rules without user: organization) -> limit instead of `limit`."},
   };
 }
@@ -480,6 +550,10 @@ const Names& system_names() {
 }
 const Names& future_system_names() {
   static const Names names{"creatio_partner", "zoho", "cherwell"};
+  return names;
+}
+const Names& retry_names() {
+  static const Names names{"connect", "closed", "timeout", "502", "503", "504"};
   return names;
 }
 const Names& dimension_names() {

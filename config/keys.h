@@ -39,6 +39,9 @@ enum class Format : std::uint8_t {
   cookie_name,  // the same
   host_name,    // without port
   path_prefix,  // begins with "/"
+  target,       // of a request: /health?full=1; "" only where allowed
+  statuses,     // 200 or 200-399
+  hash_key,     // user, ip or header:NAME
   uid,          // 32 hexadecimal digits, dashes allowed
   object_name,  // entity of the CRM: [A-Za-z_][A-Za-z0-9_]*
 };
@@ -107,6 +110,7 @@ struct TextListMap {
 struct NumberMap {
   std::map<std::string, std::uint64_t>* target = nullptr;
   std::uint64_t min = 0, max = 0;
+  Format key = Format::any;
 };
 struct Effects {  // process -> list of {object, operation}
   std::map<std::string, std::vector<std::pair<std::string, std::string>>>* target = nullptr;
@@ -136,6 +140,7 @@ const Names& algorithm_names();  // RFC 7518 section 3.1, RFC 8037
 const Names& dialect_names();
 const Names& system_names();
 const Names& future_system_names();  // known systems that this version has no rules for
+const Names& retry_names();
 const Names& dimension_names();
 const Names& operation_names();
 

@@ -345,7 +345,7 @@ class Reader {
   }
   void read(const NumberMap& map, const Node& node, const std::string& path) {
     map.target->clear();
-    read_entries(node, path, Format::any,
+    read_entries(node, path, map.key,
                  [&](const std::string& key, const Node& value, const std::string& entry_path) {
                    read(Number{&(*map.target)[key], map.min, map.max}, value, entry_path);
                  });

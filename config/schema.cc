@@ -28,6 +28,12 @@ std::string_view pattern_of(Format format) {
       return "^[a-z0-9_-]{1,64}$";
     case Format::name:
       return "^[A-Za-z0-9_.-]{1,64}$";
+    case Format::target:
+      return "^(/.*)?$";
+    case Format::statuses:
+      return "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$";
+    case Format::hash_key:
+      return "^(user|ip|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+)$";
     case Format::path_prefix:
       return "^/";
     case Format::object_name:

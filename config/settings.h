@@ -38,12 +38,41 @@ struct UpstreamTls {
   bool verify = true;                      // false is for tests: names and chains are not checked
   std::string server_name;                 // SNI and name to verify; default: the host of the server URL
   std::string certificate_file, key_file;  // client certificate
+  bool operator==(const UpstreamTls&) const = default;
+};
+
+enum class Balance : std::uint8_t { round_robin, least_connections, hash };
+
+// Active checks: once per proxy, not per worker.
+struct HealthCheck {
+  std::string path;  // "": no checks
+  std::string host;  // Host field; "": the server's own
+  Milliseconds interval{5'000};
+  Milliseconds timeout{2'000};            // of the whole check
+  std::uint32_t unhealthy_threshold = 3;  // failed checks in a row that take a server out
+  std::uint32_t healthy_threshold = 2;    // passed ones that bring it back
+  std::vector<std::string> statuses{"200-399"};
+  bool operator==(const HealthCheck&) const = default;
+};
+
+// What real calls tell, per worker.
+struct Outlier {
+  std::uint32_t failures = 5;  // in a row; 0: servers are never left out for failing
+  std::vector<std::string> statuses{"502", "503", "504"};  // replies that are failures
+  Milliseconds ejection{30'000};
+  Milliseconds ejection_max{300'000};
+  std::uint32_t max_ejected_percent = 50;
+  bool operator==(const Outlier&) const = default;
 };
 
 struct Upstream {
   std::string name;
   std::vector<std::string> servers;  // "http://host:port", "https://host:port"
+  std::map<std::string, std::uint64_t> weights;  // server -> 1 .. 1000; 1 for those that are not in it
+  Balance balance = Balance::round_robin;
+  std::string hash_key = "user";  // user | ip | header:NAME
   UpstreamTls tls;
+  Milliseconds resolve_interval{30'000};
   Milliseconds connect_timeout{2'000};
   Milliseconds response_timeout{60'000};     // request sent .. response head
   Milliseconds idle_timeout{60'000};         // between two reads or writes of a body
@@ -51,8 +80,20 @@ struct Upstream {
   std::uint32_t max_idle_connections = 256;  // per worker
   std::uint32_t max_connections = 1'024;     // per worker; beyond it a request waits up to queue_timeout
   Milliseconds queue_timeout{1'000};
-  std::uint32_t max_retries = 1;  // further servers tried when the call was surely never received
+  Milliseconds total_timeout{
+      0};  // call ready for the upstream .. last byte of the reply, retries included; 0: none
+  std::uint32_t max_retries = 1;
+  std::vector<std::string> retry_on{"connect", "closed"};  // connect | closed | timeout | 502 | 503 | 504
+  std::uint32_t retry_budget =
+      20;  // percent of the calls that may be repeated though a server may have received them
+  Milliseconds slow_start{0};
+  HealthCheck health_check;
+  Outlier outlier;
+  bool operator==(const Upstream&) const = default;
 };
+
+// "200" or "200-399", well-formed: is the status in one of them?
+bool has_status(const std::vector<std::string>& ranges, int status);
 
 struct Route {
   std::string host;               // "" matches every Host

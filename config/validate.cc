@@ -100,6 +100,25 @@ class Validator {
     if (tls_settings && !https && !upstream.servers.empty())
       warn(path + ".tls",
            fmt::format("{}.tls is without effect: no server of it begins with https://", path));
+    std::vector<std::string_view> servers(upstream.servers.begin(), upstream.servers.end());
+    for (const auto& [server, weight] : upstream.weights)
+      if (std::find(servers.begin(), servers.end(), server) == servers.end())
+        error(path + ".weights." + server, fmt::format("{}.weights: \"{}\" is none of its servers{}", path,
+                                                       server, did_you_mean(server, servers)));
+    if (set(path + ".hash_key") && upstream.balance != Balance::hash)
+      warn(path + ".hash_key", fmt::format("{}.hash_key is without effect: balance is not hash", path));
+    if (upstream.health_check.timeout > upstream.health_check.interval)
+      error(set(path + ".health_check.timeout") ? path + ".health_check.timeout"
+                                                : path + ".health_check.interval",
+            fmt::format("{}.health_check: timeout ({}) is longer than interval ({})", path,
+                        duration_text(upstream.health_check.timeout),
+                        duration_text(upstream.health_check.interval)));
+    if (upstream.health_check.path.empty())
+      for (std::string_view key :
+           {"host", "interval", "timeout", "unhealthy_threshold", "healthy_threshold", "statuses"})
+        if (set(fmt::format("{}.health_check.{}", path, key)))
+          warn(fmt::format("{}.health_check.{}", path, key),
+               fmt::format("{}.health_check.{} is without effect: there is no path", path, key));
     if (https && !upstream.tls.verify)
       warn(path + ".tls.verify", fmt::format("{}: certificates of this upstream are not checked", path));
   }

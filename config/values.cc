@@ -262,6 +262,34 @@ Parsed<std::string> check_path_prefix(std::string_view text) {
   return std::string(text);
 }
 
+Parsed<std::string> check_target(std::string_view text) {
+  if (!text.empty() && !text.starts_with('/')) return Failure("must begin with /");
+  for (char c : text)
+    if (c <= ' ' || c == '#' || c >= 0x7F)
+      return Failure("holds what no request target may hold: encode it as %XX");
+  return std::string(text);
+}
+
+Parsed<std::string> check_statuses(std::string_view text) {
+  const std::string_view from = text.substr(0, text.find('-'));
+  const std::string_view to = from.size() == text.size() ? from : text.substr(from.size() + 1);
+  for (std::string_view status : {from, to})
+    if (status.size() != 3 || digits_at(status, 0) != 3 || status < "100" || status > "599")
+      return Failure("is no status or range of statuses such as 200 or 200-399");
+  if (to < from) return Failure(fmt::format("is empty: write {}-{}", to, from));
+  return std::string(text);
+}
+
+Parsed<std::string> check_hash_key(std::string_view text) {
+  if (text == "user" || text == "ip") return std::string(text);
+  constexpr std::string_view kHeader = "header:";
+  if (!text.starts_with(kHeader) || text.size() == kHeader.size())
+    return Failure("is none of user, ip, header:NAME");
+  for (char c : text.substr(kHeader.size()))
+    if (!is_token_char(c)) return Failure("names no field: letters, digits and - only");
+  return std::string(text);
+}
+
 Parsed<std::string> check_uid(std::string_view text) {
   std::size_t digits = 0;
   for (char c : text) {
@@ -288,6 +316,13 @@ Parsed<std::string> check_object_name(std::string_view text) {
 }
 
 }  // namespace
+
+bool has_status(const std::vector<std::string>& ranges, int status) {
+  const std::string text = std::to_string(status);
+  return std::any_of(ranges.begin(), ranges.end(), [&](const std::string& range) {
+    return text >= range.substr(0, 3) && text <= range.substr(range.size() - 3);
+  });
+}
 
 Parsed<std::uint64_t> parse_number(std::string_view text) {
   if (text.starts_with('-') && digits_at(text, 1) == text.size() - 1 && text.size() > 1)
@@ -401,6 +436,12 @@ Parsed<std::string> check_format(std::string_view text, Format format) {
       return check_token(text);
     case Format::host_name:
       return check_host_name(text);
+    case Format::target:
+      return check_target(text);
+    case Format::statuses:
+      return check_statuses(text);
+    case Format::hash_key:
+      return check_hash_key(text);
     case Format::path_prefix:
       return check_path_prefix(text);
     case Format::uid:

@@ -38,6 +38,10 @@ enum class Reason : std::uint8_t {
   upstream_unreachable,
   upstream_invalid,
   upstream_timeout,
+  upstream_closed,           // the connection ended without a byte of a reply
+  upstream_connect_timeout,  // never received
+  upstream_deadline,         // upstreams.*.total_timeout
+  upstream_unavailable,      // every server is down by its health checks; never received
   store_unavailable,
   overloaded,
   draining,

@@ -109,13 +109,52 @@ std::vector<telemetry::Family> gauges(const net::Server& server, const telemetry
   add("tollgate_token_cache_misses_total", "Tokens that had to be verified.", Type::counter,
       now.token_cache_misses);
   Family health{.name = "tollgate_upstream_healthy",
-                .help = "0 when the last attempt to connect failed.",
+                .help = "0 while a server fails its health checks, cannot be reached or is left out.",
                 .type = Type::gauge,
                 .samples = {}};
-  for (const auto& one : now.upstream_health)
-    health.samples.push_back(
-        {.labels = {{"upstream", one.upstream}, {"server", one.server}}, .value = one.healthy ? 1.0 : 0.0});
-  out.push_back(std::move(health));
+  Family calls{.name = "tollgate_upstream_requests_total",
+               .help = "Replies of a server; a call that is tried again may have one of each.",
+               .type = Type::counter,
+               .samples = {}};
+  Family in_flight{.name = "tollgate_upstream_requests_in_flight",
+                   .help = "Calls at a server, connecting included.",
+                   .type = Type::gauge,
+                   .samples = {}};
+  Family failures{
+      .name = "tollgate_upstream_failures_total",
+      .help = "Calls that a server failed: no reply, a broken one, none in time, outlier.statuses.",
+      .type = Type::counter,
+      .samples = {}};
+  Family ejections{.name = "tollgate_upstream_ejections_total",
+                   .help = "Times that a worker left a server out for failing calls in a row.",
+                   .type = Type::counter,
+                   .samples = {}};
+  Family checks{.name = "tollgate_upstream_health_checks_total",
+                .help = "Health checks by result.",
+                .type = Type::counter,
+                .samples = {}};
+  for (const auto& one : now.upstream_health) {
+    const telemetry::Family::Labels which{{"upstream", one.upstream}, {"server", one.server}};
+    health.samples.push_back({.labels = which, .value = one.healthy ? 1.0 : 0.0});
+    calls.samples.push_back({.labels = which, .value = static_cast<double>(one.calls_total)});
+    in_flight.samples.push_back({.labels = which, .value = static_cast<double>(one.in_flight)});
+    failures.samples.push_back({.labels = which, .value = static_cast<double>(one.failures_total)});
+    ejections.samples.push_back({.labels = which, .value = static_cast<double>(one.ejections_total)});
+    if (!one.checked) continue;
+    for (const bool passed : {true, false}) {
+      telemetry::Family::Labels labels = which;
+      labels.emplace_back("result", passed ? "passed" : "failed");
+      checks.samples.push_back(
+          {.labels = std::move(labels),
+           .value = static_cast<double>(passed ? one.checks_passed_total : one.checks_failed_total)});
+    }
+  }
+  for (Family* family : {&health, &calls, &in_flight, &failures, &ejections, &checks})
+    if (!family->samples.empty()) out.push_back(std::move(*family));
+  add("tollgate_upstream_retries_total", "Calls tried again though a server may have received them.",
+      Type::counter, now.upstream_retries_total);
+  add("tollgate_upstream_retries_refused_total", "Calls not tried again because the budget was used up.",
+      Type::counter, now.upstream_retries_refused_total);
   Family expiry{.name = "tollgate_certificate_expiry_timestamp_seconds",
                 .help = "End of validity of each certificate in use, seconds since 1970.",
                 .type = Type::gauge,

@@ -1,6 +1,8 @@
 // The request half: from the head over the gate and the store to the upstream.
 #include "proxy/flow/exchange.h"
 
+#include <algorithm>
+
 #include "metering/base/check.h"
 #include "proxy/flow/credentials.h"
 #include "proxy/http/address.h"
@@ -45,7 +47,7 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   status_ = 0;
   bytes_in_ = bytes_out_ = discarded_ = 0;
   store_time_ = upstream_time_ = Duration(0);
-  upstream_started_ = {};
+  upstream_started_ = deadline_ = {};
   journalled_ = {};
   accounts_.clear();
   shadow_violated_.clear();
@@ -256,6 +258,7 @@ void Exchange::forward() {
   CHECK(upstream_config_ != nullptr, "a validated route names an upstream");
   upgrade_ = head_->wants_upgrade && call_.route->allow_upgrade && head_->framing == http::Framing::none &&
              head_->minor_version >= 1;
+  if (upstream_config_->total_timeout.count() > 0) deadline_ = port_.now() + upstream_config_->total_timeout;
   acquire(false);
 }
 
@@ -274,8 +277,20 @@ void Exchange::acquire(bool fresh) {
   upstream_held_ = true;
   upstream_paused_ = false;
   ++attempts_;
+  arm_upstream(Milliseconds::max());
   ExchangePort::Upstream upstream;
-  if (port_.upstream_acquire(*call_.route, fresh, upstream)) on_upstream_ready(upstream);
+  const ExchangePort::Wanted wanted{.fresh = fresh, .again = attempts_ > 1, .hash_key = hash_key()};
+  if (port_.upstream_acquire(*call_.route, wanted, upstream)) on_upstream_ready(upstream);
+}
+
+std::string_view Exchange::hash_key() const {
+  if (upstream_config_->balance != config::Balance::hash) return {};
+  std::string_view kind = upstream_config_->hash_key;
+  if (kind == "user" && call_.token != nullptr) return call_.token->principal.user;
+  if (kind == "user" || kind == "ip") return call_.client_address;
+  kind.remove_prefix(kind.find(':') + 1);
+  const http::Field* field = http::find(head_->fields, kind);
+  return field == nullptr ? std::string_view() : field->value;
 }
 
 void Exchange::on_upstream_ready(const ExchangePort::Upstream& upstream) {
@@ -381,16 +396,32 @@ void Exchange::watch_upstream() {
     port_.set_timer(Timer::upstream, settings().timeouts.upgrade_idle);
   } else if (reply_ == Reply::forwarding) {
     if (request_ == Request::complete)
-      port_.set_timer(Timer::upstream, upstream_config_->response_timeout);
+      arm_upstream(upstream_config_->response_timeout);
     else if (port_.upstream_backlog() > 0)
-      port_.set_timer(Timer::upstream, upstream_config_->idle_timeout);
+      arm_upstream(upstream_config_->idle_timeout);
     else
-      port_.clear_timer(Timer::upstream);
+      arm_upstream(Milliseconds::max());
   } else if (reply_ == Reply::replying && !upstream_paused_) {
-    port_.set_timer(Timer::upstream, upstream_config_->idle_timeout);
+    arm_upstream(upstream_config_->idle_timeout);
   } else {
-    port_.clear_timer(Timer::upstream);
+    arm_upstream(Milliseconds::max());
   }
+}
+
+// After `limit` (max: never), or when the time for everything together is over, whichever is earlier.
+void Exchange::arm_upstream(Milliseconds limit) {
+  const bool held = reply_ == Reply::acquiring || reply_ == Reply::forwarding || reply_ == Reply::replying;
+  if (deadline_ != MonotonicTime{} && held)
+    limit =
+        std::min(limit, std::max(Milliseconds(0), std::chrono::ceil<Milliseconds>(deadline_ - port_.now())));
+  if (limit == Milliseconds::max())
+    port_.clear_timer(Timer::upstream);
+  else
+    port_.set_timer(Timer::upstream, limit);
+}
+
+bool Exchange::past_deadline() {
+  return deadline_ != MonotonicTime{} && reply_ != Reply::tunnel && port_.now() >= deadline_;
 }
 
 // ---------------------------------------------------------------- again
@@ -400,25 +431,34 @@ bool Exchange::replayable() const {
          (request_ == Request::complete || request_ == Request::streaming);
 }
 
-bool Exchange::retry(UpstreamFailure failure) {
-  bool fresh = false;
-  if (failure == UpstreamFailure::connect) {
-    if (retries_ >= upstream_config_->max_retries || upstream_config_->servers.size() < 2) return false;
-    ++retries_;
-  } else if (failure == UpstreamFailure::closed_early) {
-    // The server closed an idle connection while our request was on its way (RFC 9112 section 9.3.1).
-    if (!upstream_reused_ || stale_retry_used_ || !replayable()) return false;
-    stale_retry_used_ = fresh = true;
-    if (request_ == Request::streaming) {
-      request_ = Request::waiting;
-      port_.client_read(false);
-      port_.clear_timer(Timer::client);
-    }
-  } else {
+// The server closed an idle connection while our request was on its way (RFC 9112 section 9.3.1).
+bool Exchange::retry_stale() {
+  if (!upstream_reused_ || stale_retry_used_ || !replayable()) return false;
+  stale_retry_used_ = true;
+  again(true);
+  return true;
+}
+
+// cause: as in upstreams.*.retry_on.
+bool Exchange::retry(std::string_view cause) {
+  const config::Upstream& upstream = *upstream_config_;
+  if (upstream.servers.size() < 2 || retries_ >= upstream.max_retries || past_deadline()) return false;
+  if (std::find(upstream.retry_on.begin(), upstream.retry_on.end(), cause) == upstream.retry_on.end())
     return false;
+  if (cause != "connect" && (!replayable() || !port_.upstream_may_repeat(*call_.route))) return false;
+  ++retries_;
+  release_upstream(false);
+  again(false);
+  return true;
+}
+
+void Exchange::again(bool fresh) {
+  if (request_ == Request::streaming) {
+    request_ = Request::waiting;
+    port_.client_read(false);
+    port_.clear_timer(Timer::client);
   }
   acquire(fresh);
-  return true;
 }
 
 }  // namespace tollgate::flow

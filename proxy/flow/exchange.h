@@ -23,17 +23,17 @@
 //   - no memory but the buffered body (settings.catalogue.max_body) and what the port holds
 //   (settings.limits.buffer a
 //     direction: beyond it the sender is paused)
-//   - a request is sent again only when it was surely never received (connecting failed), or when a reused
-//   connection
-//     was closed without a byte of a reply and the request is idempotent (RFC 9110 section 9.2.2) and still
-//     whole
+//   - a request is sent again only when it was surely never received (connecting failed), or when it is
+//     idempotent (RFC 9110 section 9.2.2) and still whole: once when a reused connection was closed without a
+//     byte of a reply, else as upstreams.*.retry_on says, up to max_retries, as long as the upstream's budget
+//     lasts
 //
 // Threads: belongs to one worker; every function on that worker. Events must not be delivered from within an
 // action, except on_charge and on_usage, which a ledger may answer at once.
 //
-// Time-outs -> reason: request body 408 request_timeout, queue of the pool 503 overloaded, connecting 502
-// upstream_unreachable (never received, so given back), waiting for the reply or a stalled body 504
-// upstream_timeout.
+// Time-outs -> reason: request body 408 request_timeout, queue of the pool 503 overloaded, connecting 504
+// upstream_connect_timeout (both never received, so given back), waiting for the reply or a stalled body 504
+// upstream_timeout, all together 504 upstream_deadline.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -67,10 +67,12 @@ enum class Timer : std::uint8_t { client, upstream };
 
 // How an upstream failed.
 enum class UpstreamFailure : std::uint8_t {
-  connect,       // no connection, no TLS session or no address: nothing was sent
-  queue_full,    // waited queue_timeout for a free connection: nothing was sent
-  closed_early,  // the connection ended before the first byte of a reply
-  invalid,       // the reply breaks HTTP, or ended in its middle
+  connect,          // no connection, no TLS session or no address: nothing was sent
+  connect_timeout,  // the same, within connect_timeout
+  queue_full,       // waited queue_timeout for a free connection: nothing was sent
+  unavailable,      // every server is down by its health checks: nothing was sent
+  closed_early,     // the connection ended before the first byte of a reply
+  invalid,          // the reply breaks HTTP, or ended in its middle
 };
 
 // The edge, as seen by one exchange. All bytes are copied or sent before the function returns.
@@ -88,13 +90,20 @@ class ExchangePort {
   virtual void client_end_writing() = 0;      // tunnel: half-close once the backlog is sent
 
   // Takes a connection to the upstream of the call's route. True: it is there, on_upstream_ready is implied
-  // with the same values. False: on_upstream_ready or on_upstream_failed follows. `fresh`: not one from the
-  // idle pool.
+  // with the same values. False: on_upstream_ready or on_upstream_failed follows.
+  struct Wanted {
+    bool fresh = false;         // not one from the idle pool
+    bool again = false;         // the call is tried again: by another server, if there is one
+    std::string_view hash_key;  // what chooses the server with `balance: hash`
+  };
   struct Upstream {
     std::string_view server;  // "10.0.0.7:9000", for the fact; lives as long as the connection
     bool reused = false;
   };
-  virtual bool upstream_acquire(const config::Route& route, bool fresh, Upstream& upstream) = 0;
+  virtual bool upstream_acquire(const config::Route& route, const Wanted& wanted, Upstream& upstream) = 0;
+  // May a call be repeated that a server may have received? Takes it from the upstream's budget.
+  virtual bool upstream_may_repeat(const config::Route& route) = 0;
+  virtual void upstream_stalled() = 0;  // the server in use did not answer in time
   virtual void upstream_expect(std::string_view method, bool upgrade) = 0;  // what the reply will answer
   virtual void upstream_write(std::string_view bytes) = 0;
   // What was written leaves now, not at the end of the turn: between the mark in the journal that a call was sent and
@@ -198,7 +207,12 @@ class Exchange {
   void forward_informational(const http::ResponseHead& head);
   void start_tunnel(const http::ResponseHead& head);
   void tunnel_end_seen();
-  bool retry(UpstreamFailure failure);
+  std::string_view hash_key() const;
+  void arm_upstream(Milliseconds limit);
+  bool past_deadline();
+  bool retry_stale();
+  bool retry(std::string_view cause);
+  void again(bool fresh);
   void fail(Reason reason, std::string_view detail);
   void cut_short(Reason reason);
   void settle_request_for_local_reply();
@@ -267,6 +281,7 @@ class Exchange {
   std::uint64_t bytes_in_ = 0, bytes_out_ = 0, discarded_ = 0;
   UnixTime arrived_unix_{};
   MonotonicTime arrived_{}, store_asked_{}, upstream_started_{};
+  MonotonicTime deadline_{};  // of the upstream's whole part; zero: none
   Duration store_time_{0}, upstream_time_{0};
 };
 

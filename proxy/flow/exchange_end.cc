@@ -50,7 +50,11 @@ void Exchange::on_timer(Timer timer) {
     reply_ = Reply::flushing;
     return settle_if_flushed();
   }
-  if (head_sent_) return cut_short(Reason::upstream_timeout);
+  const bool everything = past_deadline();
+  if (reply_ == Reply::forwarding && !everything) port_.upstream_stalled();
+  if (head_sent_) return cut_short(everything ? Reason::upstream_deadline : Reason::upstream_timeout);
+  if (everything) return fail(Reason::upstream_deadline, "The call took longer than it may.");
+  if (retry("timeout")) return;
   fail(Reason::upstream_timeout, "The upstream server did not answer in time.");
 }
 

@@ -16,6 +16,7 @@ void Exchange::on_upstream_head(const http::ResponseHead& head) {
   if (reply_ != Reply::forwarding) return;
   if (head.status == 101) return start_tunnel(head);
   if (head.status < 200) return forward_informational(head);
+  if (head.status >= 502 && head.status <= 504 && retry(std::to_string(head.status))) return;
   status_ = head.status;
   head_sent_ = true;
   reply_ = Reply::replying;
@@ -143,14 +144,20 @@ void Exchange::on_upstream_failed(UpstreamFailure failure) {
   }
   if (reply_ != Reply::acquiring && reply_ != Reply::forwarding && reply_ != Reply::replying) return;
   if (head_sent_) return cut_short(Reason::upstream_invalid);
-  if (retry(failure)) return;
   switch (failure) {
     case UpstreamFailure::connect:
+      if (retry("connect")) return;
       return fail(Reason::upstream_unreachable, "The upstream server could not be reached.");
+    case UpstreamFailure::connect_timeout:
+      if (retry("connect")) return;
+      return fail(Reason::upstream_connect_timeout, "Connecting to the upstream server took too long.");
     case UpstreamFailure::queue_full:
       return fail(Reason::overloaded, "Too many requests are waiting for the upstream server.");
+    case UpstreamFailure::unavailable:
+      return fail(Reason::upstream_unavailable, "No upstream server passes its health checks at the moment.");
     case UpstreamFailure::closed_early:
-      return fail(Reason::upstream_invalid, "The upstream server closed the connection without a reply.");
+      if (retry_stale() || retry("closed")) return;
+      return fail(Reason::upstream_closed, "The upstream server closed the connection without a reply.");
     case UpstreamFailure::invalid:
       return fail(Reason::upstream_invalid, "The upstream server sent a reply that is not valid HTTP.");
   }

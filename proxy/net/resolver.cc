@@ -10,11 +10,11 @@ namespace tollgate::net {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr std::chrono::seconds kRefresh{30};
 constexpr std::chrono::seconds kRetry{2};
 
 struct Lookup {
   HostPort at;
+  Milliseconds interval{};
   Resolver::Answer answer;
   Clock::time_point due = Clock::now();
   std::vector<Endpoint> last;
@@ -57,7 +57,8 @@ struct Resolver::Shared {
       Result<std::vector<Endpoint>> result = resolve(lookup->at);
       std::unique_lock lock(mutex);
       if (stopped) return;
-      lookup->due = Clock::now() + (result ? std::chrono::seconds(kRefresh) : kRetry);
+      lookup->due =
+          Clock::now() + (result ? lookup->interval : std::min<Milliseconds>(kRetry, lookup->interval));
       const bool tell =
           result ? !lookup->answered || lookup->failing || *result != lookup->last : !lookup->failing;
       lookup->failing = !result;
@@ -82,9 +83,10 @@ Resolver::~Resolver() {
   shared_->changed.notify_all();
 }
 
-Resolver::Handle Resolver::watch(HostPort at, Answer answer) {
+Resolver::Handle Resolver::watch(HostPort at, Milliseconds interval, Answer answer) {
   auto lookup = std::make_shared<Lookup>();
   lookup->at = std::move(at);
+  lookup->interval = interval;
   lookup->answer = std::move(answer);
   std::lock_guard lock(shared_->mutex);
   shared_->lookups.push_back(lookup);

@@ -60,17 +60,32 @@ struct Server::Impl {
   mutable std::mutex mutex;
   std::vector<Open> listeners;                     // guarded by mutex
   std::shared_ptr<const flow::Snapshot> snapshot;  // guarded by mutex
+  std::map<std::string, std::vector<std::shared_ptr<CheckedServer>>, std::less<>> checked;  // control thread
   std::atomic<bool> draining{false};
 
   struct Prepared {
     std::vector<Open> listeners;
     std::map<std::string, std::shared_ptr<const ClientTls>, std::less<>> upstream_tls;
+    std::map<std::string, std::vector<std::shared_ptr<CheckedServer>>, std::less<>> checked;
   };
+
+  // What health checks say outlives a reload that does not change the upstream.
+  void prepare_checks(const config::Upstream& upstream, Prepared& prepared) {
+    if (upstream.health_check.path.empty()) return;
+    std::vector<std::shared_ptr<CheckedServer>>& servers = prepared.checked[upstream.name];
+    if (snapshot != nullptr)
+      for (const config::Upstream& present : snapshot->settings.upstreams)
+        if (present == upstream) servers = checked[upstream.name];
+    if (!servers.empty()) return;
+    for (std::size_t i = 0; i < upstream.servers.size(); ++i)
+      servers.push_back(std::make_shared<CheckedServer>());
+  }
 
   // Everything that can fail. `listeners` in the result: kept ones have no descriptors.
   Result<Prepared> prepare(const flow::Snapshot& next) {
     Prepared prepared;
     for (const config::Upstream& upstream : next.settings.upstreams) {
+      prepare_checks(upstream, prepared);
       bool tls = false;
       for (const std::string& server : upstream.servers) {
         const auto url = parse_server_url(server);
@@ -117,6 +132,7 @@ struct Server::Impl {
     Worker::Update update;
     update.snapshot = next;
     update.upstream_tls = prepared.upstream_tls;
+    update.checked = prepared.checked;
     for (const Open& open : prepared.listeners)
       update.listeners.push_back({open.key, open.fds.empty() ? -1 : open.fds[worker], open.tls});
     return update;
@@ -127,6 +143,7 @@ struct Server::Impl {
     snapshot = std::move(next);
     for (Open& open : prepared.listeners) open.fds.clear();
     listeners = std::move(prepared.listeners);
+    checked = std::move(prepared.checked);
   }
 };
 
@@ -218,6 +235,8 @@ Counters Server::counters() const {
     sum.tls_failures_total += mine.tls_failures_total;
     sum.upstream_connects_total += pools.connects_total;
     sum.upstream_connect_failures_total += pools.connect_failures_total;
+    sum.upstream_retries_total += pools.retries_total;
+    sum.upstream_retries_refused_total += pools.retries_refused_total;
     sum.token_cache_hits += mine.token_cache_hits;
     sum.token_cache_misses += mine.token_cache_misses;
     sum.slow_handshakes_total += mine.slow_handshakes_total;
@@ -230,15 +249,29 @@ Counters Server::counters() const {
     sum.shed_all_total += mine.shed_all_total;
     sum.shed_level = std::max<std::uint64_t>(sum.shed_level, mine.shed_level);
     sum.loop_lag = std::max(sum.loop_lag, Duration(static_cast<std::int64_t>(mine.lag_nanoseconds)));
-    for (const auto& health : worker->health()) {
+    const std::int64_t now = worker->loop().now().time_since_epoch().count();
+    for (const auto& seen : worker->health()) {
       auto same =
           std::find_if(sum.upstream_health.begin(), sum.upstream_health.end(), [&](const auto& entry) {
-            return entry.upstream == health->upstream && entry.server == health->server;
+            return entry.upstream == seen->upstream && entry.server == seen->server;
           });
-      if (same == sum.upstream_health.end())
-        sum.upstream_health.push_back({health->upstream, health->server, health->healthy});
-      else
-        same->healthy = same->healthy && health->healthy;
+      if (same == sum.upstream_health.end()) {
+        sum.upstream_health.push_back({.upstream = seen->upstream, .server = seen->server});
+        same = std::prev(sum.upstream_health.end());
+      }
+      if (const CheckedServer* checked = seen->checked.get(); checked != nullptr) {
+        same->checked = true;
+        same->down = !checked->up;
+        same->checks_passed_total = checked->passed_total;
+        same->checks_failed_total = checked->failed_total;
+      }
+      same->unreachable = same->unreachable || !seen->reachable;
+      same->ejected = same->ejected || seen->ejected_until > now;
+      same->healthy = !same->down && !same->unreachable && !same->ejected;
+      same->in_flight += seen->in_flight;
+      same->calls_total += seen->calls_total;
+      same->failures_total += seen->failures_total;
+      same->ejections_total += seen->ejections_total;
     }
   }
   sum.client_addresses = impl_->addresses->size();

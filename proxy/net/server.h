@@ -48,6 +48,7 @@ struct Counters {
   std::uint64_t accept_failures_total = 0;      // out of file descriptors or memory
   std::uint64_t tls_failures_total = 0;         // handshakes with clients that failed
   std::uint64_t upstream_connects_total = 0, upstream_connect_failures_total = 0;
+  std::uint64_t upstream_retries_total = 0, upstream_retries_refused_total = 0;
   std::uint64_t token_cache_hits = 0, token_cache_misses = 0;
   // Clients cut off because they were too slow.
   std::uint64_t slow_handshakes_total = 0, slow_heads_total = 0, slow_bodies_total = 0,
@@ -60,7 +61,13 @@ struct Counters {
   Duration loop_lag{0};                                        // of the latest worker, over a second
   struct Health {
     std::string upstream, server;
-    bool healthy = true;  // false: the last attempt to connect failed, on any worker
+    // false: its health checks fail, or on any worker: the last attempt to connect failed, or it is left out
+    // for failing
+    bool healthy = true;
+    bool down = false, unreachable = false, ejected = false;  // why not
+    std::uint64_t in_flight = 0, calls_total = 0, failures_total = 0, ejections_total = 0;
+    bool checked = false;
+    std::uint64_t checks_passed_total = 0, checks_failed_total = 0;
   };
   std::vector<Health> upstream_health;  // every server of every upstream of the present snapshot
 };

@@ -283,14 +283,22 @@ bool Session::draining() {
   return worker_.draining();
 }
 
-bool Session::upstream_acquire(const config::Route& route, bool fresh, Upstream& upstream) {
+bool Session::upstream_acquire(const config::Route& route, const Wanted& wanted, Upstream& upstream) {
   auto found = generation_->pools.find(route.upstream);
   CHECK(found != generation_->pools.end(), "every upstream has a pool");
   pool_ = found->second;
-  upstream_ = pool_->acquire(*this, fresh);
+  upstream_ = pool_->acquire(*this, wanted);
   if (upstream_ == nullptr) return false;
   upstream = {upstream_->label(), upstream_->reused()};
   return true;
+}
+
+bool Session::upstream_may_repeat(const config::Route& route) {
+  return generation_->pools.find(route.upstream)->second->may_repeat();
+}
+
+void Session::upstream_stalled() {
+  pool_->failed(*upstream_, "no reply in time");
 }
 
 void Session::upstream_expect(std::string_view method, bool upgrade) {

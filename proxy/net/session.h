@@ -69,7 +69,9 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   std::size_t client_backlog() const override { return out_.size(); }
   void client_read(bool wanted) override { client_reading_ = wanted; }
   void client_end_writing() override { client_end_writing_ = true; }
-  bool upstream_acquire(const config::Route& route, bool fresh, Upstream& upstream) override;
+  bool upstream_acquire(const config::Route& route, const Wanted& wanted, Upstream& upstream) override;
+  bool upstream_may_repeat(const config::Route& route) override;
+  void upstream_stalled() override;
   void upstream_expect(std::string_view method, bool upgrade) override;
   void upstream_write(std::string_view bytes) override;
   void upstream_flush() override;

@@ -59,7 +59,7 @@ void UpstreamConnection::connect(std::vector<Endpoint> addresses, const ClientTl
 // Tries the addresses one after the other; the deadline covers them all.
 void UpstreamConnection::connect_next() {
   while (next_address_ < addresses_.size()) {
-    const Endpoint& at = addresses_[next_address_++];
+    const Endpoint& at = peer_ = addresses_[next_address_++];
     watch_.stop();
     transport_.close();
     const int fd = ::socket(at.address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -119,6 +119,7 @@ void UpstreamConnection::connect_failed(std::string error) {
 void UpstreamConnection::on_timer(void* self) {
   auto* connection = static_cast<UpstreamConnection*>(self);
   if (connection->state_ == State::idle) return connection->pool_.discard(*connection);
+  connection->timed_out_ = true;
   connection->connect_failed(connection->state_ == State::resolving ? "host name not resolved in time"
                                                                     : "connecting took too long");
 }
@@ -288,6 +289,7 @@ bool UpstreamConnection::process_head(std::string_view& bytes, UpstreamUser& use
       return false;
     case http::ParseStatus::failed:
       phase_ = Phase::done;
+      pool_.failed(*this, "a reply that is not valid HTTP");
       user.reply_failed(flow::UpstreamFailure::invalid);
       return false;
     case http::ParseStatus::complete:
@@ -296,6 +298,7 @@ bool UpstreamConnection::process_head(std::string_view& bytes, UpstreamUser& use
   const http::ResponseHead& head = parser_.head();
   const int status = head.status;
   bytes.remove_prefix(parser_.head_size());
+  if (status >= 200 || status == 101) pool_.answered(*this, status);
   if (status == 101) {
     phase_ = Phase::tunnel;
   } else if (status >= 200) {
@@ -319,6 +322,7 @@ void UpstreamConnection::process_body(std::string_view& bytes, UpstreamUser& use
     }
     if (step.failed) {
       phase_ = Phase::done;
+      pool_.failed(*this, "a reply that is not valid HTTP");
       return user.reply_failed(flow::UpstreamFailure::invalid);
     }
     if (step.done) {
@@ -345,8 +349,10 @@ void UpstreamConnection::ended(bool in_order, UpstreamUser& user) {
   if (before == Phase::tunnel && in_order) return user.reply_end({}, false);
   if (before == Phase::body && in_order && decoder_->may_end_here())
     return user.reply_end(decoder_->trailers(), false);
-  user.reply_failed(before == Phase::head && !reply_started_ ? flow::UpstreamFailure::closed_early
-                                                             : flow::UpstreamFailure::invalid);
+  const bool early = before == Phase::head && !reply_started_;
+  // An idle connection may be closed at any moment: that says nothing about the server.
+  if (!early || !reused()) pool_.failed(*this, early ? "no reply before the end" : "a reply that is cut");
+  user.reply_failed(early ? flow::UpstreamFailure::closed_early : flow::UpstreamFailure::invalid);
 }
 
 }  // namespace tollgate::net

@@ -44,6 +44,10 @@ class UpstreamUser {
     UpstreamConnection* connecting = nullptr;
     LoopTimer timer;
     UpstreamPool* pool = nullptr;
+    flow::ExchangePort::Wanted wanted;
+    flow::UpstreamFailure failure = flow::UpstreamFailure::queue_full;  // when the timer fires
+    std::size_t last_server = static_cast<std::size_t>(-1);  // that was used or tried for this call
+    bool check = false;  // a health check: outside the bounds and counts of calls
   } waiting;
 
  protected:
@@ -72,6 +76,8 @@ class UpstreamConnection {
   std::string_view label() const { return label_; }
   void set_label(std::string label) { label_ = std::move(label); }
   std::string error() const { return error_; }
+  bool timed_out() const { return timed_out_; }  // why connecting failed
+  const Endpoint& peer() const { return peer_; }
 
   // ---- the user's
   void expect(std::string_view method, bool upgrade);
@@ -113,6 +119,8 @@ class UpstreamConnection {
   std::string label_, error_, tls_host_;
   std::vector<Endpoint> addresses_;
   std::size_t next_address_ = 0;
+  Endpoint peer_;
+  bool timed_out_ = false;
   const ClientTls* tls_ = nullptr;  // the pool's; only while connecting
 
   http::ResponseParser parser_;

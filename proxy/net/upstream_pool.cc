@@ -6,32 +6,42 @@ namespace tollgate::net {
 
 namespace {
 
-constexpr Milliseconds kFirstPause{1'000};
-constexpr Milliseconds kLongestPause{10'000};
+std::vector<std::uint32_t> weights_of(const config::Upstream& settings) {
+  std::vector<std::uint32_t> weights;
+  for (const std::string& server : settings.servers) {
+    auto found = settings.weights.find(server);
+    weights.push_back(found == settings.weights.end() ? 1 : static_cast<std::uint32_t>(found->second));
+  }
+  return weights;
+}
+
+constexpr int kStatusEnd = 600;
 
 }  // namespace
-
-bool same_settings(const config::Upstream& a, const config::Upstream& b) {
-  const auto tied = [](const config::Upstream& u) {
-    return std::tie(u.name, u.servers, u.tls.ca_file, u.tls.verify, u.tls.server_name, u.tls.certificate_file,
-                    u.tls.key_file, u.connect_timeout, u.response_timeout, u.idle_timeout,
-                    u.keepalive_timeout, u.max_idle_connections, u.max_connections, u.queue_timeout,
-                    u.max_retries);
-  };
-  return tied(a) == tied(b);
-}
 
 std::shared_ptr<UpstreamPool> UpstreamPool::create(Surroundings around, const config::Upstream& settings,
                                                    std::shared_ptr<const ClientTls> tls,
                                                    http::HeadLimits limits) {
   std::shared_ptr<UpstreamPool> pool(new UpstreamPool(std::move(around), settings, std::move(tls), limits));
   pool->start_lookups();
+  if (pool->around_.checks && !pool->around_.checked.empty())
+    pool->checker_ =
+        std::make_unique<HealthChecker>(pool->around_.loop, *pool, pool->around_.checked, pool->around_.log);
   return pool;
 }
 
 UpstreamPool::UpstreamPool(Surroundings around, const config::Upstream& settings,
                            std::shared_ptr<const ClientTls> tls, http::HeadLimits limits)
-    : around_(std::move(around)), settings_(settings), tls_(std::move(tls)), limits_(limits) {
+    : around_(std::move(around)),
+      settings_(settings),
+      tls_(std::move(tls)),
+      limits_(limits),
+      candidates_(settings.servers.size()),
+      balancer_(settings.balance, settings.servers, weights_of(settings)),
+      suspicions_(settings),
+      budget_(settings.retry_budget) {
+  for (int status = 0; status < kStatusEnd; ++status)
+    failure_statuses_.push_back(config::has_status(settings_.outlier.statuses, status));
   for (const std::string& text : settings_.servers) {
     auto url = parse_server_url(text);
     CHECK(url.has_value(), "a validated upstream has well-formed server addresses");
@@ -41,6 +51,7 @@ UpstreamPool::UpstreamPool(Surroundings around, const config::Upstream& settings
     auto health = std::make_shared<ServerHealth>();
     health->upstream = settings_.name;
     health->server = text;
+    if (!around_.checked.empty()) health->checked = around_.checked[health_.size()];
     health_.push_back(std::move(health));
   }
   CHECK(!servers_.empty(), "a validated upstream has a server");
@@ -61,7 +72,8 @@ void UpstreamPool::start_lookups() {
     }
     EventLoop& loop = around_.loop;
     servers_[i].lookup = around_.resolver.watch(
-        at, [weak = weak_from_this(), i, &loop](const Result<std::vector<Endpoint>>& answer) {
+        at, settings_.resolve_interval,
+        [weak = weak_from_this(), i, &loop](const Result<std::vector<Endpoint>>& answer) {
           loop.post([weak, i, answer] {
             if (auto pool = weak.lock()) pool->resolved(i, answer);
           });
@@ -76,6 +88,9 @@ void UpstreamPool::resolved(std::size_t index, Result<std::vector<Endpoint>> ans
     around_.log("warning", fmt::format("upstream {}: {}", settings_.name, server.lookup_error));
   } else {
     server.addresses = std::move(*answer);
+    const std::vector<UpstreamConnection*> idle = server.idle;
+    for (UpstreamConnection* connection : idle)
+      if (!still_its_own(*connection)) discard(*connection);
   }
   std::vector<UpstreamConnection*> waiting;
   for (auto& [pointer, owned] : connections_)
@@ -89,21 +104,102 @@ void UpstreamPool::resolved(std::size_t index, Result<std::vector<Endpoint>> ans
   }
 }
 
-// Servers take turns; one that is out is passed over while another is not.
-std::size_t UpstreamPool::choose_server() {
-  const std::size_t count = servers_.size();
-  if (count == 1) return 0;
-  const MonotonicTime now = around_.loop.now();
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::size_t candidate = (next_server_ + i) % count;
-    if (servers_[candidate].out_until > now) continue;
-    next_server_ = (candidate + 1) % count;
-    return candidate;
-  }
-  const std::size_t candidate = next_server_;
-  next_server_ = (candidate + 1) % count;
-  return candidate;
+bool UpstreamPool::still_its_own(const UpstreamConnection& connection) const {
+  const std::vector<Endpoint>& addresses = servers_[connection.server()].addresses;
+  return std::find(addresses.begin(), addresses.end(), connection.peer()) != addresses.end();
 }
+
+// ---------------------------------------------------------------- choosing a server
+
+bool UpstreamPool::is_down(std::size_t server) const {
+  const CheckedServer* checked = health_[server]->checked.get();
+  return checked != nullptr && !checked->up.load(std::memory_order_relaxed);
+}
+
+bool UpstreamPool::all_down() const {
+  if (around_.checked.empty()) return false;
+  for (std::size_t i = 0; i < servers_.size(); ++i)
+    if (!is_down(i)) return false;
+  return true;
+}
+
+// What each server counts for now; false when that is nothing at all. avoid: counts for nothing.
+bool UpstreamPool::weigh(MonotonicTime now, std::size_t avoid) {
+  bool any = false;
+  for (std::size_t i = 0; i < servers_.size(); ++i) {
+    const CheckedServer* checked = health_[i]->checked.get();
+    MonotonicTime up_since{};
+    if (checked != nullptr)
+      up_since = MonotonicTime(Duration(checked->up_since.load(std::memory_order_relaxed)));
+    candidates_[i].share = i == avoid || is_down(i) ? 0 : suspicions_.share(i, now, up_since);
+    any = any || candidates_[i].share > 0;
+  }
+  return any;
+}
+
+// There is always one: unless all are down, a server that is only suspected is better than none.
+std::size_t UpstreamPool::choose_server(const UpstreamUser& user) {
+  if (servers_.size() == 1) return 0;
+  const MonotonicTime now = around_.loop.now();
+  const std::size_t avoid = user.waiting.wanted.again ? user.waiting.last_server : Balancer::kNone;
+  if (!weigh(now, avoid) && (avoid == Balancer::kNone || !weigh(now, Balancer::kNone)))
+    for (std::size_t i = 0; i < servers_.size(); ++i)
+      candidates_[i].share = is_down(i) ? 0 : Balancer::kWhole;
+  std::size_t chosen = balancer_.choose(candidates_, user.waiting.wanted.hash_key);
+  if (chosen == Balancer::kNone) chosen = 0;  // the last one went down a moment ago
+  suspicions_.chosen(chosen, now, settings_.connect_timeout);
+  return chosen;
+}
+
+void UpstreamPool::count_call(std::size_t server, int change) {
+  candidates_[server].in_flight += static_cast<std::uint32_t>(change);
+  health_[server]->in_flight.store(candidates_[server].in_flight, std::memory_order_relaxed);
+}
+
+void UpstreamPool::begin_use(UpstreamConnection& connection, UpstreamUser& user) {
+  connection.use(user);
+  user.waiting.last_server = connection.server();
+  count_call(connection.server(), 1);
+  around_.counters.active.fetch_add(1, std::memory_order_relaxed);
+}
+
+bool UpstreamPool::may_repeat() {
+  const bool may = budget_.take(around_.loop.now());
+  (may ? around_.counters.retries_total : around_.counters.retries_refused_total)
+      .fetch_add(1, std::memory_order_relaxed);
+  return may;
+}
+
+// ---------------------------------------------------------------- what calls tell
+
+void UpstreamPool::answered(const UpstreamConnection& connection, int status) {
+  if (connection.user()->waiting.check) return;
+  const std::size_t server = connection.server();
+  health_[server]->calls_total.fetch_add(1, std::memory_order_relaxed);
+  if (status < kStatusEnd && failure_statuses_[static_cast<std::size_t>(status)])
+    failed(connection, fmt::format("status {}", status));
+  else
+    suspicions_.answered(server);
+}
+
+void UpstreamPool::failed(const UpstreamConnection& connection, std::string_view how) {
+  if (connection.user()->waiting.check) return;
+  const std::size_t server = connection.server();
+  health_[server]->failures_total.fetch_add(1, std::memory_order_relaxed);
+  const MonotonicTime now = around_.loop.now();
+  if (!suspicions_.failed(server, now)) return;
+  const MonotonicTime until = suspicions_.ejected_until(server);
+  health_[server]->ejected_until.store(until.time_since_epoch().count(), std::memory_order_relaxed);
+  health_[server]->ejections_total.fetch_add(1, std::memory_order_relaxed);
+  around_.log(
+      "warning",
+      fmt::format(
+          "upstream {}: server {} is left out for {} ms after {} failed calls in a row, the last with {}",
+          settings_.name, settings_.servers[server],
+          std::chrono::duration_cast<Milliseconds>(until - now).count(), settings_.outlier.failures, how));
+}
+
+// ---------------------------------------------------------------- connections
 
 // Each is looked at first: bytes that came while nobody asked, and that the loop has not told of yet, would
 // be taken for the reply to the next request.
@@ -120,34 +216,61 @@ UpstreamConnection* UpstreamPool::take_idle(std::size_t index) {
   return nullptr;
 }
 
-UpstreamConnection* UpstreamPool::acquire(UpstreamUser& user, bool fresh) {
+// Those of servers that are well first; never one of a server that is down.
+UpstreamConnection* UpstreamPool::take_any_idle() {
+  weigh(around_.loop.now(), Balancer::kNone);
+  for (const bool well : {true, false})
+    for (std::size_t i = 0; i < servers_.size(); ++i)
+      if (!is_down(i) && (candidates_[i].share > 0) == well)
+        if (UpstreamConnection* connection = take_idle(i)) return connection;
+  return nullptr;
+}
+
+UpstreamConnection* UpstreamPool::acquire(UpstreamUser& user, const flow::ExchangePort::Wanted& wanted) {
   user.waiting.pool = this;
-  if (!fresh && !queue_.empty()) {  // those who wait come first
-    enqueue(user);
+  user.waiting.wanted = wanted;
+  if (!wanted.again) budget_.call();
+  if (all_down()) {
+    enqueue(user, Milliseconds(0), flow::UpstreamFailure::unavailable);
     return nullptr;
   }
-  const std::size_t server = choose_server();
-  const bool full = connections_.size() >= settings_.max_connections;
+  const bool fresh = wanted.fresh;
+  if (!fresh && !queue_.empty()) {  // those who wait come first
+    enqueue(user, settings_.queue_timeout, flow::UpstreamFailure::queue_full);
+    return nullptr;
+  }
+  const std::size_t server = choose_server(user);
   UpstreamConnection* connection = fresh ? nullptr : take_idle(server);
-  if (connection == nullptr && full && !fresh)
-    for (std::size_t i = 0; i < servers_.size() && connection == nullptr; ++i) connection = take_idle(i);
+  if (connection == nullptr && !fresh && !has_room()) connection = take_any_idle();
   if (connection != nullptr) {
-    connection->use(user);
-    around_.counters.active.fetch_add(1, std::memory_order_relaxed);
+    begin_use(*connection, user);
     return connection;
   }
-  if (fresh && full && idle_count_ > 0) {
+  if (fresh && !has_room() && idle_count_ > 0) {
     for (Server& other : servers_) {  // an idle one makes room
       if (other.idle.empty()) continue;
       discard(*other.idle.front());
       break;
     }
   }
-  if (connections_.size() >= settings_.max_connections)
-    enqueue(user);
-  else
+  if (has_room())
     open(user, server);
+  else
+    enqueue(user, settings_.queue_timeout, flow::UpstreamFailure::queue_full);
   return nullptr;
+}
+
+void UpstreamPool::open_check(UpstreamUser& user, std::size_t server) {
+  user.waiting.pool = this;
+  ++checks_open_;
+  open(user, server);
+}
+
+void UpstreamPool::close_check(UpstreamUser& user, UpstreamConnection* connection) {
+  if (connection == nullptr) connection = user.waiting.connecting;
+  user.waiting.connecting = nullptr;
+  --checks_open_;
+  destroy(*connection);
 }
 
 void UpstreamPool::open(UpstreamUser& user, std::size_t index) {
@@ -157,8 +280,12 @@ void UpstreamPool::open(UpstreamUser& user, std::size_t index) {
   connection.set_label(servers_[index].url.authority);
   connection.use(user);
   user.waiting.connecting = &connection;
-  around_.counters.connecting.fetch_add(1, std::memory_order_relaxed);
-  around_.counters.connects_total.fetch_add(1, std::memory_order_relaxed);
+  if (!user.waiting.check) {
+    user.waiting.last_server = index;
+    count_call(index, 1);
+    around_.counters.connecting.fetch_add(1, std::memory_order_relaxed);
+    around_.counters.connects_total.fetch_add(1, std::memory_order_relaxed);
+  }
   if (servers_[index].addresses.empty())
     connection.wait_for_address(around_.loop.now() + settings_.connect_timeout);
   else
@@ -166,41 +293,51 @@ void UpstreamPool::open(UpstreamUser& user, std::size_t index) {
 }
 
 void UpstreamPool::start_connecting(UpstreamConnection& connection) {
-  const Server& server = servers_[connection.server()];
-  connection.connect(server.addresses, server.url.tls ? tls_.get() : nullptr, server.url.at.host,
+  Server& server = servers_[connection.server()];
+  std::vector<Endpoint> addresses = server.addresses;
+  const auto first = static_cast<std::ptrdiff_t>(server.next_address++ % addresses.size());
+  std::rotate(addresses.begin(), addresses.begin() + first, addresses.end());
+  connection.connect(std::move(addresses), server.url.tls ? tls_.get() : nullptr, server.url.at.host,
                      around_.loop.now() + settings_.connect_timeout);
 }
 
 void UpstreamPool::connected(UpstreamConnection& connection) {
-  Server& server = servers_[connection.server()];
-  server.failures = 0;
-  server.out_until = {};
-  health_[connection.server()]->healthy.store(true, std::memory_order_relaxed);
-  around_.counters.connecting.fetch_sub(1, std::memory_order_relaxed);
-  around_.counters.active.fetch_add(1, std::memory_order_relaxed);
+  const std::size_t index = connection.server();
+  if (suspicions_.reached(index, around_.loop.now())) {
+    health_[index]->reachable.store(true, std::memory_order_relaxed);
+    around_.log("info", fmt::format("upstream {}: server {} can be reached again", settings_.name,
+                                    settings_.servers[index]));
+  }
   UpstreamUser& user = *connection.user();
   user.waiting.connecting = nullptr;
+  if (!user.waiting.check) {
+    around_.counters.connecting.fetch_sub(1, std::memory_order_relaxed);
+    around_.counters.active.fetch_add(1, std::memory_order_relaxed);
+  }
   user.upstream_ready(connection);
 }
 
 void UpstreamPool::connect_failed(UpstreamConnection& connection) {
+  auto self = shared_from_this();
+  UpstreamUser& user = *connection.user();
+  if (user.waiting.check) {
+    close_check(user, &connection);
+    return user.upstream_failed(flow::UpstreamFailure::connect);
+  }
   const std::size_t index = connection.server();
-  Server& server = servers_[index];
-  Milliseconds pause = kFirstPause * (1 << std::min<std::uint32_t>(server.failures, 4));
-  ++server.failures;
-  server.out_until = around_.loop.now() + std::min(pause, kLongestPause);
-  if (health_[index]->healthy.exchange(false, std::memory_order_relaxed)) {
-    const std::string error = connection.error().empty() ? server.lookup_error : connection.error();
+  if (suspicions_.unreachable(index, around_.loop.now())) {
+    health_[index]->reachable.store(false, std::memory_order_relaxed);
+    const std::string error = connection.error().empty() ? servers_[index].lookup_error : connection.error();
     around_.log("warning", fmt::format("upstream {}: server {} cannot be reached: {}", settings_.name,
                                        settings_.servers[index], error));
   }
+  const bool timed_out = connection.timed_out();
+  count_call(index, -1);
   around_.counters.connecting.fetch_sub(1, std::memory_order_relaxed);
   around_.counters.connect_failures_total.fetch_add(1, std::memory_order_relaxed);
-  UpstreamUser& user = *connection.user();
   user.waiting.connecting = nullptr;
   destroy(connection);
-  auto self = shared_from_this();
-  user.upstream_failed(flow::UpstreamFailure::connect);
+  user.upstream_failed(timed_out ? flow::UpstreamFailure::connect_timeout : flow::UpstreamFailure::connect);
   serve_queue();
 }
 
@@ -208,6 +345,7 @@ void UpstreamPool::give_up(UpstreamUser& user) {
   if (user.waiting.connecting != nullptr) {
     UpstreamConnection& connection = *user.waiting.connecting;
     user.waiting.connecting = nullptr;
+    count_call(connection.server(), -1);
     around_.counters.connecting.fetch_sub(1, std::memory_order_relaxed);
     destroy(connection);
     serve_queue();
@@ -221,7 +359,9 @@ void UpstreamPool::give_up(UpstreamUser& user) {
 
 void UpstreamPool::release(UpstreamConnection& connection, bool reusable) {
   around_.counters.active.fetch_sub(1, std::memory_order_relaxed);
-  if (!reusable || retired_ || (idle_count_ >= settings_.max_idle_connections && queue_.empty())) {
+  count_call(connection.server(), -1);
+  if (!reusable || retired_ || !still_its_own(connection) ||
+      (idle_count_ >= settings_.max_idle_connections && queue_.empty())) {
     destroy(connection);
   } else {
     connection.idle_until(around_.loop.now() + settings_.keepalive_timeout);
@@ -232,11 +372,12 @@ void UpstreamPool::release(UpstreamConnection& connection, bool reusable) {
   if (!queue_.empty()) serve_queue();
 }
 
-void UpstreamPool::enqueue(UpstreamUser& user) {
+void UpstreamPool::enqueue(UpstreamUser& user, Milliseconds patience, flow::UpstreamFailure failure) {
   queue_.push_back(&user);
+  user.waiting.failure = failure;
   user.waiting.queued = true;
   user.waiting.timer.bind(&user, &UpstreamPool::on_queue_timeout);
-  around_.loop.set(user.waiting.timer, settings_.queue_timeout);
+  around_.loop.set(user.waiting.timer, patience);
   around_.counters.waiting.fetch_add(1, std::memory_order_relaxed);
 }
 
@@ -248,17 +389,15 @@ void UpstreamPool::serve_queue() {
     if (pool == nullptr) return;
     while (!pool->queue_.empty()) {
       UpstreamUser& user = *pool->queue_.front();
-      UpstreamConnection* connection = nullptr;
-      for (std::size_t i = 0; i < pool->servers_.size() && connection == nullptr; ++i)
-        connection = pool->take_idle(i);
-      if (connection == nullptr && pool->connections_.size() >= pool->settings_.max_connections) return;
+      if (pool->all_down()) return;  // their time-outs tell them
+      UpstreamConnection* connection = pool->take_any_idle();
+      if (connection == nullptr && !pool->has_room()) return;
       pool->give_up(user);
       if (connection != nullptr) {
-        connection->use(user);
-        pool->around_.counters.active.fetch_add(1, std::memory_order_relaxed);
+        pool->begin_use(*connection, user);
         user.upstream_ready(*connection);
       } else {
-        pool->open(user, pool->choose_server());
+        pool->open(user, pool->choose_server(user));
       }
     }
   });
@@ -266,8 +405,10 @@ void UpstreamPool::serve_queue() {
 
 void UpstreamPool::on_queue_timeout(void* waiting) {
   auto& user = *static_cast<UpstreamUser*>(waiting);
-  user.waiting.pool->give_up(user);
-  user.upstream_failed(flow::UpstreamFailure::queue_full);
+  auto pool = user.waiting.pool->shared_from_this();
+  pool->give_up(user);
+  user.upstream_failed(user.waiting.failure);
+  pool->serve_queue();
 }
 
 void UpstreamPool::remove_idle(UpstreamConnection& connection) {
@@ -294,6 +435,7 @@ void UpstreamPool::destroy(UpstreamConnection& connection) {
 
 void UpstreamPool::retire() {
   retired_ = true;
+  checker_.reset();
   for (Server& server : servers_) {
     if (!server.addresses.empty()) server.lookup.reset();
     while (!server.idle.empty()) discard(*server.idle.back());

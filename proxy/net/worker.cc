@@ -125,12 +125,13 @@ void Worker::apply(Update next) {
     std::shared_ptr<UpstreamPool> pool;
     if (generation_ != nullptr)
       if (auto old = generation_->pools.find(upstream.name);
-          old != generation_->pools.end() && same_settings(old->second->settings(), upstream))
+          old != generation_->pools.end() && old->second->settings() == upstream)
         pool = old->second;
     if (pool == nullptr)
       pool = UpstreamPool::create(
           {loop_, resolver_, pool_counters_,
-           [this](std::string_view level, std::string_view text) { log(level, text); }},
+           [this](std::string_view level, std::string_view text) { log(level, text); },
+           next.checked[upstream.name], index_ == 0},
           upstream, tls, {limits.max_header_bytes, limits.max_request_line, limits.max_header_count});
     else
       pool->set_tls(std::move(tls));

@@ -55,6 +55,8 @@ class Worker {
   struct Update {
     std::shared_ptr<const flow::Snapshot> snapshot;
     std::map<std::string, std::shared_ptr<const ClientTls>, std::less<>> upstream_tls;
+    // Of the upstreams with health checks; the same for all workers.
+    std::map<std::string, std::vector<std::shared_ptr<CheckedServer>>, std::less<>> checked;
     std::vector<NewListener> listeners;  // all that shall be open; others are closed
   };
 

@@ -76,7 +76,7 @@ TEST(UpstreamFailure, ClosedWithoutReplyIs502AndStaysCounted) {
   Upstream upstream([](Peer& peer) { peer.read_head(); });
   const Ending ending = metered_call(settings({upstream.url()}));
   EXPECT_EQ(ending.status, 502);
-  EXPECT_EQ(ending.fact.reason, Reason::upstream_invalid);
+  EXPECT_EQ(ending.fact.reason, Reason::upstream_closed);
   EXPECT_EQ(ending.fact.units, 1U);
   EXPECT_EQ(ending.used, 1U);
   EXPECT_EQ(upstream.connections(), 1) << "the first use of a connection is not repeated";
@@ -239,13 +239,13 @@ struct FullServer {
   std::uint16_t port = 0;
 };
 
-TEST(TimeOut, ConnectingThatTakesTooLongIs502AndGivenBack) {
+TEST(TimeOut, ConnectingThatTakesTooLongIs504AndGivenBack) {
   FullServer full;
   config::Settings impatient = settings({"http://127.0.0.1:" + std::to_string(full.port)});
   impatient.upstreams[0].connect_timeout = Milliseconds(30);
   const Ending ending = metered_call(impatient);
-  EXPECT_EQ(ending.status, 502);
-  EXPECT_EQ(ending.fact.reason, Reason::upstream_unreachable);
+  EXPECT_EQ(ending.status, 504);
+  EXPECT_EQ(ending.fact.reason, Reason::upstream_connect_timeout);
   EXPECT_EQ(ending.fact.units, 0U);
   EXPECT_EQ(ending.used, 0U);
   EXPECT_GE(ending.fact.total, Milliseconds(30));
