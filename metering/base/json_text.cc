@@ -2,8 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <array>
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 
 namespace tollgate {
 namespace {
@@ -31,12 +32,25 @@ std::size_t utf8_length(std::string_view text) {
 }
 
 // Bytes that stand for themselves in a JSON string.
-constexpr std::array<bool, 256> make_plain_table() {
-  std::array<bool, 256> table{};
-  for (unsigned byte = 0x20; byte < 0x7F; ++byte) table[byte] = byte != '"' && byte != '\\';
-  return table;
+constexpr bool is_plain(unsigned char c) {
+  return c >= 0x20 && c < 0x7F && c != '"' && c != '\\';
 }
-constexpr auto kPlain = make_plain_table();
+
+// Where the first other one is; eight at a time, as whole words (Hacker's Delight 6-1).
+std::size_t plain_length(std::string_view text) {
+  constexpr std::uint64_t kOnes = 0x0101010101010101ULL, kHigh = 0x8080808080808080ULL;
+  const auto zero = [](std::uint64_t word) { return (word - kOnes) & ~word & kHigh; };
+  std::size_t at = 0;
+  for (; at + 8 <= text.size(); at += 8) {
+    std::uint64_t word;
+    std::memcpy(&word, text.data() + at, 8);
+    if (((word & kHigh) | ((word - kOnes * 0x20) & ~word & kHigh) | zero(word ^ (kOnes * '"')) |
+         zero(word ^ (kOnes * '\\')) | zero(word ^ (kOnes * 0x7F))) != 0)
+      break;
+  }
+  while (at < text.size() && is_plain(static_cast<unsigned char>(text[at]))) ++at;
+  return at;
+}
 
 }  // namespace
 
@@ -44,10 +58,9 @@ void append_json_string(std::string& out, std::string_view text) {
   out.push_back('"');
   std::size_t i = 0;
   while (i < text.size()) {
-    std::size_t plain = i;
-    while (plain < text.size() && kPlain[static_cast<unsigned char>(text[plain])]) ++plain;
-    out.append(text.substr(i, plain - i));
-    i = plain;
+    const std::size_t plain = plain_length(text.substr(i));
+    out.append(text.substr(i, plain));
+    i += plain;
     if (i == text.size()) break;
     auto c = static_cast<unsigned char>(text[i]);
     if (c >= 0x80) {

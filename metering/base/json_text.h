@@ -37,6 +37,14 @@ class JsonWriter {
     out_.push_back(':');
     first_ = true;
   }
+  // A name that needs no escaping, as most do that a program writes.
+  template <std::size_t N>
+  void key(const char (&name)[N]) {
+    separate();
+    out_.push_back('"');
+    out_.append(name, N - 1).append("\":", 2);
+    first_ = true;
+  }
   void value(std::string_view text) {
     separate();
     append_json_string(out_, text);
@@ -55,6 +63,11 @@ class JsonWriter {
   }
   template <class T>
   void field(std::string_view name, const T& v) {
+    key(name);
+    value(v);
+  }
+  template <std::size_t N, class T>
+  void field(const char (&name)[N], const T& v) {
     key(name);
     value(v);
   }

@@ -28,12 +28,28 @@ struct Decoded {
   bool has_quote = false, non_ascii = false;
 };
 
+// Characters that stand for themselves wherever they are.
+constexpr std::array<bool, 256> make_plain_table() {
+  std::array<bool, 256> table{};
+  for (unsigned byte = 0; byte < 128; ++byte) {
+    const char c = static_cast<char>(byte);
+    table[byte] = is_alpha(c) || is_digit(c) || c == '-' || c == '_' || c == '.' || c == '~' || c == ',' ||
+                  c == '=' || c == '$';
+  }
+  return table;
+}
+constexpr auto kPlainInPath = make_plain_table();
+
 Result<Decoded> decode(std::string_view raw) {
   Decoded out;
   out.text.reserve(raw.size());
   int depth = 0;
   bool quoted = false;
   for (std::size_t i = 0; i < raw.size(); ++i) {
+    const std::size_t plain_from = i;
+    while (i < raw.size() && kPlainInPath[static_cast<unsigned char>(raw[i])]) ++i;
+    out.text.append(raw.substr(plain_from, i - plain_from));
+    if (i == raw.size()) break;
     char c = raw[i];
     bool encoded = c == '%';
     if (encoded) {
@@ -145,7 +161,7 @@ Result<void> assemble(std::string_view text, bool has_quoted_slash, NormalPath& 
 
 // Decodes a query component. Returns raw itself when there is nothing to decode.
 std::string_view decode_component(std::string_view raw, std::string& buffer) {
-  if (raw.find_first_of("%+") == raw.npos) return raw;
+  if (!contains_any(raw, "%+")) return raw;
   buffer.clear();
   for (std::size_t i = 0; i < raw.size(); ++i) {
     if (raw[i] == '+') {

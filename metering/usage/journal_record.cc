@@ -83,6 +83,7 @@ CrcFunction pick_crc() {
 // ---- fields
 
 void put_unsigned(std::uint64_t value, std::string& out) {
+  if (value < 0x80) return out.push_back(static_cast<char>(value));
   char bytes[10];
   std::size_t size = 0;
   while (value >= 0x80) {

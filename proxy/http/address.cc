@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 
 #include "metering/base/ascii.h"
 #include "proxy/http/syntax.h"
@@ -177,8 +178,14 @@ bool IpAddress::is_v4() const {
 }
 
 std::string IpAddress::to_string() const {
-  if (is_v4()) return fmt::format("{}.{}.{}.{}", bytes[12], bytes[13], bytes[14], bytes[15]);
-  return format_v6(bytes);
+  if (!is_v4()) return format_v6(bytes);
+  char text[16];  // of every request
+  char* end = text;
+  for (std::size_t i = 12; i < 16; ++i) {
+    end = std::to_chars(end, text + sizeof text, bytes[i]).ptr;
+    *end++ = '.';
+  }
+  return {text, end - 1};
 }
 
 std::optional<IpAddress> parse_address(std::string_view text) {

@@ -99,7 +99,7 @@ void append_access_line(std::string& out, const usage::Fact& fact) {
     json.field("status", fact.status);
     json.field("bytes_in", fact.bytes_in);
     json.field("bytes_out", fact.bytes_out);
-    auto seconds = [&](std::string_view name, Duration duration) {
+    auto seconds = [&](const auto& name, Duration duration) {
       json.key(name);
       json.raw(SecondsText(duration).view());
     };
