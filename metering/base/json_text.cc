@@ -54,6 +54,10 @@ std::size_t plain_length(std::string_view text) {
 
 }  // namespace
 
+bool is_plain_json(std::string_view text) {
+  return plain_length(text) == text.size();
+}
+
 void append_json_string(std::string& out, std::string_view text) {
   out.push_back('"');
   std::size_t i = 0;

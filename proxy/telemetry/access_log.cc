@@ -21,25 +21,6 @@ namespace {
 constexpr Milliseconds kFlushInterval{200};
 constexpr std::size_t kFlushBytes = 256 * 1024;
 
-// Seconds with as many decimals as it takes, microseconds at most: 0.0015.
-struct SecondsText {
-  explicit SecondsText(Duration duration) {
-    auto left = static_cast<std::uint64_t>(
-        std::max<std::int64_t>(std::chrono::duration_cast<std::chrono::microseconds>(duration).count(), 0));
-    end = std::to_chars(text, text + sizeof text, left / 1'000'000).ptr;
-    left %= 1'000'000;
-    if (left == 0) return;
-    *end++ = '.';
-    for (std::uint64_t digit = 100'000; left > 0; digit /= 10, ++end) {
-      *end = static_cast<char>('0' + left / digit);
-      left %= digit;
-    }
-  }
-  std::string_view view() const { return {text, static_cast<std::size_t>(end - text)}; }
-  char text[32];
-  char* end;
-};
-
 // RFC 3339 in UTC with milliseconds. The second's part is written once a second and thread.
 struct TimeText {
   explicit TimeText(UnixTime time) {
@@ -60,6 +41,54 @@ struct TimeText {
   std::string text;
 };
 
+// Everything of a line but its texts, and of an operation but its.
+constexpr std::size_t kLineBytes = 1024, kOperationBytes = 64;
+
+// Writes JSON into room that is large enough: one line a request, so not a byte is looked at twice.
+class LineWriter {
+ public:
+  explicit LineWriter(char* at) : at_(at) {}
+  char* end() const { return at_; }
+
+  template <std::size_t N>
+  LineWriter& literal(const char (&text)[N]) {
+    std::memcpy(at_, text, N - 1);
+    at_ += N - 1;
+    return *this;
+  }
+  void raw(std::string_view bytes) {
+    std::memcpy(at_, bytes.data(), bytes.size());
+    at_ += bytes.size();
+  }
+  void text(std::string_view text) {
+    if (!is_plain_json(text)) {
+      std::string escaped;
+      append_json_string(escaped, text);
+      return raw(escaped);
+    }
+    *at_++ = '"';
+    raw(text);
+    *at_++ = '"';
+  }
+  void number(std::integral auto number) { at_ = std::to_chars(at_, at_ + 20, number).ptr; }
+  // With as many decimals as it takes, microseconds at most: 0.0015.
+  void seconds(Duration duration) {
+    auto left = static_cast<std::uint64_t>(
+        std::max<std::int64_t>(std::chrono::duration_cast<std::chrono::microseconds>(duration).count(), 0));
+    number(left / 1'000'000);
+    left %= 1'000'000;
+    if (left == 0) return;
+    *at_++ = '.';
+    for (std::uint64_t digit = 100'000; left > 0; digit /= 10) {
+      *at_++ = static_cast<char>('0' + left / digit);
+      left %= digit;
+    }
+  }
+
+ private:
+  char* at_;
+};
+
 int open_log(const std::string& path) {
   if (path == "-") return dup(STDOUT_FILENO);
   return ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
@@ -68,49 +97,58 @@ int open_log(const std::string& path) {
 }  // namespace
 
 void append_access_line(std::string& out, const usage::Fact& fact) {
-  JsonWriter json(out);
-  json.object([&] {
-    json.field("time", TimeText(fact.time).text);
-    json.field("request_id", fact.request_id);
-    json.field("client", fact.client_address);
-    json.field("user", fact.user);
-    if (!fact.tenant.empty()) json.field("tenant", fact.tenant);
-    json.field("organization", fact.organization);
-    if (fact.staff) json.field("staff", true);
-    json.field("method", fact.method);
-    json.field("path", fact.path);
-    json.field("kind", fact.kind);
-    json.field_array("objects", [&] {
-      for (const usage::CountedOperation& operation : fact.operations)
-        json.object([&] {
-          json.field("object", operation.object);
-          json.field("operation", operation.operation);
-          if (!operation.section.empty()) json.field("section", operation.section);
-          if (!operation.product.empty()) json.field("product", operation.product);
-        });
-    });
-    json.field("units", fact.units);
-    json.field("reason", code(fact.reason));
-    if (!fact.shadow_violated.empty())
-      json.field_array("shadow_violated", [&] {
-        for (std::string_view limit : fact.shadow_violated) json.value(limit);
-      });
-    if (fact.degraded) json.field("degraded", true);
-    json.field("status", fact.status);
-    json.field("bytes_in", fact.bytes_in);
-    json.field("bytes_out", fact.bytes_out);
-    auto seconds = [&](const auto& name, Duration duration) {
-      json.key(name);
-      json.raw(SecondsText(duration).view());
-    };
-    seconds("seconds", fact.total);
-    seconds("own_seconds", fact.total - fact.upstream);
-    seconds("upstream_seconds", fact.upstream);
-    seconds("store_seconds", fact.store);
-    json.field("upstream", fact.upstream_server);
-    if (fact.attempts > 1) json.field("attempts", fact.attempts);
-  });
-  out.push_back('\n');
+  std::size_t text = fact.request_id.size() + fact.client_address.size() + fact.user.size() +
+                     fact.tenant.size() + fact.organization.size() + fact.method.size() + fact.path.size() +
+                     fact.kind.size() + fact.upstream_server.size() + code(fact.reason).size();
+  for (const usage::CountedOperation& operation : fact.operations)
+    text += kOperationBytes + operation.object.size() + operation.operation.size() +
+            operation.section.size() + operation.product.size();
+  for (std::string_view limit : fact.shadow_violated) text += 3 + limit.size();
+  const std::size_t from = out.size();
+  out.resize(from + kLineBytes + 6 * text);
+  LineWriter line(out.data() + from);
+  line.literal("{\"time\":\"").raw(TimeText(fact.time).text);
+  line.literal("\",\"request_id\":").text(fact.request_id);
+  line.literal(",\"client\":").text(fact.client_address);
+  line.literal(",\"user\":").text(fact.user);
+  if (!fact.tenant.empty()) line.literal(",\"tenant\":").text(fact.tenant);
+  line.literal(",\"organization\":").text(fact.organization);
+  if (fact.staff) line.literal(",\"staff\":true");
+  line.literal(",\"method\":").text(fact.method);
+  line.literal(",\"path\":").text(fact.path);
+  line.literal(",\"kind\":").text(fact.kind);
+  line.literal(",\"objects\":[");
+  for (std::size_t i = 0; i < fact.operations.size(); ++i) {
+    const usage::CountedOperation& operation = fact.operations[i];
+    if (i > 0) line.literal(",");
+    line.literal("{\"object\":").text(operation.object);
+    line.literal(",\"operation\":").text(operation.operation);
+    if (!operation.section.empty()) line.literal(",\"section\":").text(operation.section);
+    if (!operation.product.empty()) line.literal(",\"product\":").text(operation.product);
+    line.literal("}");
+  }
+  line.literal("],\"units\":").number(fact.units);
+  line.literal(",\"reason\":").text(code(fact.reason));
+  if (!fact.shadow_violated.empty()) {
+    line.literal(",\"shadow_violated\":[");
+    for (std::size_t i = 0; i < fact.shadow_violated.size(); ++i) {
+      if (i > 0) line.literal(",");
+      line.text(fact.shadow_violated[i]);
+    }
+    line.literal("]");
+  }
+  if (fact.degraded) line.literal(",\"degraded\":true");
+  line.literal(",\"status\":").number(fact.status);
+  line.literal(",\"bytes_in\":").number(fact.bytes_in);
+  line.literal(",\"bytes_out\":").number(fact.bytes_out);
+  line.literal(",\"seconds\":").seconds(fact.total);
+  line.literal(",\"own_seconds\":").seconds(fact.total - fact.upstream);
+  line.literal(",\"upstream_seconds\":").seconds(fact.upstream);
+  line.literal(",\"store_seconds\":").seconds(fact.store);
+  line.literal(",\"upstream\":").text(fact.upstream_server);
+  if (fact.attempts > 1) line.literal(",\"attempts\":").number(fact.attempts);
+  line.literal("}\n");
+  out.resize(static_cast<std::size_t>(line.end() - out.data()));
 }
 
 struct AccessLog::Impl {
