@@ -258,7 +258,8 @@ def part_bench(tally):
     if os.path.exists(micro):
         one_check(tally, "bench micro, tiny", [micro, "--benchmark_min_time=0.001"], 300)
     one_check(tally, "bench compare, tiny", ["/usr/bin/python3", "bench/compare/compare.py", "--tiny", "--tollgate",
-                                             os.path.join(BUILD, "release", "tollgate")], 180)
+                                             os.path.join(BUILD, "release", "tollgate")], 300)
+    one_check(tally, "soak, tiny", ["/usr/bin/python3", "tests/endurance/soak.py", "--tiny"], 180)
 
 
 def main():

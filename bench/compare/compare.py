@@ -1,338 +1,331 @@
 #!/usr/bin/env python3
-"""Tollgate beside nginx and HAProxy: what a request costs each of them, in CPU microseconds.
+"""Tollgate beside nginx, HAProxy and nginx+Lua+Redis on this machine: what things cost each of them, and how sure that is.
 
-    compare.py [--tiny] [--seconds 8] [--rounds 3] [--connections 64] [--tollgate BINARY] [--json FILE] [CASE...]
+    compare.py [--tiny] [--seconds 2] [--rounds 7] [--connections 64] [--idle 5000] [--tollgate BINARY] [--json FILE]
+               [GROUP | GROUP:CASE | CASE | all]...
 
-The proxy alone on CPU 0; wrk, an nginx upstream with a 1 KiB reply, and Redis on CPU 1; loopback. Rounds are interleaved
-(A B C A B C), figures are medians. CPU is user + system time of the whole process tree (with the threads' own accounting from
-schedstat), so an idle wait costs nothing. "x up" divides by the upstream's CPU in the same run: machines drift by a quarter within
-seconds, that ratio does not. Differences below 8 % are noise.
+Groups: proxying (the default, two minutes), rejecting, tls, handshake, large, idle; `all` takes a quarter of an hour.
+A bare CASE is one of proxying.
 
-Everything is bounded: wrk runs for a fixed time, every process is ended by its id.
+Method: the proxy alone on the first CPU; load generator, an nginx upstream and Redis on the second; loopback. All cases
+of a group are started, then measured in turn, round by round, each round beginning with another case. CPU is user +
+system time of the whole process tree and of its Redis, so that waiting costs nothing; machines drift by a quarter within
+seconds, so that ratios are taken within a round and "x up" divides by the CPU that the upstream used in the same run. A
+ratio is the median over the rounds with the interval that holds it with 95 % (report.py); when that interval holds 1,
+there is no difference to speak of.
+
+Everything is bounded: each run has a fixed time, every process is ended by its id. Exit code 1 when a case failed.
 """
 import argparse
-import base64
-import hashlib
-import hmac
+import contextlib
 import json
 import os
+import re
+import resource
 import shutil
-import signal
 import socket
-import statistics
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-HERE = os.path.dirname(os.path.abspath(__file__))
-SECRET = "compare-0123456789abcdef0123456789abcdef"
-USERS = 1000
-TICKS = os.sysconf("SC_CLK_TCK")
-CPUS = sorted(os.sched_getaffinity(0))
-PROXY_CPU, OTHER_CPU = str(CPUS[0]), str(CPUS[1 % len(CPUS)])
-METERED_PATH = "/0/odata/Case(405947d0-2ffb-4ded-8675-0475f19f5a81)"
+import peers
+import report
+
+ROOT = os.path.dirname(os.path.dirname(peers.HERE))
 
 
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+class Failed(Exception):
+    """A case that did not do what it has to do: nothing that it cost means anything."""
 
 
-def tokens(path):
-    def part(value):
-        return base64.urlsafe_b64encode(json.dumps(value, separators=(",", ":")).encode()).rstrip(b"=")
-
-    with open(path, "w", encoding="ascii") as file:
-        for number in range(USERS):
-            text = part({"alg": "HS256", "typ": "JWT"}) + b"." + part(
-                {"iss": "https://idp.example", "aud": "crm-portal", "sub": f"user-{number:06}", "iat": 1_700_000_000, "exp": 4_102_444_800,
-                 "org": f"org-{number % 97:04}", "user_type": "portal", "licenses": ["customer portal on-site"]})
-            mac = hmac.new(SECRET.encode(), text, hashlib.sha256).digest()
-            file.write((text + b"." + base64.urlsafe_b64encode(mac).rstrip(b"=")).decode() + "\n")
+def on_other_cpu(command, seconds, **more):
+    return subprocess.run(["taskset", "-c", str(peers.OTHER_CPU), *command], timeout=seconds + 30, check=False, **more)
 
 
-class Child:
-    def __init__(self, command, cpu, folder, name):
-        self.log = os.path.join(folder, name + ".log")
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(["taskset", "-c", cpu, *command], cwd=folder, stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=subprocess.STDOUT, start_new_session=True)
-
-    def tree(self):
-        found, todo = [], [self.process.pid]
-        while todo:
-            pid = todo.pop()
-            found.append(pid)
-            try:
-                for task in os.listdir(f"/proc/{pid}/task"):
-                    with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
-                        todo += [int(word) for word in file.read().split()]
-            except OSError:
-                pass
-        return found
-
-    def cpu_us(self, only=None):
-        """CPU time so far of the tree; with `only`, of the processes of that name. Nanosecond accounting where the kernel has it."""
-        total = 0.0
-        for pid in self.tree():
-            try:
-                with open(f"/proc/{pid}/comm", encoding="utf-8") as file:
-                    if only and only not in file.read():
-                        continue
-                with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-                    fields = file.read().rsplit(")", 1)[1].split()
-                coarse = (int(fields[11]) + int(fields[12])) * 1e6 / TICKS
-                fine = 0.0
-                for task in os.listdir(f"/proc/{pid}/task"):
-                    with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as file:
-                        fine += int(file.read().split()[0]) / 1000
-                total += fine or coarse
-            except OSError:
-                pass
-        return total
-
-    def stop(self):
-        pids = self.tree()
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for pid in pids:
-                try:
-                    os.kill(pid, number)
-                except ProcessLookupError:
-                    pass
-            try:
-                self.process.wait(5)
-                break
-            except subprocess.TimeoutExpired:
-                pass
-        deadline = time.monotonic() + 3
-        while any(os.path.exists(f"/proc/{pid}") for pid in pids) and time.monotonic() < deadline:
-            time.sleep(0.02)
-
-    def wait_for(self, port):
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                break
-            try:
-                socket.create_connection(("127.0.0.1", port), 0.5).close()
-                return self
-            except OSError:
-                time.sleep(0.05)
-        with open(self.log, encoding="utf-8", errors="replace") as file:
-            raise RuntimeError(f"{self.process.args[3:]} did not come up:\n{file.read()[-3000:]}")
-
-
-NGINX_HEAD = """daemon off; master_process off; worker_processes 1; pid {folder}/{name}.pid; error_log {folder}/{name}.err;
-events {{ worker_connections 4096; multi_accept on; }}
-http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; client_body_temp_path {folder}/{name}_body;
- proxy_temp_path {folder}/{name}_proxy; fastcgi_temp_path {folder}/{name}_f; uwsgi_temp_path {folder}/{name}_u; scgi_temp_path {folder}/{name}_s;
-"""
-
-
-def nginx(folder, name, cpu, body, port):
-    path = os.path.join(folder, name + ".conf")
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(NGINX_HEAD.format(folder=folder, name=name) + body + "}\n")
-    return Child(["/usr/sbin/nginx", "-c", path, "-p", folder, "-e", f"{folder}/{name}.err"], cpu, folder, name).wait_for(port)
-
-
-def start_upstream(folder, port):
-    reply = json.dumps({"Id": "405947d0-2ffb-4ded-8675-0475f19f5a81", "Number": "SR00000042", "Subject": "x"})
-    reply = reply[:-1] + ',"Notes":"' + "d" * (1024 - len(reply) - 11) + '"}'
-    assert len(reply) == 1024, len(reply)
-    return nginx(folder, "upstream", OTHER_CPU,
-                 f"server {{ listen 127.0.0.1:{port} reuseport; location / {{ default_type application/json; return 200 '{reply}'; }} }}", port)
-
-
-def start_nginx(folder, port, upstream, _redis):
-    return nginx(folder, "nginx", PROXY_CPU, f"""upstream u {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 1000000000; }}
- server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host; }} }}""", port)
-
-
-def haproxy(folder, name, port, upstream, rules):
-    path = os.path.join(folder, name + ".cfg")
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(f"""global
-  nbthread 1
-  maxconn 4096
-defaults
-  mode http
-  timeout client 600s
-  timeout server 600s
-  timeout connect 5s
-  http-reuse always
-frontend f
-  bind 127.0.0.1:{port}
-{rules}  default_backend b
-backend b
-  server s 127.0.0.1:{upstream} pool-max-conn 512
-""")
-    return Child(["/usr/sbin/haproxy", "-db", "-f", path], PROXY_CPU, folder, name).wait_for(port)
-
-
-def start_haproxy(folder, port, upstream, _redis):
-    return haproxy(folder, "haproxy", port, upstream, "")
-
-
-def start_haproxy_jwt(folder, port, upstream, _redis):
-    return haproxy(folder, "haproxy-jwt", port, upstream, f"""  http-request set-var(txn.bearer) http_auth_bearer
-  http-request set-var(txn.alg) var(txn.bearer),jwt_header_query('$.alg')
-  http-request deny deny_status 401 unless {{ var(txn.alg) -m str HS256 }}
-  http-request deny deny_status 401 unless {{ var(txn.bearer),jwt_verify(txn.alg,"{SECRET}") -m int 1 }}
-  http-request set-var(txn.sub) var(txn.bearer),jwt_payload_query('$.sub')
-  stick-table type string len 64 size 100k expire 24h store http_req_rate(24h)
-  http-request track-sc0 var(txn.sub)
-  http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt 1000000000 }}
-""")
-
-
-def tollgate(folder, name, port, upstream, redis, metered):
-    admin = free_port()
-    config = {
-        "version": 1, "workers": 1, "listeners": [{"address": f"127.0.0.1:{port}"}], "admin": {"address": f"127.0.0.1:{admin}"},
-        "upstreams": {"crm": {"servers": [f"http://127.0.0.1:{upstream}"]}},
-        "routes": [{"path_prefix": "/", "upstream": "crm", "metered": metered}],
-        "store": {"url": f"redis://127.0.0.1:{redis}/0", "timeout": "1s"},
-        "journal": {"directory": os.path.join(folder, name + "-journal")},
-        "access_log": {"file": os.path.join(folder, name + "-access.log")},
-        "identity": {"jwt": [{"issuer": "https://idp.example", "audience": "crm-portal", "algorithms": ["HS256"],
-                              "secret_file": os.path.join(folder, "secret")}]},
-        "licensing": {"system": "bpmonline", "main_products": ["service_enterprise"], "main_product_users": 100},
-        "quotas": [{"name": "daily", "limit": 1_000_000_000, "window": "24h", "per": ["user"], "on": "licensed"}],
-    }
-    path = os.path.join(folder, name + ".yaml")
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(config, file)  # JSON is YAML
-    return Child([ARGUMENTS.tollgate, "serve", "-c", path], PROXY_CPU, folder, name).wait_for(port)
-
-
-def start_tollgate(folder, port, upstream, redis):
-    return tollgate(folder, "tollgate", port, upstream, redis, True)
-
-
-def start_tollgate_plain(folder, port, upstream, redis):
-    return tollgate(folder, "tollgate-plain", port, upstream, redis, False)
-
-
-CASES = {
-    "nginx": (start_nginx, "plain reverse proxy"),
-    "haproxy": (start_haproxy, "plain reverse proxy"),
-    "haproxy-jwt": (start_haproxy_jwt, "HS256 verified, stick table on the subject"),
-    "tollgate-plain": (start_tollgate_plain, "unmetered route: proxying, access log, metrics"),
-    "tollgate": (start_tollgate, "token, licence, exact quota in Redis, access log, metrics"),
-}
-
-
-def load(folder, port, seconds):
-    out = os.path.join(folder, "wrk.json")
-    if os.path.exists(out):
+def calls(setup, options, child, seconds, tls):
+    """wrk for so many seconds: {requests, duration_us, p50_us, p99_us, refused, failed}."""
+    out = setup.path("wrk.json")
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(out)
-    subprocess.run(["taskset", "-c", OTHER_CPU, "wrk", "-t1", f"-c{ARGUMENTS.connections}", f"-d{seconds}s", "--timeout", "5s", "-s",
-                    os.path.join(HERE, "wrk.lua"), f"http://127.0.0.1:{port}"], check=True, timeout=seconds + 30, stdout=subprocess.DEVNULL,
-                   env={**os.environ, "COMPARE_TOKENS": os.path.join(folder, "tokens"), "COMPARE_PATH": METERED_PATH, "COMPARE_OUT": out})
+    environment = {**os.environ, "COMPARE_TOKENS": setup.tokens, "COMPARE_PATH": peers.METERED_PATH, "COMPARE_OUT": out}
+    done = on_other_cpu(["wrk", "-t1", f"-c{options.connections}", f"-d{seconds}s", "--timeout", "5s", "-s",
+                         os.path.join(peers.HERE, "wrk.lua"), f"{'https' if tls else 'http'}://127.0.0.1:{child.port}"],
+                        seconds, capture_output=True, text=True, env=environment)
+    if done.returncode != 0 or not os.path.exists(out):
+        raise Failed(f"wrk: {done.stdout[-500:]}{done.stderr[-500:]}")
     with open(out, encoding="ascii") as file:
         return json.load(file)
 
 
-def check_once(folder, port):
-    """One request must come through whole before anything is measured."""
-    with open(os.path.join(folder, "tokens"), encoding="ascii") as file:
-        token = file.readline().strip()
-    with socket.create_connection(("127.0.0.1", port), 5) as sock:
-        sock.sendall(f"GET {METERED_PATH} HTTP/1.1\r\nHost: portal.example\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n".encode())
-        reply = b""
-        while piece := sock.recv(65536):
-            reply += piece
-    if b" 200 " not in reply.split(b"\r\n", 1)[0] or len(reply.split(b"\r\n\r\n", 1)[-1]) < 1024:
-        raise RuntimeError(f"the first request was answered {reply[:300]!r}")
+def handshakes(child, seconds):
+    """openssl s_time for so many seconds, one connection after the other, no resumption: same figures as calls()."""
+    started = time.monotonic()
+    done = on_other_cpu(["openssl", "s_time", "-connect", f"127.0.0.1:{child.port}", "-new", "-time", str(seconds)], seconds,
+                        capture_output=True, text=True)
+    found = re.search(r"(\d+) connections in \d+ real seconds", done.stdout)
+    if done.returncode != 0 or not found:
+        raise Failed(f"openssl s_time: {done.stdout[-500:]}{done.stderr[-500:]}")
+    return {"requests": int(found.group(1)), "duration_us": (time.monotonic() - started) * 1e6, "p50_us": 0, "p99_us": 0,
+            "refused": 0, "failed": 0}
 
 
-def measure(name, folder):
-    starter = CASES[name][0]
-    ports = {part: free_port() for part in ("proxy", "upstream", "redis")}
-    children = []
-    try:
-        upstream = start_upstream(folder, ports["upstream"])
-        children.append(upstream)
-        redis = None
-        if name == "tollgate":
-            redis = Child(["redis-server", "--port", str(ports["redis"]), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder],
-                          OTHER_CPU, folder, "redis").wait_for(ports["redis"])
-            children.append(redis)
-        proxy = starter(folder, ports["proxy"], ports["upstream"], ports["redis"])
-        children.append(proxy)
-        check_once(folder, ports["proxy"])
-        load(folder, ports["proxy"], 1 if ARGUMENTS.tiny else 2)
-        before = proxy.cpu_us(), upstream.cpu_us(), redis.cpu_us() if redis else 0.0
-        result = load(folder, ports["proxy"], ARGUMENTS.seconds)
-        after = proxy.cpu_us(), upstream.cpu_us(), redis.cpu_us() if redis else 0.0
-    finally:
-        for child in reversed(children):
-            child.stop()
-    if result["failed"] or result["requests"] == 0:
-        raise RuntimeError(f"{name}: {result['failed']} of {result['requests']} requests failed")
-    own, up, store = ((b - a) / result["requests"] for a, b in zip(before, after))
-    return {"case": name, "cpu_us": own + store, "store_us": store, "x_up": (own + store) / up, "per_second": result["requests"] * 1e6 / result["duration_us"],
-            "p50_us": result["p50_us"], "p99_us": result["p99_us"]}
+def other_use():
+    """Time that the proxies' CPU has spent on anything so far, in us."""
+    with open("/proc/stat", encoding="ascii") as file:
+        line = next(line for line in file if line.startswith(f"cpu{peers.PROXY_CPU} "))
+    user, nice, system, _idle, _wait, hard, soft = (int(word) for word in line.split()[1:8])
+    return (user + nice + system + hard + soft) * 1e6 / peers.TICKS
 
 
-def table(rows):
-    base = statistics.median(row["cpu_us"] for row in rows if row["case"] == "nginx") if any(row["case"] == "nginx" for row in rows) else None
-    print(f"\n{'case':16}{'CPU us/req':>11}{'min-max':>14}{'in Redis':>10}{'x up':>7}{'x nginx':>9}{'req/s':>9}{'p50 us':>8}{'p99 us':>8}  what it does")
-    for name in CASES:
-        mine = [row for row in rows if row["case"] == name]
-        if not mine:
-            continue
-
-        def middle(key, mine=mine):
-            return statistics.median(row[key] for row in mine)
-
-        spread = f"{min(row['cpu_us'] for row in mine):.1f}-{max(row['cpu_us'] for row in mine):.1f}"
-        ratio = f"{middle('cpu_us') / base:.2f}" if base else "-"
-        print(f"{name:16}{middle('cpu_us'):11.1f}{spread:>14}{middle('store_us'):10.1f}{middle('x_up'):7.2f}{ratio:>9}{middle('per_second'):9.0f}"
-              f"{middle('p50_us'):8.0f}{middle('p99_us'):8.0f}  {CASES[name][1]}")
+def tls_context():
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
-def main():
-    for program in ("wrk", "redis-server", "taskset"):
-        if shutil.which(program) is None:
-            sys.exit(f"{program} is missing: ./dev setup installs it")
+def request(token):
+    return (f"GET {peers.METERED_PATH} HTTP/1.1\r\nHost: portal.example\r\nAuthorization: Bearer {token}\r\n"
+            "Accept: application/json\r\n\r\n").encode()
+
+
+def read_reply(sock):
+    """(status, length of the body) of the next reply; those here have a Content-Length."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = sock.recv(65536)
+        if not piece:
+            raise Failed(f"connection closed within a head: {data[:300]!r}")
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    found = re.search(rb"(?i)\r\ncontent-length:\s*(\d+)", head)
+    if not found:
+        raise Failed(f"no Content-Length: {head[:300]!r}")
+    length, have = int(found.group(1)), len(body)
+    while have < length:
+        piece = sock.recv(65536)
+        if not piece:
+            raise Failed(f"connection closed after {have} of {length} bytes")
+        have += len(piece)
+    return int(head.split(b" ", 2)[1]), have
+
+
+def check(group, child, tls, tokens):
+    """A call must be answered as the group asks before anything is measured. Rejecting: once every user has used up the quota."""
+    with socket.create_connection(("127.0.0.1", child.port), 10) as plain:
+        sock = tls_context().wrap_socket(plain, server_hostname="portal.example") if tls else plain
+        for token in (tokens if group == "rejecting" else []) + tokens[:1]:
+            sock.sendall(request(token))
+            status, length = read_reply(sock)
+        wanted = (429, 0) if group == "rejecting" else (200, 102400 if group == "large" else 1024)
+        if status != wanted[0] or length < wanted[1]:
+            raise Failed(f"answered {status} with {length} bytes instead of {wanted[0]} with {wanted[1]}")
+
+
+def measure(setup, options, group, child, tls):
+    """One run of one case."""
+    store = getattr(child, "store", None)
+    parts = [child, setup.upstream] + ([store] if store else [])
+    seconds = options.seconds
+    began, busy = time.monotonic(), other_use()
+    before = [part.cpu_us() for part in parts]
+    result = handshakes(child, seconds) if group == "handshake" else calls(setup, options, child, seconds, tls)
+    own, up, inside = ([part.cpu_us() - value for part, value in zip(parts, before)] + [0.0])[:3]
+    others = max(0.0, other_use() - busy - own) / ((time.monotonic() - began) * 1e6)
+    count = result["requests"]
+    good = result["refused"] if group == "rejecting" else count - result["refused"]
+    if result["failed"] or count == 0 or good < count * (0.98 if group == "rejecting" else 1):
+        raise Failed(f"{count} requests, {result['refused']} answered 4xx or 5xx, {result['failed']} failed")
+    served = up > 0 and group not in ("rejecting", "handshake")
+    return {"cost": (own + inside) / count, "store_us": inside / count, "x_up": (own + inside) / up if served else 0.0,
+            "per_second": count * 1e6 / result["duration_us"], "p50_us": result["p50_us"], "p99_us": result["p99_us"],
+            "others": others}
+
+
+def measure_idle(options, child, tls, tokens):
+    """Memory that idle connections add: after every user has called once, so that what is kept for users does not count."""
+    context = tls_context() if tls else None
+
+    def connected(number):
+        sock = socket.create_connection(("127.0.0.1", child.port), 20)
+        if context:
+            sock = context.wrap_socket(sock, server_hostname="portal.example")
+        sock.sendall(request(tokens[number % len(tokens)]))
+        if read_reply(sock)[0] != 200:
+            raise Failed(f"idle connection {number} was not answered with 200")
+        return sock
+
+    with contextlib.ExitStack() as warm:
+        for number in range(16):
+            sock = warm.enter_context(connected(number))
+            for token in tokens[number::16]:
+                sock.sendall(request(token))
+                read_reply(sock)
+    time.sleep(0.3)
+    before = child.anonymous_bytes()
+    with contextlib.ExitStack() as stack:
+        for number in range(options.idle):
+            stack.enter_context(connected(number))
+        time.sleep(0.5)
+        after = child.anonymous_bytes()
+    return {"cost": max(1.0, (after - before) / options.idle), "store_us": 0.0, "x_up": 0.0, "per_second": 0.0, "p50_us": 0,
+            "p99_us": 0, "others": 0.0}
+
+
+def start(setup, group, name):
+    return peers.CASES[group][name][0](setup, f"{group}-{name}", peers.free_port())
+
+
+def stop(child):
+    child.stop()
+    if getattr(child, "store", None):
+        child.store.stop()
+
+
+def uses_tls(group, name):
+    return group in ("tls", "handshake") or name.endswith("-tls")
+
+
+def run_idle(setup, options, group, names, tokens, note):
+    """Each case in a process of its own each time: memory that was freed is used again and would not be seen."""
     rows = []
-    with tempfile.TemporaryDirectory(prefix="compare_") as folder:
-        os.chmod(folder, 0o755)
-        tokens(os.path.join(folder, "tokens"))
-        with open(os.path.join(folder, "secret"), "w", encoding="ascii") as file:
-            file.write(SECRET)
-        for number in range(ARGUMENTS.rounds):
-            for name in ARGUMENTS.cases or CASES:
-                row = measure(name, folder)
-                rows.append(row)
-                print(f"round {number + 1}/{ARGUMENTS.rounds} {name}: {row['cpu_us']:.1f} us, {row['per_second']:.0f}/s", file=sys.stderr, flush=True)
-    table(rows)
-    if len(CPUS) < 2:
+    for number in range(1 if options.tiny else max(1, options.rounds // 3)):
+        for name in names:
+            child = start(setup, group, name)
+            try:
+                check(group, child, uses_tls(group, name), tokens)
+                row = measure_idle(options, child, uses_tls(group, name), tokens)
+            finally:
+                stop(child)
+            rows.append({"group": group, "case": name, "round": number, **row})
+            note(group, number, name, f"{row['cost']:.0f} bytes")
+    return rows
+
+
+def run_group(setup, options, group, names, tokens, note):
+    rows = []
+    with contextlib.ExitStack() as stack:
+        children = {}
+        for name in names:
+            children[name] = start(setup, group, name)
+            stack.callback(stop, children[name])
+        for name, child in children.items():
+            check(group, child, uses_tls(group, name), tokens)
+            if options.tiny:
+                continue
+            if group == "handshake":
+                handshakes(child, 1)
+            else:
+                calls(setup, options, child, 1, uses_tls(group, name))
+        for number in range(options.rounds):
+            first = number % len(names)
+            for name in names[first:] + names[:first]:
+                if group == "rejecting":  # a limit by rate lets everybody through again in time
+                    check(group, children[name], False, tokens)
+                row = measure(setup, options, group, children[name], uses_tls(group, name))
+                rows.append({"group": group, "case": name, "round": number, **row})
+                note(group, number, name, f"{row['cost']:.1f} us, {row['per_second']:.0f}/s")
+    return rows
+
+
+def chosen(words):
+    """{group: [case]} in the order of peers.CASES; SystemExit names a word that is none."""
+    out = {}
+    for word in words or ["proxying"]:
+        group, _, name = word.rpartition(":") if ":" in word else ("", "", word)
+        if word == "all":
+            found = {group: list(cases) for group, cases in peers.CASES.items()}
+        elif not group and name in peers.CASES:
+            found = {name: list(peers.CASES[name])}
+        elif name in peers.CASES.get(group or "proxying", {}):
+            found = {group or "proxying": [name]}
+        else:
+            sys.exit(f"unknown case {word}; there are: " + " ".join(
+                f"{group}:{name}" for group, cases in peers.CASES.items() for name in cases) + " and the groups, or all")
+        for group, names in found.items():
+            out.setdefault(group, set()).update(names)
+    return {group: [name for name in cases if name in out[group]] for group, cases in peers.CASES.items() if group in out}
+
+
+def without_missing(plan):
+    """The plan without the cases whose program is not here; says what to install."""
+    out = {}
+    for group, names in plan.items():
+        for name in names:
+            lacking = peers.missing(peers.CASES[group][name][1])
+            if lacking:
+                print(f"left out: {group}:{name} (apt-get install {' '.join(lacking)})")
+            else:
+                out.setdefault(group, []).append(name)
+    return out
+
+
+def main(options):
+    for program, package in (("wrk", "wrk"), ("redis-server", "redis-server"), ("taskset", "util-linux"), ("openssl", "openssl")):
+        if shutil.which(program) is None:
+            sys.exit(f"{program} is missing: apt-get install {package}, or ./dev setup")
+    if not peers.NGINX:
+        sys.exit("nginx is missing, which is the upstream of all cases: apt-get install nginx-light, or ./dev setup")
+    plan = without_missing(chosen(options.cases))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    options.idle = max(100, min(options.idle, (hard if hard > 0 else 1 << 20) // 3))
+    machine = report.machine(options.tollgate)
+    for what, text in machine:
+        print(f"{what + ':':10}{text}")
+    print(f"{'run:':10}{options.rounds} round(s) of {options.seconds} s a case, {options.connections} connections, "
+          f"{peers.USERS} users; proxy on CPU {peers.PROXY_CPU}, the rest on CPU {peers.OTHER_CPU}", flush=True)
+
+    def note(group, number, name, text):
+        print(f"round {number + 1} {group}:{name}: {text}", file=sys.stderr, flush=True)
+
+    rows, failures = [], []
+    own = os.sched_getaffinity(0)
+    with tempfile.TemporaryDirectory(prefix="compare_") as folder, contextlib.ExitStack() as stack:
+        setup = peers.Setup(folder, options.tollgate)
+        stack.callback(setup.upstream.stop)
+        os.sched_setaffinity(0, {peers.OTHER_CPU})
+        stack.callback(os.sched_setaffinity, 0, own)
+        with open(setup.tokens, encoding="ascii") as file:
+            tokens = file.read().split()
+        for group, names in plan.items():
+            try:
+                rows += (run_idle if group == "idle" else run_group)(setup, options, group, names, tokens, note)
+            except (Failed, RuntimeError, OSError, subprocess.SubprocessError) as error:
+                failures.append(f"{group}: {error}")
+                continue
+            report.print_group(group, [row for row in rows if row["group"] == group])
+    others = max((row["others"] for row in rows), default=0.0)
+    if others > 0.05:
+        print(f"\nother programs used up to {others:.0%} of the proxies' CPU meanwhile, and their caches: ratios are less sure")
+    if len(peers.CPUS) < 2:
         print("one CPU only: proxy and load share it, ratios are not to be trusted")
-    if ARGUMENTS.json:
-        with open(ARGUMENTS.json, "w", encoding="utf-8") as file:
-            json.dump(rows, file, indent=1)
+    if options.json:
+        ratios = [entry for group in plan for entry in report.ratios(group, [row for row in rows if row["group"] == group])]
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump({"machine": dict(machine), "rows": rows, "ratios": ratios}, file, indent=1)
+    for failure in failures:
+        print(f"failed: {failure}")
+    return 1 if failures or not rows else 0
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="CPU cost of a request: Tollgate beside nginx and HAProxy.")
-    parser.add_argument("cases", nargs="*", choices=[[], *CASES], metavar="CASE", help=" ".join(CASES))
-    parser.add_argument("--tiny", action="store_true", help="one second a case, one round: shows that it works, measures nothing")
-    parser.add_argument("--seconds", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = argparse.ArgumentParser(description="Tollgate beside nginx, HAProxy and nginx+Lua+Redis.")
+    parser.add_argument("cases", nargs="*", metavar="GROUP | GROUP:CASE | CASE | all", help="groups: " + " ".join(peers.CASES))
+    parser.add_argument("--tiny", action="store_true", help="every group, one second a case, one round: shows that it works")
+    parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--idle", type=int, default=5000, help="connections of the group idle")
     parser.add_argument("--tollgate", default=os.path.join(ROOT, "build/release/tollgate"))
-    parser.add_argument("--json", help="write every run to this file")
-    ARGUMENTS = parser.parse_args()
-    ARGUMENTS.tollgate = os.path.abspath(ARGUMENTS.tollgate)
-    if ARGUMENTS.tiny:
-        ARGUMENTS.seconds, ARGUMENTS.rounds = 1, 1
-    ARGUMENTS.seconds = max(1, min(60, ARGUMENTS.seconds))
-    ARGUMENTS.rounds = max(1, min(20, ARGUMENTS.rounds))
-    ARGUMENTS.connections = max(1, min(1000, ARGUMENTS.connections))
-    main()
+    parser.add_argument("--json", help="write every run and every ratio to this file")
+    arguments = parser.parse_args()
+    arguments.tollgate = os.path.abspath(arguments.tollgate)
+    arguments.seconds = max(1, min(60, arguments.seconds))
+    arguments.rounds = max(1, min(40, arguments.rounds))
+    arguments.connections = max(1, min(1000, arguments.connections))
+    if arguments.tiny:
+        arguments.seconds, arguments.rounds, arguments.idle = 1, 1, 200
+        arguments.cases = arguments.cases or ["all"]
+    sys.exit(main(arguments))

@@ -18,7 +18,7 @@ function request() return requests[math.random(count)] end
 function done(summary, latency, _)
   local e = summary.errors
   local out = io.open(os.getenv("COMPARE_OUT"), "w")
-  out:write(string.format('{"requests":%d,"duration_us":%d,"p50_us":%d,"p99_us":%d,"failed":%d}\n', summary.requests, summary.duration,
-    latency:percentile(50), latency:percentile(99), e.connect + e.read + e.write + e.status + e.timeout))
+  out:write(string.format('{"requests":%d,"duration_us":%d,"p50_us":%d,"p99_us":%d,"refused":%d,"failed":%d}\n', summary.requests,
+    summary.duration, latency:percentile(50), latency:percentile(99), e.status, e.connect + e.read + e.write + e.timeout))
   out:close()
 end
