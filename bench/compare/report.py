@@ -87,8 +87,8 @@ def ratios(group, rows):
                       if subject in found and peer in found and found[peer][figure] > 0]
         if values:
             middle, low, high = interval(values)
-            out.append({"group": group, "subject": subject, "peer": peer + FIGURES[figure], "ratio": middle, "low": low, "high": high,
-                        "rounds": len(values), "difference": difference(low, high, len(values)), "aim": aim,
+            out.append({"group": group, "subject": subject, "peer": peer + FIGURES[figure], "ratio": middle,
+                        "low": low, "high": high, "rounds": len(values), "difference": difference(low, high, len(values)), "aim": aim,
                         "verdict": verdict(low, high, len(values), aim)})
     return out
 

@@ -3,17 +3,19 @@
 
     tests/endurance/soak.py [--seconds 600] [--tiny] [--seed N] [--csv FILE]        (./dev bench soak)
 
-Load, one process each: metered calls on keep-alive connections, a connection and a fresh token a call, TLS with a handshake every
-few calls, replies of 1 MiB, uploads, users whose quota is used up, and clients that vanish anywhere in an exchange. Faults, all
-through the run: reloads (with a changed configuration), log rotation, the CRM killed and started again, Redis stopped and continued.
+Load, one process each: metered calls on keep-alive connections, a connection and a fresh token a call, TLS with a
+handshake every few calls, replies of 1 MiB, uploads, users whose quota is used up, and clients that vanish anywhere in an
+exchange or do not read. Faults, through 85 % of the run: reloads (with a changed configuration), log rotation, the CRM
+killed and started again, Redis stopped and continued.
 
-Every second the proxy's memory (RssAnon and VmRSS), descriptors and threads are written down. At the end is printed, and must hold:
-  1. memory and descriptors are flat over the last two thirds. Bursts come and go, a leak raises what is left between them: the
-     trend (Theil-Sen) is that of the minima of 16 slices of this time, and may be 2 MiB or 3 %, for descriptors 8 or 5 %,
-     whatever is more. Not judged in runs of less than two minutes
-  2. when the load has ended, threads and sockets are as many as before it, other descriptors at most six more (segments of
-     the journal, the book of usage), and no client connection is counted
-  3. only the statuses that the load and the faults can cause were seen, and every kind of load was served until the end
+Every second the proxy's memory (RssAnon and VmRSS), descriptors and threads are written down. At the end is printed, and
+must hold:
+  1. memory and descriptors are flat over the last two thirds. Bursts come and go, a leak raises what is left between
+     them: the trend (Theil-Sen) is that of the minima of 16 slices of this time, and may be 2 MiB or 3 %, for descriptors
+     8 or 5 %, whatever is more. Not judged in runs of less than two minutes
+  2. when the load has ended, threads and sockets are as many as before it, other descriptors at most six more (segments
+     of the journal, the book of usage), and no client connection is counted
+  3. only statuses that the load and the faults can cause were seen, and every kind of load was served until the end
   4. SIGTERM ends the proxy with code 0
 Exit 0 when all hold.
 """
@@ -25,6 +27,7 @@ import random
 import re
 import signal
 import socket
+import ssl
 import statistics
 import struct
 import sys
@@ -133,7 +136,11 @@ def keep_alive(caller):
 
 def churn(caller):
     """A connection a call, and a token that was never seen before: the cache of tokens has to forget."""
-    caller.calls(lambda: request("GET", METERED, token(f"user-{caller.rng.randrange(USERS):04}", nonce=caller.rng.random())), each=1)
+
+    def fresh():
+        return token(f"user-{caller.rng.randrange(USERS):04}", nonce=caller.rng.random())
+
+    caller.calls(lambda: request("GET", METERED, fresh()), each=1)
 
 
 def over_tls(caller):
@@ -205,7 +212,6 @@ LOADS = [keep_alive, churn, over_tls, large, uploads, refused, vanishing]
 
 
 def work(index, ports, authority_file, deadline, seed, results):
-    import ssl
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     caller = Caller(ports, ssl.create_default_context(cafile=authority_file), deadline, seed * 100 + index)
     LOADS[index](caller)
@@ -314,7 +320,8 @@ def run(options, folder):
     crm, redis = Standin(folder).start(), Redis(folder).start()
     tls_port = free_port()
     proxy = Proxy(folder, crm.url, redis.url, changes={
-        "quotas": [{"name": "window", "limit": 100000, "window": "60s", "per": ["user"], "on": "licensed", "overrides": {"few": 5}}],
+        "quotas": [{"name": "window", "limit": 100000, "window": "60s", "per": ["user"], "on": "licensed",
+                    "overrides": {"few": 5}}],
         "identity": {"token_cache_entries": 2048}, "store": {"flush_interval": "5s"}, "overload": {"lag": "2s"},
     })
     proxy.settings["listeners"].append({"address": f"127.0.0.1:{tls_port}",
@@ -325,8 +332,8 @@ def run(options, folder):
         resting = sample(proxy.pid)
         deadline = time.monotonic() + options.seconds
         results = multiprocessing.Queue()
-        workers = [multiprocessing.Process(target=work, args=(index, (proxy.port, tls_port), authority.ca_file, deadline, options.seed,
-                                                              results), daemon=True) for index in range(len(LOADS))]
+        shared = ((proxy.port, tls_port), authority.ca_file, deadline, options.seed, results)
+        workers = [multiprocessing.Process(target=work, args=(index, *shared), daemon=True) for index in range(len(LOADS))]
         for worker in workers:
             worker.start()
         began = time.monotonic()
@@ -413,11 +420,13 @@ def judge_rest(proxy, crm, resting):
     try:
         eventually(closed, 30, "descriptors are back where they were")
     except AssertionError:
-        problems.append(f"after the load {end['sockets']} sockets and {files(end)} other descriptors, before it {resting['sockets']} "
-                        f"and {files(resting)}; {proxy.metric('tollgate_connections', side='client'):.0f} client connections counted: "
+        problems.append(f"after the load {end['sockets']} sockets and {files(end)} other descriptors, before it "
+                        f"{resting['sockets']} and {files(resting)}; client connections counted: "
+                        f"{proxy.metric('tollgate_connections', side='client'):.0f}; "
                         + " ".join(sorted(descriptors(proxy.pid))))
-    print(f"at rest      {resting['descriptors']} descriptors and {resting['threads']} threads before the load, "
-          f"{end['descriptors']} and {end['threads']} after it; {resting['anonymous'] / 2**20:.1f} and {end['anonymous'] / 2**20:.1f} MiB")
+    print(f"at rest      {resting['descriptors']} descriptors, {resting['threads']} threads and "
+          f"{resting['anonymous'] / 2**20:.1f} MiB before the load, {end['descriptors']}, {end['threads']} and "
+          f"{end['anonymous'] / 2**20:.1f} MiB after it")
     if end["threads"] > resting["threads"]:
         problems.append(f"{end['threads']} threads after the load, {resting['threads']} before it")
     return problems
