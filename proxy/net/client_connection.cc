@@ -126,7 +126,7 @@ void ClientConnection::parse_head() {
       if (eof_) return close();
       // Counted from the first byte: more bytes do not buy more time.
       if (!timer_.armed()) worker_.loop().set(timer_, worker_.settings().timeouts.request_head);
-      again_ = readable;
+      readable = again_ = true;  // a reset may have come with these bytes: see transport.h
       return;
     case http::ParseStatus::complete:
       worker_.loop().clear(timer_);

@@ -87,6 +87,7 @@ void Session::begin() {
   if (worker_.settings().limits.per_address.request_rate != 0)
     at.too_fast = !worker_.may_request(*connection_, head);
   exchange_.on_request_head(at, head);
+  if (rest.empty() && expects_bytes()) connection_->readable = true;
 }
 
 void Session::refuse(const http::ParseFailure& failure) {
@@ -180,6 +181,11 @@ void Session::client_write(std::string_view bytes) {
   out_.append(bytes);
 }
 
+// Then a socket that gave less than it could is read again, for a reset that came with the bytes: see transport.h.
+bool Session::expects_bytes() const {
+  return !exchange_.over() && (exchange_.tunnel() || !exchange_.request_complete());
+}
+
 bool Session::read_client() {
   if (connection_ == nullptr || client_eof_) return false;
   const bool reads_body = exchange_.tunnel() || !exchange_.request_complete();
@@ -187,6 +193,7 @@ bool Session::read_client() {
   if (reads_body && !next_.empty()) {
     const std::size_t used = decode(next_.view());
     next_.consume(used);
+    if (expects_bytes()) connection_->readable = true;
     if (used > 0) return true;
   }
   // Reading ahead is only to notice that the client went away.
@@ -207,15 +214,15 @@ bool Session::read_client() {
     return true;
   }
   connection_->received += result.bytes;
-  if (result.drained && !connection_->peer_closed) connection_->readable = false;
-  return take_client_bytes({worker_.loop().scratch(), result.bytes});
+  take_client_bytes({worker_.loop().scratch(), result.bytes});
+  if (result.drained && !connection_->peer_closed && !expects_bytes()) connection_->readable = false;
+  return true;
 }
 
-bool Session::take_client_bytes(std::string_view bytes) {
+void Session::take_client_bytes(std::string_view bytes) {
   const bool reads_body = exchange_.tunnel() || !exchange_.request_complete();
   if (reads_body && next_.empty()) bytes.remove_prefix(decode(bytes));
   next_.append(bytes);
-  return true;
 }
 
 // Hands body bytes to the exchange as long as it wants them; the number of bytes used up.

@@ -103,8 +103,9 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   flow::Arrival arrival();
   bool flush_client();
   bool flush_upstream();
+  bool expects_bytes() const;
   bool read_client();
-  bool take_client_bytes(std::string_view bytes);
+  void take_client_bytes(std::string_view bytes);
   std::size_t decode(std::string_view bytes);
   void client_ended(bool in_order);
   void usage_answered();

@@ -3,7 +3,9 @@
 // at any time.
 //
 // drained: the socket has no more bytes for now, so the next read would block (it saves that read). Callers
-// that saw the peer close (EV_CLOSED) read on anyway until they get `closed`.
+// that saw the peer close (EV_CLOSED) read on anyway until they get `closed`. A reset is not told apart from
+// readiness: when it came with bytes in one event, only the next read shows it. So whoever has to have more
+// reads until `blocked`; who has all it needs learns of the reset when it writes.
 #pragma once
 #include <sys/types.h>
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness import bearer
+from harness import bearer, eventually
 from http1 import Client, Closed, render
 
 
@@ -278,6 +278,18 @@ def test_a_client_that_leaves_in_mid_upload_frees_the_upstream(gate, crm):
         client.send(render("POST", "/upload", {"Content-Length": "1000000"}) + b"x" * 1000)
     eventually(lambda: crm.counts()["running"] == 0, 10, "the upstream connection is let go")
     assert gate.call("GET", "/echo").status == 200
+
+
+@pytest.mark.parametrize("part", [b"GET /echo HTTP/1.1\r\nHost: portal", b"POST /upload HTTP/1.1\r\nHost: portal.test\r\n"
+                                  b"Content-Length: 100000\r\n\r\nabc"], ids=["head", "body"])
+def test_a_reset_that_comes_with_a_part_of_a_request_is_noticed_at_once(proxy, crm, part):
+    gate = proxy(timeouts={"request_head": "60s", "request_body": "60s"})
+    for _ in range(20):
+        client = gate.client()
+        client.send(part)
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+    eventually(lambda: gate.metric("tollgate_connections", side="client") == 0, 5, "the connections are closed")
 
 
 def test_an_early_reply_reaches_a_client_that_is_still_sending(gate, crm):
