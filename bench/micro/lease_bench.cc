@@ -58,7 +58,9 @@ class Owners final : public OwnerPort {
 // `users` users with a daily and a burst account each, tokens in all of them.
 struct World {
   explicit World(std::size_t count)
-      : cells(new LeaseCell[2 * count]), table({{cells.get(), 2 * count}, 1}), handles(2 * count) {
+      : cells(new LeaseCell[2 * count]),
+        table({{cells.get(), 2 * count}, 1}),
+        handles(2 * count, 0x9e3779b97f4a7c15ULL) {
     for (unsigned p = 0; p < kPartitions; ++p) {
       table.partition(p).clock.observe(kNow, kTime, kTime);
       table.partition(p).session_expiry_ms = kNow.count() + 900'000;
@@ -70,7 +72,7 @@ struct World {
         auto account = table.find_or_create(key, kDay, true);
         CHECK(account.has_value(), "there is a cell for every account");
         lend(**account, table, kTokensMax);
-        handles.insert(LeaseHandles::hash(key), *account);
+        handles.insert(handles.hash(key), *account);
         keys.push_back(std::move(key));
       }
     }
@@ -125,7 +127,7 @@ void decide_locally(benchmark::State& state) {
     __builtin_prefetch(&w.keys[order[(next + 32) & (order.size() - 1)]]);
     __builtin_prefetch(w.keys[order[(next + 16) & (order.size() - 1)]].subject_key.data());
     const AccountKey& key = w.keys[order[next++ & (order.size() - 1)]];
-    const AccountRef* account = w.handles.find(LeaseHandles::hash(key));
+    const AccountRef* account = w.handles.find(w.handles.hash(key));
     std::int64_t bucket = 0;
     if (admit(**account, w.table.partition((*account)->partition), 1, kTime, bucket) == Admission::admitted)
       ++admitted;

@@ -1,7 +1,7 @@
 // One worker's way from the name of an account to its counters: an open-addressed table of handles, so that the common
 // look-up is one place here, one account and one cell, without a lock and without making a string.
 //
-// A name is found by 128 bits of a hash whose seed is drawn by each process and told to nobody, so that names need not
+// A name is found by 128 bits of a hash whose seed each process draws and told to nobody, so that names need not
 // be compared, which would be two more places in memory: that two of a thousand million names agree by chance has a
 // probability of 10^-21, and nobody can choose names that do. Retired accounts are not returned. When it is three quarters
 // full the cache starts anew: handles are cheap to find again, and what is no longer used does not stay.
@@ -13,7 +13,6 @@
 #endif
 #include <xxhash.h>
 
-#include <random>
 #include <vector>
 
 #include "metering/quota/lease_table.h"
@@ -22,7 +21,7 @@ namespace tollgate::quota {
 
 class LeaseHandles {
  public:
-  explicit LeaseHandles(std::size_t entries) {
+  LeaseHandles(std::size_t entries, std::uint64_t seed) : seed_(seed) {
     std::size_t places = 64;
     while (places * 3 / 4 < entries) places *= 2;
     most_ = places * 3 / 4;
@@ -31,13 +30,9 @@ class LeaseHandles {
 
   using Hash = XXH128_hash_t;
 
-  static Hash hash(const AccountKey& key) {
-    static const std::uint64_t seed = [] {
-      std::random_device device;
-      return std::uint64_t{device()} << 32 | device();
-    }();
-    const Hash subject = XXH3_128bits_withSeed(key.subject_key.data(), key.subject_key.size(), seed);
-    Hash both = XXH3_128bits_withSeed(key.field.data(), key.field.size(), subject.low64 ^ seed);
+  Hash hash(const AccountKey& key) const {
+    const Hash subject = XXH3_128bits_withSeed(key.subject_key.data(), key.subject_key.size(), seed_);
+    Hash both = XXH3_128bits_withSeed(key.field.data(), key.field.size(), subject.low64 ^ seed_);
     both.high64 ^= subject.high64;
     return both;
   }
@@ -82,6 +77,7 @@ class LeaseHandles {
   };
   std::vector<Place> places_;
   std::size_t used_ = 0, most_ = 0;
+  std::uint64_t seed_;
 };
 
 }  // namespace tollgate::quota

@@ -20,7 +20,7 @@ LeaseLedger::Impl::Impl(LeaseTable& table, OwnerPort& owners, std::function<Mono
       table_(table),
       owners_(owners),
       now_(std::move(now)),
-      handles_(options.cache_entries),
+      handles_(options.cache_entries, options.hash_seed),
       alive_(std::make_shared<Impl*>(this)) {
   table_.announce(options_.worker);
 }
@@ -61,7 +61,7 @@ void LeaseLedger::Impl::charge(std::vector<AccountCharge> charges, ChargeDone do
 // ---- one attempt
 
 AccountRef LeaseLedger::Impl::look_up(const AccountCharge& charge, std::string& error) {
-  const LeaseHandles::Hash hash = LeaseHandles::hash(charge.key);
+  const LeaseHandles::Hash hash = handles_.hash(charge.key);
   const bool limited = charge.limit != kUnlimited;
   if (const AccountRef* found = handles_.find(hash))
     if ((*found)->shape.window == charge.window && (*found)->shape.bucket == charge.bucket &&

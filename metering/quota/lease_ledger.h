@@ -71,6 +71,7 @@ struct LeaseLedgerOptions {
   Milliseconds timeout{50};  // longest a charge waits
   OutagePolicy on_outage = OutagePolicy::lease;
   std::size_t cache_entries = 65'536;  // handles; beyond it the cache starts anew
+  std::uint64_t hash_seed = 0;         // of the handles: random, and told to nobody
 };
 
 class LeaseLedger final : public Ledger {

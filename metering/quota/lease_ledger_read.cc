@@ -52,7 +52,7 @@ AccountState LeaseLedger::Impl::state(const AccountCharge& charge, const Account
 }
 
 AccountRef LeaseLedger::Impl::cached(const AccountKey& key) {
-  if (const AccountRef* found = handles_.find(LeaseHandles::hash(key))) return *found;
+  if (const AccountRef* found = handles_.find(handles_.hash(key))) return *found;
   return table_.find(key);
 }
 

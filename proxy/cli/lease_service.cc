@@ -1,6 +1,7 @@
 #include "proxy/cli/lease_service.h"
 
 #include <fmt/format.h>
+#include <random>
 
 #include <algorithm>
 #include <condition_variable>
@@ -27,7 +28,8 @@ quota::OutagePolicy policy_of(config::OnOutage on_outage) {
 }  // namespace
 
 LeaseService::LeaseService(const config::Store& settings, redis::ConnectionOptions connection,
-                           journal::Journal& journal, std::string journal_directory, unsigned workers, telemetry::Metrics& metrics, Log log)
+                           journal::Journal& journal, std::string journal_directory, unsigned workers,
+                           telemetry::Metrics& metrics, Log log)
     : settings_(settings),
       connection_(std::move(connection)),
       directory_(std::move(journal_directory)),
@@ -45,8 +47,8 @@ LeaseWorkerOptions LeaseService::worker_options(unsigned worker) const {
   options.index = worker;
   options.store.connection = connection_;
   options.store.connection.seed += worker;
-  options.store.durability = settings_.durability == config::Durability::wait ? redis::Durability::wait
-                                                                              : redis::Durability::replay;
+  options.store.durability =
+      settings_.durability == config::Durability::wait ? redis::Durability::wait : redis::Durability::replay;
   options.store.min_replicas = settings_.min_replicas;
   options.store.wait_timeout = settings_.wait_timeout;
   options.store.timeout = settings_.timeout;
@@ -64,6 +66,8 @@ LeaseWorkerOptions LeaseService::worker_options(unsigned worker) const {
   options.engine.recall_pause = std::min(options.engine.recall_pause, settings_.timeout / 5);
   options.engine.seed = connection_.seed + worker;
   options.ledger.worker = worker;
+  std::random_device device;
+  options.ledger.hash_seed = std::uint64_t{device()} << 32 | device();
   options.ledger.timeout = settings_.timeout;
   options.ledger.on_outage = on_outage_;
   options.log = [this, worker](std::string_view level, std::string_view text) {
@@ -97,9 +101,11 @@ void LeaseService::tick(unsigned worker) {
     if (up)
       log_("info", fmt::format("worker {}: connected to the quota store", worker));
     else
-      log_("warning", fmt::format("worker {}: the quota store is away: {}", worker, own->store().last_error()));
+      log_("warning",
+           fmt::format("worker {}: the quota store is away: {}", worker, own->store().last_error()));
   }
-  shown.fence_wait_ms = own->fence_wait().count();  // before the replays: who reads them finds why they were made
+  shown.fence_wait_ms =
+      own->fence_wait().count();  // before the replays: who reads them finds why they were made
   const quota::LeaseCounters& engine = own->engine().counters();
   shown.ops = engine.ops;
   shown.blocking = engine.blocking_ops;
@@ -130,9 +136,10 @@ void LeaseService::tick(unsigned worker) {
   const std::int64_t disagreement = own->clock_disagreement().count();
   if ((shown.clock_disagreement_ms.exchange(disagreement) == 0) != (disagreement == 0)) {
     if (disagreement != 0)
-      log_("error", fmt::format("worker {}: the store's clock has jumped by {} ms against this machine's: leases are "
-                                "served, nothing new is granted until they agree again",
-                                worker, disagreement));
+      log_("error",
+           fmt::format("worker {}: the store's clock has jumped by {} ms against this machine's: leases are "
+                       "served, nothing new is granted until they agree again",
+                       worker, disagreement));
     else
       log_("info", fmt::format("worker {}: the store's clock agrees again", worker));
   }
@@ -141,7 +148,8 @@ void LeaseService::tick(unsigned worker) {
 void LeaseService::reload(const config::Store& settings) {
   on_outage_ = policy_of(settings.on_outage);
   for (unsigned i = 0; i < shared_.places.size(); ++i)
-    shared_.post(i, [policy = on_outage_.load()](LeaseWorker& worker) { worker.ledger().set_outage_policy(policy); });
+    shared_.post(
+        i, [policy = on_outage_.load()](LeaseWorker& worker) { worker.ledger().set_outage_policy(policy); });
 }
 
 void LeaseService::on_every_worker(std::function<void(LeaseWorker&, std::function<void(bool)>)> task,
@@ -174,12 +182,13 @@ bool LeaseService::drain(Milliseconds limit) {
     std::optional<bool> settled;
   };
   auto wait = std::make_shared<Wait>();
-  on_every_worker([](LeaseWorker& worker, std::function<void(bool)> done) { worker.settle_all(true, std::move(done)); },
-                  [wait](bool settled) {
-                    std::lock_guard lock(wait->mutex);
-                    wait->settled = settled;
-                    wait->changed.notify_all();
-                  });
+  on_every_worker(
+      [](LeaseWorker& worker, std::function<void(bool)> done) { worker.settle_all(true, std::move(done)); },
+      [wait](bool settled) {
+        std::lock_guard lock(wait->mutex);
+        wait->settled = settled;
+        wait->changed.notify_all();
+      });
   std::unique_lock lock(wait->mutex);
   return wait->changed.wait_for(lock, limit, [&] { return wait->settled.has_value(); }) && *wait->settled;
 }
@@ -222,12 +231,14 @@ std::vector<telemetry::Family> LeaseService::metrics() const {
   total("tollgate_store_connection_losses_total", "Times a worker lost the quota store.", &Shown::losses);
   total("tollgate_store_commands_total", "Commands sent to the quota store.", &Shown::commands);
   total("tollgate_store_redirections_total", "MOVED and ASK answers of a cluster.", &Shown::redirections);
-  total("tollgate_store_wait_misses_total", "Grants not used because too few replicas confirmed them in time.",
-        &Shown::wait_misses);
-  total("tollgate_store_unavailable_total", "Charges that got no decision from the store.", &Shown::unavailable);
-  total("tollgate_store_timeouts_total", "Of these, charges without an answer within store.timeout.", &Shown::timeouts);
-  total("tollgate_charges_local_total", "Charges decided from leases or remembered denials, without the store.",
-        &Shown::local);
+  total("tollgate_store_wait_misses_total",
+        "Grants not used because too few replicas confirmed them in time.", &Shown::wait_misses);
+  total("tollgate_store_unavailable_total", "Charges that got no decision from the store.",
+        &Shown::unavailable);
+  total("tollgate_store_timeouts_total", "Of these, charges without an answer within store.timeout.",
+        &Shown::timeouts);
+  total("tollgate_charges_local_total",
+        "Charges decided from leases or remembered denials, without the store.", &Shown::local);
   total("tollgate_charges_waited_total", "Charges that waited for the store.", &Shown::waited);
   total("tollgate_charges_degraded_total", "Calls let through without a token while the store was away.",
         &Shown::degraded);
@@ -239,35 +250,41 @@ std::vector<telemetry::Family> LeaseService::metrics() const {
       static_cast<double>(shared_.table.accounts()));
   one("tollgate_accounts_max", "Places in the table of leases (journal.accounts).", Type::gauge,
       static_cast<double>(shared_.table.capacity()));
-  total("tollgate_accounts_full_total", "Charges refused because the table of leases was full.", &Shown::table_full);
+  total("tollgate_accounts_full_total", "Charges refused because the table of leases was full.",
+        &Shown::table_full);
   total("tollgate_lease_refills_total", "Grants received.", &Shown::refills);
   total("tollgate_lease_ops_total", "Settlements and requests sent to the store.", &Shown::ops);
   total("tollgate_lease_blocking_ops_total", "Of these, with a call waiting.", &Shown::blocking);
   total("tollgate_lease_pings_total", "Session keep-alives sent.", &Shown::pings);
   total("tollgate_lease_denials_total", "Refusals of the store.", &Shown::denials);
-  total("tollgate_lease_recalls_total", "Leases handed back because another proxy lacked tokens.", &Shown::recalls);
-  total("tollgate_lease_lapses_total", "Sessions that ended because the store was away too long.", &Shown::lapses);
+  total("tollgate_lease_recalls_total", "Leases handed back because another proxy lacked tokens.",
+        &Shown::recalls);
+  total("tollgate_lease_lapses_total", "Sessions that ended because the store was away too long.",
+        &Shown::lapses);
   total("tollgate_lease_gaps_total", "Times the store had forgotten acknowledged ops.", &Shown::gaps);
   total("tollgate_lease_replays_total", "Ops sent again from the journal.", &Shown::replays);
   total("tollgate_lease_resent_total", "Ops sent again because their answer was lost.", &Shown::resent);
   total("tollgate_lease_fenced_total", "Ops without a grant because a server has not been agreed on yet.",
         &Shown::fenced);
   total("tollgate_lease_clock_off_total", "Ops without a grant because clocks disagree.", &Shown::clock_off);
-  total("tollgate_lease_over_total", "Accounts with more use than had been lent: a double failure.", &Shown::over);
+  total("tollgate_lease_over_total", "Accounts with more use than had been lent: a double failure.",
+        &Shown::over);
   one("tollgate_fence_wait_seconds", "How long grants have been waiting behind a fence.", Type::gauge,
       greatest(&Shown::fence_wait_ms));
   one("tollgate_clock_disagreement_seconds", "How far the store's clock has jumped against this machine's.",
       Type::gauge, greatest(&Shown::clock_disagreement_ms));
   const journal::Journal& journal = shared_.journal;
-  one("tollgate_journal_writable", "1 when calls and ops can be recorded.", Type::gauge, journal.writable() ? 1 : 0);
-  one("tollgate_journal_pending_records", "Entries written and not yet durable against power loss.", Type::gauge,
-      static_cast<double>(journal.pending_records()));
+  one("tollgate_journal_writable", "1 when calls and ops can be recorded.", Type::gauge,
+      journal.writable() ? 1 : 0);
+  one("tollgate_journal_pending_records", "Entries written and not yet durable against power loss.",
+      Type::gauge, static_cast<double>(journal.pending_records()));
   one("tollgate_journal_flush_lag_seconds", "Age of the oldest of these.", Type::gauge,
       static_cast<double>(journal.flush_lag().count()) / 1'000);
   one("tollgate_journal_bytes", "Size of the journal's segments on disk.", Type::gauge,
       static_cast<double>(journal.bytes_on_disk()));
-  one("tollgate_journal_lost_entries_total", "Entries deleted before they were rolled up, to keep journal.max_size.",
-      Type::counter, static_cast<double>(journal.lost_entries()));
+  one("tollgate_journal_lost_entries_total",
+      "Entries deleted before they were rolled up, to keep journal.max_size.", Type::counter,
+      static_cast<double>(journal.lost_entries()));
   total("tollgate_journal_failures_total", "Ops not made because the journal could not take them.",
         &Shown::log_failures);
   return families;
@@ -299,14 +316,16 @@ Result<std::vector<usage::AuditEntry>> latest_audits(const std::string& director
         return true;
       });
   if (!read && latest.empty()) return std::unexpected(read.error());
-  return std::vector<usage::AuditEntry>(std::make_move_iterator(latest.begin()), std::make_move_iterator(latest.end()));
+  return std::vector<usage::AuditEntry>(std::make_move_iterator(latest.begin()),
+                                        std::make_move_iterator(latest.end()));
 }
 
 }  // namespace
 
 // The admin thread asks the first worker: any worker's store reads and changes every account.
 void LeaseService::connect(admin::Sources& sources) {
-  sources.read_usage = [this](std::vector<quota::AccountCharge> accounts, quota::Rules::Observation observation,
+  sources.read_usage = [this](std::vector<quota::AccountCharge> accounts,
+                              quota::Rules::Observation observation,
                               std::function<void(admin::Sources::States, admin::Sources::Listed)> done) {
     const bool posted = shared_.post(0, [accounts, observation, done](LeaseWorker& worker) {
       auto usage = std::make_shared<Usage>();
@@ -328,28 +347,37 @@ void LeaseService::connect(admin::Sources& sources) {
     if (!posted) done(std::unexpected(stopping()), std::unexpected(stopping()));
   };
   sources.get_override = [this](quota::AccountKey account, admin::Sources::OverrideRead done) {
-    if (!shared_.post(0, [account, done](LeaseWorker& worker) { worker.store().get_override(account, done); }))
+    if (!shared_.post(0,
+                      [account, done](LeaseWorker& worker) { worker.store().get_override(account, done); }))
       done(std::unexpected(stopping()));
   };
   sources.set_override = [this](quota::AccountKey account, admin::Sources::Override value,
                                 admin::Sources::Changed done) {
-    if (!shared_.post(0, [account, value, done](LeaseWorker& worker) { worker.store().set_override(account, value, done); }))
+    if (!shared_.post(0, [account, value, done](LeaseWorker& worker) {
+          worker.store().set_override(account, value, done);
+        }))
       done(std::unexpected(stopping()));
   };
   // What this proxy has not settled yet belongs to what is forgotten.
   sources.reset = [this](std::vector<quota::AccountKey> accounts, admin::Sources::Changed done) {
-    on_every_worker([](LeaseWorker& worker, std::function<void(bool)> settled) { worker.settle_all(false, std::move(settled)); },
+    on_every_worker([](LeaseWorker& worker,
+                       std::function<void(bool)> settled) { worker.settle_all(false, std::move(settled)); },
                     [this, accounts, done](bool) {
-                      if (!shared_.post(0, [accounts, done](LeaseWorker& worker) { worker.store().reset(accounts, done); }))
+                      if (!shared_.post(0, [accounts, done](LeaseWorker& worker) {
+                            worker.store().reset(accounts, done);
+                          }))
                         done(std::unexpected(stopping()));
                     });
   };
   sources.settle = [this](admin::Sources::Changed done) {
-    on_every_worker([](LeaseWorker& worker, std::function<void(bool)> settled) { worker.settle_all(false, std::move(settled)); },
-                    [done](bool settled) {
-                      if (settled) return done({});
-                      done(fail(Origin::store, "The store is away: not everything could be settled. Try again.", true));
-                    });
+    on_every_worker(
+        [](LeaseWorker& worker, std::function<void(bool)> settled) {
+          worker.settle_all(false, std::move(settled));
+        },
+        [done](bool settled) {
+          if (settled) return done({});
+          done(fail(Origin::store, "The store is away: not everything could be settled. Try again.", true));
+        });
   };
   sources.audit = [this](usage::AuditEntry entry) -> Result<void> {
     log_("info", fmt::format("admin: {} {} {} {}{}{}", entry.actor, entry.action, entry.subject, entry.detail,

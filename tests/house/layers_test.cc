@@ -29,7 +29,7 @@ const std::vector<Room>& rooms() {
       {"metering/identity", 1, {"openssl", "simdjson", "xxhash", "boost"}},
       {"metering/catalogue", 1, {"simdjson"}},
       {"metering/licence", 1, {}},
-      {"metering/quota", 1, {}},
+      {"metering/quota", 1, {"xxhash"}},
       {"metering/usage", 1, {}},
       {"metering/sizing", 1, {}},
       {"proxy/http", 1, {}},

@@ -255,7 +255,7 @@ def test_connection_takes_trailers_away_too(gate, origin):
 def test_a_reply_without_a_byte_is_502(gate, origin):
     origin.script["/x"] = Exchange([None])
     finals, _ = replies(*talk(gate.port, [ask(fields=b"Connection: close\r\n")]))
-    assert [final.start[0] for final in finals] == [502] and reason(finals[0]) == "upstream_invalid"
+    assert [final.start[0] for final in finals] == [502] and reason(finals[0]) == "upstream_closed"
 
 
 def test_a_reply_that_does_not_come_is_504(gate, origin):
