@@ -22,6 +22,7 @@ Fields describe_certificate(ListenerTls::Certificate& c) {
       {"certificate_file", Text{&c.certificate_file, Format::input_file, {}, false}, "PEM chain, leaf first.",
        true},
       {"key_file", Text{&c.key_file, Format::input_file, {}, false}, "PEM private key of the leaf.", true},
+      {"ocsp_file", Text{&c.ocsp_file, Format::input_file}, "OCSP response (DER) of the leaf, to be stapled."},
   };
 }
 
@@ -36,6 +37,13 @@ Fields describe_listener_tls(ListenerTls& tls) {
        "When set, clients must present a certificate that one of these authorities issued."},
       {"min_version", Text{&tls.min_version, Format::any, {"1.2", "1.3"}},
        "Lowest TLS version that is accepted."},
+      {"ocsp_file", Text{&tls.ocsp_file, Format::input_file},
+       "OCSP response (DER) of the default certificate, stapled until it expires; read again at a reload."},
+      {"ticket_secret_files", TextList{&tls.ticket_secret_files, Format::input_file, {}, 0, 16, true},
+       "Files of 32 bytes or more that the keys of session tickets are made from: the first seals, all open. "
+       "Proxies with equal files resume each other's sessions. Default: a secret of this process's own."},
+      {"ticket_rotation", Span{&tls.ticket_rotation, 1min, 31 * kDay},
+       "How often these keys change; tickets sealed before are opened for one more period."},
   };
 }
 
@@ -43,9 +51,13 @@ Fields describe_listener(Listener& listener) {
   return {
       {"address", Text{&listener.address, Format::listen_address, {}, false},
        "Where clients connect: IP address and port, `127.0.0.1:8080`, `[::1]:8080`, `0.0.0.0:8080`. Port 0 "
-       "lets the "
-       "system choose.",
+       "lets the system choose. Or a Unix socket, `unix:/run/tollgate.sock`.",
        true},
+      {"proxy_protocol", Flag{&listener.proxy_protocol},
+       "Every connection begins with a PROXY header, version 1 or 2, that says who the client is; without one it "
+       "is closed."},
+      {"proxy_protocol_from", TextList{&listener.proxy_protocol_from, Format::network, {}, 0, 10'000, true},
+       "Networks (CIDR) of the load balancers; connections of others are closed. Empty: anybody."},
       {"tls",
        OptionalGroup{[&listener] { return listener.tls.has_value(); },
                      [&listener] {
@@ -124,8 +136,8 @@ Fields describe_outlier(Outlier& outlier) {
 Fields describe_upstream(Upstream& u) {
   return {
       {"servers", TextList{&u.servers, Format::server_url, {}, 1, 1'000, true},
-       "Base URLs of the CRM's servers, `http://host:port` or `https://host:port`; calls are spread over "
-       "them.",
+       "Base URLs of the CRM's servers, `http://host:port` or `https://host:port`, or Unix sockets, "
+       "`unix:/run/crm.sock`; calls are spread over them.",
        true},
       {"weights", NumberMap{&u.weights, 1, 1'000, Format::server_url},
        "Server, as in `servers` -> its share of the calls. Default: 1 each."},
@@ -191,6 +203,14 @@ Items describe_upstreams(std::vector<Upstream>* upstreams) {
   return result;
 }
 
+Fields describe_edits(FieldEdits& edits) {
+  return {
+      {"remove", TextList{&edits.remove, Format::header_name, {}, 0, 100, true}, "Fields to leave out."},
+      {"set", TextMap{&edits.set, Format::header_name, Format::any}, "Field -> value, in place of any there."},
+      {"add", TextMap{&edits.add, Format::header_name, Format::any}, "Field -> value, beside any there."},
+  };
+}
+
 Fields describe_route(Route& route) {
   return {
       {"host", Text{&route.host, Format::host_name},
@@ -202,6 +222,11 @@ Fields describe_route(Route& route) {
       {"metered", Flag{&route.metered},
        "`false`: proxied without token, licence or quota (health pages, public assets)."},
       {"allow_upgrade", Flag{&route.allow_upgrade}, "Let WebSocket and other `Upgrade` requests through."},
+      {"max_body", Size{&route.max_body, 0, 1024 * kGiB},
+       "Largest request body on this route, beside `limits.max_body`. 0: no limit."},
+      {"request_fields", Group{describe_edits(route.request_fields)}, "Changes to the fields of a request."},
+      {"reply_fields", Group{describe_edits(route.reply_fields)},
+       "Changes to the fields of the CRM's reply (not of replies that the proxy makes itself)."},
   };
 }
 

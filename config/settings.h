@@ -15,17 +15,24 @@ namespace tollgate::config {
 
 struct ListenerTls {
   struct Certificate {
-    std::string certificate_file, key_file;
+    std::string certificate_file, key_file, ocsp_file;
   };
   std::string certificate_file, key_file;  // the default certificate (PEM chain, leaf first)
+  std::string ocsp_file;                   // its OCSP response (DER), stapled until it expires
   std::vector<Certificate> certificates;   // further ones, chosen by SNI from the names inside them
   std::string client_ca_file;              // set: client certificates are required and verified
   std::string min_version = "1.2";         // "1.2" | "1.3"
+  // Secrets that session tickets are sealed with: the first seals, all open. Proxies with equal files take each
+  // other's tickets. None: a secret of this process's own.
+  std::vector<std::string> ticket_secret_files;
+  Milliseconds ticket_rotation{43'200'000};  // the keys made from a secret change so often, at equal moments
 };
 
 struct Listener {
-  std::string address;  // "127.0.0.1:8080", "[::1]:8080", "0.0.0.0:8080"
+  std::string address;  // "127.0.0.1:8080", "[::1]:8080", "0.0.0.0:8080", "unix:/run/tollgate.sock"
   std::optional<ListenerTls> tls;
+  bool proxy_protocol = false;                   // a PROXY header (version 1 or 2) begins each connection
+  std::vector<std::string> proxy_protocol_from;  // CIDR: who may connect then; empty: anybody
 };
 
 struct Admin {
@@ -67,7 +74,7 @@ struct Outlier {
 
 struct Upstream {
   std::string name;
-  std::vector<std::string> servers;  // "http://host:port", "https://host:port"
+  std::vector<std::string> servers;  // "http://host:port", "https://host:port", "unix:/path"
   std::map<std::string, std::uint64_t> weights;  // server -> 1 .. 1000; 1 for those that are not in it
   Balance balance = Balance::round_robin;
   std::string hash_key = "user";  // user | ip | header:NAME
@@ -95,12 +102,20 @@ struct Upstream {
 // "200" or "200-399", well-formed: is the status in one of them?
 bool has_status(const std::vector<std::string>& ranges, int status);
 
+// What is changed in the fields of a message that is passed on: removed, set (in place of any there), added.
+struct FieldEdits {
+  std::vector<std::string> remove;
+  std::map<std::string, std::string> set, add;
+};
+
 struct Route {
   std::string host;               // "" matches every Host
   std::string path_prefix = "/";  // longest prefix wins, matched on whole segments of the normalised path
   std::string upstream;
   bool metered = true;        // false: proxied without token, licence or quota (health pages, public assets)
   bool allow_upgrade = true;  // WebSocket and other Upgrade requests
+  std::uint64_t max_body = 0;  // largest request body on this route, beside limits.max_body; 0: no limit
+  FieldEdits request_fields, reply_fields;
 };
 
 enum class OnOutage : std::uint8_t { lease, allow, deny };

@@ -67,6 +67,9 @@ class Validator {
             !any_port(listeners[i].address))
           error(path + ".address", fmt::format("{} is there twice; first in {}", listeners[i].address,
                                                where(fmt::format("listeners[{}].address", j))));
+      if (!listeners[i].proxy_protocol && !listeners[i].proxy_protocol_from.empty())
+        warn(path + ".proxy_protocol_from",
+             fmt::format("{}.proxy_protocol_from is without effect: proxy_protocol is not set", path));
       if (!listeners[i].tls) continue;
       const ListenerTls& tls = *listeners[i].tls;
       check_pair(path + ".tls", tls.certificate_file, tls.key_file);
@@ -82,6 +85,8 @@ class Validator {
     for (const Listener& listener : settings_.listeners)
       if (listener.address == admin.address && !any_port(admin.address))
         error("admin.address", fmt::format("admin.address {} is a listener too", admin.address));
+    if (admin.address.starts_with("unix:"))
+      error("admin.address", "admin.address has to be an IP address and a port");
     bool loopback = admin.address.starts_with("127.") || admin.address.starts_with("[::1]");
     if (!loopback && admin.token_file.empty())
       warn("admin.address",
@@ -123,6 +128,26 @@ class Validator {
       warn(path + ".tls.verify", fmt::format("{}: certificates of this upstream are not checked", path));
   }
 
+  // Fields by which messages are framed and connections kept, and those that say where a request comes from,
+  // are the proxy's own.
+  void check_edits(const std::string& path, const FieldEdits& edits) {
+    static constexpr std::string_view kOwn[] = {
+        "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive",
+        "proxy-connection", "host", "expect", "max-forwards", "date", "forwarded", "x-forwarded-for",
+        "x-forwarded-proto", "x-forwarded-host", "x-request-id"};
+    auto check_name = [&](const std::string& at, const std::string& name) {
+      if (std::ranges::any_of(kOwn, [&](std::string_view own) { return equals_ignore_case(own, name); }))
+        error(at, fmt::format("{}: {} is set by the proxy itself", at, name));
+    };
+    for (const std::string& name : edits.remove) check_name(path + ".remove", name);
+    for (const auto& [kind, fields] : {std::pair{".set", &edits.set}, std::pair{".add", &edits.add}})
+      for (const auto& [name, value] : *fields) {
+        check_name(path + kind, name);
+        if (std::ranges::any_of(value, [](char c) { return (c >= 0 && c < ' ' && c != '\t') || c == 127; }))
+          error(path + kind, fmt::format("{}{}: the value of {} holds a control character", path, kind, name));
+      }
+  }
+
   void check_routes() {
     std::vector<std::string_view> names;
     for (const Upstream& upstream : settings_.upstreams) names.push_back(upstream.name);
@@ -133,6 +158,8 @@ class Validator {
       if (!upstream.empty() && std::find(names.begin(), names.end(), upstream) == names.end())
         error(path + ".upstream", fmt::format("{}.upstream: there is no upstream \"{}\"{}", path, upstream,
                                               did_you_mean(upstream, names)));
+      check_edits(path + ".request_fields", routes[i].request_fields);
+      check_edits(path + ".reply_fields", routes[i].reply_fields);
       for (std::size_t j = 0; j < i; ++j)
         if (routes[j].host == routes[i].host &&
             equals_ignore_case(routes[j].path_prefix, routes[i].path_prefix))

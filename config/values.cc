@@ -73,8 +73,18 @@ HostPort split_host_port(std::string_view text) {
   return {text.substr(0, colon), text.substr(colon + 1)};
 }
 
+// "unix:/path"; the system has room for 107 bytes of path.
+Parsed<std::string> check_unix_address(std::string_view text) {
+  const std::string_view path = text.substr(5);
+  if (!path.starts_with('/') || path.ends_with('/')) return Failure("needs an absolute path after unix:");
+  if (path.size() > 107) return Failure("has a path longer than 107 bytes");
+  if (path.find('\0') != std::string_view::npos) return Failure("holds a zero byte");
+  return std::string(text);
+}
+
 Parsed<std::string> check_listen_address(std::string_view text) {
   if (text.empty()) return std::string();
+  if (text.starts_with("unix:")) return check_unix_address(text);
   if (text.front() == ':')
     return Failure(fmt::format("has no IP address: write 0.0.0.0{} or 127.0.0.1{}", text, text));
   auto [host, port] = split_host_port(text);
@@ -90,6 +100,7 @@ Parsed<std::string> check_listen_address(std::string_view text) {
 }
 
 Parsed<std::string> check_server_url(std::string_view text) {
+  if (text.starts_with("unix:")) return check_unix_address(text);
   std::string_view scheme;
   if (starts_with_ignore_case(text, "http://")) scheme = "http";
   if (starts_with_ignore_case(text, "https://")) scheme = "https";

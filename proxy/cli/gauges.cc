@@ -92,6 +92,8 @@ std::vector<telemetry::Family> gauges(const net::Server& server, const telemetry
       {"head", now.slow_heads_total},
       {"body", now.slow_bodies_total},
       {"reply", now.slow_readers_total}});
+  add("tollgate_proxy_header_failures_total", "Connections without the PROXY header that was expected.",
+      Type::counter, now.proxy_header_failures_total);
   by("tollgate_address_refusals_total", "Connections refused by limits.per_address or a fair share.",
      "because", {{"connections", now.address_full_total}, {"rate", now.address_fast_total}});
   add("tollgate_client_addresses", "Client addresses remembered.", Type::gauge, now.client_addresses);

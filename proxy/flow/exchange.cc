@@ -148,6 +148,9 @@ void Exchange::resume_client() {
 void Exchange::on_request_body(std::string_view payload) {
   if (payload.empty() || over()) return;
   bytes_in_ += payload.size();
+  if (call_.route != nullptr && call_.route->max_body != 0 && bytes_in_ > call_.route->max_body &&
+      reply_ != Reply::tunnel && request_ != Request::discarding)
+    return on_request_body_refused({Reason::body_too_large, "The request body is larger than this route accepts."});
   if (reply_ == Reply::tunnel || request_ == Request::streaming) return write_request_payload(payload);
   if (request_ == Request::buffering) {
     if (body_.size() + payload.size() > settings().catalogue.max_body)
@@ -337,6 +340,10 @@ void Exchange::append_upstream_head() {
   forwarding.https = https_;
   forwarding.forwarded_host = forwarded_host_;
   forwarding.default_host = upstream_server_;
+  if (upstream_server_.starts_with("unix:")) forwarding.default_host = "localhost";
+  const PreparedEdits& edits = edits_of(*call_.snapshot, *call_.route).request;
+  dropped_fields_.insert(dropped_fields_.end(), edits.drop.begin(), edits.drop.end());
+  forwarding.extra_fields = edits.lines;
   forwarding.drop_fields = dropped_fields_;
   forwarding.identity_fields = identity_fields_;
   forwarding.drop_cookies = dropped_cookies_;

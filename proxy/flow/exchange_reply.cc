@@ -7,8 +7,6 @@ namespace tollgate::flow {
 namespace {
 
 constexpr std::uint32_t kInformationalMax = 32;  // 1xx heads before the final one
-constexpr std::string_view kLegacyRateLimit[] = {"X-RateLimit-Limit", "X-RateLimit-Remaining",
-                                                 "X-RateLimit-Reset"};
 
 }  // namespace
 
@@ -28,9 +26,14 @@ void Exchange::on_upstream_head(const http::ResponseHead& head) {
   forwarding.content_length = head.content_length;
   forwarding.request_id = call_.request_id;
   forwarding.extra_fields = call_.response_fields;
+  const PreparedEdits& edits = edits_of(*call_.snapshot, *call_.route).reply;
   // RateLimit is a list: the upstream's own members stay. These hold one number: ours.
-  if (settings().proxy.legacy_rate_limit_headers && !call_.response_fields.empty())
-    forwarding.drop_fields = kLegacyRateLimit;
+  const bool legacy = settings().proxy.legacy_rate_limit_headers && !call_.response_fields.empty();
+  forwarding.drop_fields = legacy ? edits.drop_legacy : edits.drop;
+  if (!edits.lines.empty()) {
+    call_.response_fields += edits.lines;
+    forwarding.extra_fields = call_.response_fields;
+  }
   forwarding.date = port_.date();
   forwarding.client_minor_version = head_->minor_version;
   reply_until_close_ = forwarding.framing == http::Framing::until_close;

@@ -24,6 +24,21 @@ Next refuse(Call& call, Reason reason, std::string_view detail) {
   return reply_with(call, problem(call, reason, detail));
 }
 
+// A browser asks before a call from another site, and may send no token with it (Fetch standard, section 4.8).
+// It does nothing by itself: the CRM says what it allows.
+bool is_preflight(const http::RequestHead& head) {
+  if (head.method != "OPTIONS" || head.framing != http::Framing::none) return false;
+  bool origin = false, method = false;
+  for (const http::Field& field : head.fields) {
+    if (equals_ignore_case(field.name, "Origin")) origin = true;
+    if (equals_ignore_case(field.name, "Access-Control-Request-Method")) method = true;
+    if (starts_with_ignore_case(field.name, "X-HTTP-Method") ||
+        starts_with_ignore_case(field.name, "X-Method-Override"))
+      return false;  // some frameworks would take it for another method
+  }
+  return origin && method;
+}
+
 Next shed(Call& call) {
   call.shed = true;
   return refuse(call, Reason::overloaded,
@@ -111,7 +126,10 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
   call.route = find_route(snapshot.settings, head.authority, path);
   if (call.route == nullptr)
     return refuse(call, Reason::not_found, "No route leads from this host and path to a CRM.");
-  if (!call.route->metered) return call.no_anonymous ? shed(call) : Next::forward;
+  if (call.route->max_body != 0 && head.framing == http::Framing::length &&
+      head.content_length > call.route->max_body)
+    return refuse(call, Reason::body_too_large, "The request body is larger than this route accepts.");
+  if (!call.route->metered || is_preflight(head)) return call.no_anonymous ? shed(call) : Next::forward;
 
   std::optional<LocalReply> refusal = authenticate(call, head, now);
   if (refusal) {

@@ -73,6 +73,17 @@ std::vector<quota::Rule> make_rules(const std::vector<config::QuotaRule>& settin
   return rules;
 }
 
+PreparedEdits prepare(const config::FieldEdits& settings) {
+  PreparedEdits edits;
+  for (const std::string& name : settings.remove) edits.drop.push_back(name);
+  for (const auto& [name, value] : settings.set) edits.drop.push_back(name);
+  for (const auto* fields : {&settings.set, &settings.add})
+    for (const auto& [name, value] : *fields) edits.lines.append(name).append(": ").append(value).append("\r\n");
+  edits.drop_legacy = edits.drop;
+  edits.drop_legacy.insert(edits.drop_legacy.end(), std::begin(kLegacyRateLimit), std::end(kLegacyRateLimit));
+  return edits;
+}
+
 std::string_view without_port(std::string_view host) {
   if (host.starts_with('[')) return host.substr(0, std::min(host.find(']') + 1, host.size()));
   return host.substr(0, host.find(':'));
@@ -89,7 +100,7 @@ Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts) {
   std::string policy = quota::rate_limit_policy(rules.rules());
   identity::TokenVerifier verifier = make_verifier(parts.settings.identity, parts.key_rings);
   catalogue::Classifier classifier(catalogue_options(parts.settings.catalogue), parts.schema);
-  return std::make_shared<const Snapshot>(Snapshot{
+  auto made = std::make_shared<Snapshot>(Snapshot{
       .settings = std::move(parts.settings),
       .verifier = std::move(verifier),
       .key_rings = std::move(parts.key_rings),
@@ -100,7 +111,11 @@ Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts) {
       .trusted_proxies = std::move(*trusted),
       .unlimited_addresses = std::move(*unlimited),
       .rate_limit_policy = std::move(policy),
+      .edits = {},
       .generation = parts.generation});
+  for (const config::Route& route : made->settings.routes)
+    made->edits.push_back({prepare(route.request_fields), prepare(route.reply_fields)});
+  return made;
 }
 
 const config::Route* find_route(const config::Settings& settings, std::string_view host,

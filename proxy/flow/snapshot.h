@@ -18,6 +18,16 @@
 
 namespace tollgate::flow {
 
+// config::FieldEdits made ready: names to leave out (removed or set) and whole lines to add (set or added).
+struct PreparedEdits {
+  std::vector<std::string_view> drop;         // in the snapshot's settings
+  std::vector<std::string_view> drop_legacy;  // and X-RateLimit-*
+  std::string lines;
+};
+struct RouteEdits {
+  PreparedEdits request, reply;
+};
+
 struct Snapshot {
   config::Settings settings;
   identity::TokenVerifier verifier;
@@ -29,6 +39,7 @@ struct Snapshot {
   http::AddressSet trusted_proxies;
   http::AddressSet unlimited_addresses;  // limits.per_address.exempt
   std::string rate_limit_policy;  // value of RateLimit-Policy: the same for every caller
+  std::vector<RouteEdits> edits;  // one a route, in the order of settings.routes
   std::uint64_t generation = 0;   // 1 at start, +1 a reload; token caches are emptied when it changes
 };
 
@@ -44,6 +55,15 @@ struct SnapshotParts {
 };
 // Errors (origin config) say which setting cannot be used.
 Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts);
+
+// Of a route in snapshot.settings.
+inline const RouteEdits& edits_of(const Snapshot& snapshot, const config::Route& route) {
+  return snapshot.edits[static_cast<std::size_t>(&route - snapshot.settings.routes.data())];
+}
+
+// The fields that hold one number, ours, when proxy.legacy_rate_limit_headers is set.
+inline constexpr std::string_view kLegacyRateLimit[] = {"X-RateLimit-Limit", "X-RateLimit-Remaining",
+                                                        "X-RateLimit-Reset"};
 
 // The route for a request, or nullptr: a route that names the host before one that does not, then the longest prefix,
 // matched on whole segments and without case, as the CRM matches paths. `path` is normalised (percent-decoded once, no

@@ -3,6 +3,7 @@
 #include <event2/event.h>
 
 #include "metering/base/check.h"
+#include "proxy/net/proxy_protocol.h"
 #include "proxy/net/session.h"
 #include "proxy/net/worker.h"
 
@@ -10,10 +11,11 @@ namespace tollgate::net {
 
 ClientConnection::ClientConnection(Worker& worker, int fd, std::string peer_address,
                                    AddressTable::Entry* address, std::shared_ptr<const ServerTls> tls,
-                                   bool overloaded)
+                                   bool overloaded, bool announced)
     : worker_(worker),
       peer_address_(std::move(peer_address)),
       address_(address),
+      phase_(announced ? Phase::announced : Phase::handshake),
       overloaded_(overloaded),
       tls_(std::move(tls)) {
   timer_.bind(this, &ClientConnection::on_timer);
@@ -24,7 +26,7 @@ ClientConnection::~ClientConnection() = default;
 
 void ClientConnection::start() {
   watch_.start(worker_.loop(), transport_.fd(), this, &ClientConnection::on_event);
-  if (transport_.tls())
+  if (transport_.tls() || phase_ == Phase::announced)
     worker_.loop().set(timer_, worker_.settings().timeouts.tls_handshake);
   else
     become_idle();
@@ -58,6 +60,8 @@ void ClientConnection::advance() {
 
 void ClientConnection::step() {
   switch (phase_) {
+    case Phase::announced:
+      return read_announcement();
     case Phase::handshake:
       return handshake();
     case Phase::idle:
@@ -70,6 +74,25 @@ void ClientConnection::step() {
     case Phase::gone:
       return;
   }
+}
+
+// Looked at without taking it: what follows belongs to TLS or to the first request.
+void ClientConnection::read_announcement() {
+  const std::string_view seen = transport_.peek(worker_.loop().scratch(), kProxyHeaderMax);
+  const ProxyHeader header = parse_proxy_header(seen);
+  const bool ended = peer_closed && header.status != ProxyHeader::Status::complete;
+  if (header.status == ProxyHeader::Status::incomplete && !ended) return;
+  if (header.status == ProxyHeader::Status::failed || ended) {
+    worker_.counters().proxy_header_failures_total.fetch_add(1, std::memory_order_relaxed);
+    return close();
+  }
+  transport_.skip(worker_.loop().scratch(), header.size);
+  if (!header.source.empty()) peer_address_ = header.source;
+  if (!worker_.admit(peer_address_, address_)) return close();
+  readable = true;
+  phase_ = Phase::handshake;
+  if (!transport_.tls()) become_idle();
+  again_ = true;
 }
 
 void ClientConnection::handshake() {
@@ -271,6 +294,7 @@ void ClientConnection::on_timer(void* self) {
         return worker.loop().set(connection->timer_, moves_until);
       return connection->cut(Progress::slow_reader);
     }
+    case Phase::announced:
     case Phase::handshake:
       worker.counters().slow_handshakes_total.fetch_add(1, std::memory_order_relaxed);
       return connection->close();

@@ -6,6 +6,8 @@
 //                 v                             │
 //               head ─> exchange (Session) ─────┴──> lingering ─> gone
 //
+// Before all that, where the listener wants it, a PROXY header is taken that says who the client is.
+//
 // Idle it holds no buffers and no session (a few hundred bytes). The next request of a pipeline is only
 // parsed once the reply before it has been sent. After an error reply the socket is closed for writing, and
 // what the client still sends is read and dropped for a while: closing at once would reset the connection and
@@ -41,9 +43,10 @@ inline constexpr std::size_t kLingerBytesMax = 1024 * 1024;
 
 class ClientConnection {
  public:
-  // address: what the peer's address is counted under, or nullptr; given back at the end.
+  // address: what the peer's address is counted under, or nullptr; given back at the end. announced: a PROXY
+  // header comes first and says who the peer is.
   ClientConnection(Worker& worker, int fd, std::string peer_address, AddressTable::Entry* address,
-                   std::shared_ptr<const ServerTls> tls, bool overloaded);
+                   std::shared_ptr<const ServerTls> tls, bool overloaded, bool announced);
   ~ClientConnection();
   ClientConnection(const ClientConnection&) = delete;
   ClientConnection& operator=(const ClientConnection&) = delete;
@@ -78,11 +81,12 @@ class ClientConnection {
   ClientConnection* idle_after = nullptr;
 
  private:
-  enum class Phase : std::uint8_t { handshake, idle, head, exchange, lingering, gone };
+  enum class Phase : std::uint8_t { announced, handshake, idle, head, exchange, lingering, gone };
 
   static void on_event(void* self, short what);
   static void on_timer(void* self);
   void step();
+  void read_announcement();
   void handshake();
   void read_head();
   void parse_head();

@@ -5,9 +5,11 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 
 #include "metering/base/ascii.h"
@@ -16,6 +18,8 @@ namespace tollgate::net {
 
 std::string Endpoint::host() const {
   char text[INET6_ADDRSTRLEN] = "";
+  if (address.ss_family == AF_UNIX && length > offsetof(sockaddr_un, sun_path))
+    return reinterpret_cast<const sockaddr_un*>(&address)->sun_path;
   if (address.ss_family == AF_INET) {
     const auto* v4 = reinterpret_cast<const sockaddr_in*>(&address);
     inet_ntop(AF_INET, &v4->sin_addr, text, sizeof text);
@@ -54,8 +58,18 @@ std::optional<HostPort> parse_host_port(std::string_view text) {
   return HostPort{std::string(host.empty() ? "*" : host), static_cast<std::uint16_t>(*port)};
 }
 
+std::optional<HostPort> parse_listen_address(std::string_view text) {
+  if (text.starts_with("unix:/")) return HostPort{std::string(text.substr(5)), 0};
+  return parse_host_port(text);
+}
+
 std::optional<ServerUrl> parse_server_url(std::string_view text) {
   ServerUrl url;
+  if (text.starts_with("unix:/")) {
+    url.at.host = text.substr(5);
+    url.authority = text;
+    return url;
+  }
   if (starts_with_ignore_case(text, "http://")) {
     text.remove_prefix(7);
   } else if (starts_with_ignore_case(text, "https://")) {
@@ -78,6 +92,14 @@ std::optional<ServerUrl> parse_server_url(std::string_view text) {
 std::optional<Endpoint> numeric_endpoint(const HostPort& at) {
   const std::string host = at.host == "*" ? "0.0.0.0" : at.host == "localhost" ? "127.0.0.1" : at.host;
   Endpoint endpoint;
+  if (host.starts_with('/')) {
+    auto* local = reinterpret_cast<sockaddr_un*>(&endpoint.address);
+    if (host.size() >= sizeof local->sun_path) return std::nullopt;
+    local->sun_family = AF_UNIX;
+    std::memcpy(local->sun_path, host.c_str(), host.size() + 1);
+    endpoint.length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + host.size() + 1);
+    return endpoint;
+  }
   auto* v4 = reinterpret_cast<sockaddr_in*>(&endpoint.address);
   if (inet_pton(AF_INET, host.c_str(), &v4->sin_addr) == 1) {
     v4->sin_family = AF_INET;
@@ -125,7 +147,9 @@ std::unexpected<Error> socket_failure(const Endpoint& at, std::string_view what)
   const int error = errno;
   return fail(
       Origin::config,
-      fmt::format("cannot listen on {} port {}: {}: {}", at.host(), at.port(), what, std::strerror(error)),
+      at.address.ss_family == AF_UNIX
+          ? fmt::format("cannot listen on {}: {}: {}", at.host(), what, std::strerror(error))
+          : fmt::format("cannot listen on {} port {}: {}: {}", at.host(), at.port(), what, std::strerror(error)),
       error == EADDRINUSE);
 }
 
@@ -144,9 +168,22 @@ Result<int> bound_socket(const Endpoint& at, bool share) {
   return fd;
 }
 
+// What a process that was killed left behind answers nobody and is in the way of a new one.
+void remove_dead_socket(const Endpoint& at) {
+  const int probe = ::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (probe < 0) return;
+  if (::connect(probe, at.get(), at.length) < 0 && errno == ECONNREFUSED)
+    ::unlink(reinterpret_cast<const sockaddr_un*>(&at.address)->sun_path);
+  ::close(probe);
+}
+
 }  // namespace
 
 Result<int> listen_on(const Endpoint& at, bool share, bool joining) {
+  if (at.address.ss_family == AF_UNIX) {
+    remove_dead_socket(at);
+    share = false;
+  }
   if (share && !joining && at.port() != 0) {
     auto probe = bound_socket(at, false);
     if (!probe) return probe;

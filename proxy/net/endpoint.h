@@ -1,4 +1,5 @@
-// Socket addresses: parsing "host:port", sockets, and host names resolved off the loop.
+// Socket addresses: parsing "host:port", sockets, and host names resolved off the loop. A host that begins
+// with "/" is the path of a Unix socket.
 #pragma once
 #include <sys/socket.h>
 
@@ -17,7 +18,8 @@ struct Endpoint {
   socklen_t length = 0;
 
   const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&address); }
-  std::string host() const;  // numeric, without port and brackets; IPv4-mapped IPv6 as IPv4
+  // Numeric, without port and brackets; IPv4-mapped IPv6 as IPv4. Of a Unix socket its path, "" without one.
+  std::string host() const;
   std::uint16_t port() const;
   bool operator==(const Endpoint& other) const;
 };
@@ -30,7 +32,10 @@ struct HostPort {
 // range.
 std::optional<HostPort> parse_host_port(std::string_view text);
 
-// A server of an upstream: "http://host[:port]" or "https://host[:port]", nothing behind it.
+// "127.0.0.1:8080" as parse_host_port(), or "unix:/path".
+std::optional<HostPort> parse_listen_address(std::string_view text);
+
+// A server of an upstream: "http://host[:port]" or "https://host[:port]", nothing behind it, or "unix:/path".
 struct ServerUrl {
   bool tls = false;
   HostPort at;
@@ -44,7 +49,8 @@ std::optional<Endpoint> numeric_endpoint(const HostPort& at);
 // Blocks: asks the system's resolver (getaddrinfo). At least one address, or an error that names the host.
 Result<std::vector<Endpoint>> resolve(const HostPort& at);
 
-// A listening, non-blocking socket. share: SO_REUSEPORT, so that every worker has its own on the same port.
+// A listening, non-blocking socket. Unix sockets are not shared; one that a process left behind is replaced, one
+// that answers is refused. share: SO_REUSEPORT, so that every worker has its own on the same port.
 // Refuses a port on which another process listens, even with share (two proxies by mistake would halve each
 // other's connections); `joining` is for the second and further workers of this process.
 Result<int> listen_on(const Endpoint& at, bool share, bool joining);

@@ -34,7 +34,7 @@ class HealthChecker::Check final : public UpstreamUser {
     connection.write(
         fmt::format("GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: tollgate-health\r\nAccept: */*\r\n"
                     "Connection: close\r\n\r\n",
-                    rules().path, host.empty() ? connection.label() : std::string_view(host)));
+                    rules().path, host.empty() ? connection.authority() : std::string_view(host)));
     connection.set_reading(true);
     connection.flush();
   }

@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 
+#include "proxy/http/address.h"
 #include "proxy/net/event_loop.h"
 #include "proxy/net/tls.h"
 
@@ -18,18 +19,29 @@ namespace tollgate::net {
 
 class Worker;
 
+// What a listener asks of those who connect.
+struct ListenerRules {
+  bool proxy_protocol = false;  // connections begin with a PROXY header (proxy_protocol.h)
+  http::AddressSet senders{};   // who may connect then; empty: anybody. Unix sockets are open to who can open them
+};
+
 inline constexpr Milliseconds kAcceptPause{100};
 
 class Listener {
  public:
   // Takes the socket. key: the address in the settings.
-  Listener(Worker& worker, std::string key, int fd, std::shared_ptr<const ServerTls> tls);
+  Listener(Worker& worker, std::string key, int fd, std::shared_ptr<const ServerTls> tls,
+           std::shared_ptr<const ListenerRules> rules);
   ~Listener();  // accepts what waits, then closes
   Listener(const Listener&) = delete;
   Listener& operator=(const Listener&) = delete;
 
   const std::string& key() const { return key_; }
-  void set_tls(std::shared_ptr<const ServerTls> tls) { tls_ = std::move(tls); }
+  void set(std::shared_ptr<const ServerTls> tls, std::shared_ptr<const ListenerRules> rules) {
+    tls_ = std::move(tls);
+    rules_ = std::move(rules);
+  }
+  const ListenerRules& rules() const { return *rules_; }
   void pause();  // until resume(), or by itself for a while when descriptors ran out
   void resume();
 
@@ -46,6 +58,7 @@ class Listener {
   event* event_ = nullptr;
   LoopTimer timer_;
   std::shared_ptr<const ServerTls> tls_;
+  std::shared_ptr<const ListenerRules> rules_;
   bool paused_ = false;
 };
 

@@ -24,6 +24,7 @@ struct Open {
   std::string key;
   std::uint16_t port = 0;
   std::shared_ptr<const ServerTls> tls;
+  std::shared_ptr<const ListenerRules> rules = {};
   std::vector<int> fds = {};      // to be handed to the workers, in turn
   std::vector<int> handles = {};  // the same once the workers own them
 };
@@ -33,22 +34,37 @@ void close_all(std::vector<int>& fds) {
   fds.clear();
 }
 
+Result<int> duplicate(int fd) {
+  const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (copy < 0) return fail(Origin::config, "no file descriptor left for a listener");
+  return copy;
+}
+
+// What ServerTls and the configuration do not say by themselves.
+Result<std::shared_ptr<const ListenerRules>> rules_of(const config::Listener& settings) {
+  auto senders = http::AddressSet::parse(settings.proxy_protocol_from);
+  if (!senders) return std::unexpected(senders.error());
+  return std::make_shared<const ListenerRules>(
+      ListenerRules{.proxy_protocol = settings.proxy_protocol, .senders = std::move(*senders)});
+}
+
 Result<Open> open_listener(const config::Listener& settings, unsigned workers) {
-  const auto at = parse_host_port(settings.address);
+  const auto at = parse_listen_address(settings.address);
   auto endpoint = at ? numeric_endpoint(*at) : std::nullopt;
   if (!endpoint)
     return fail(Origin::config,
                 fmt::format("listener address {} is not an IP address with a port", settings.address));
   Open open;
   open.key = settings.address;
+  const bool local = endpoint->address.ss_family == AF_UNIX;  // one queue for all workers
   for (unsigned worker = 0; worker < workers; ++worker) {
-    auto fd = listen_on(*endpoint, workers > 1, worker > 0);
+    auto fd = local && worker > 0 ? duplicate(open.fds.front()) : listen_on(*endpoint, workers > 1, worker > 0);
     if (!fd) {
       close_all(open.fds);
       return std::unexpected(fd.error());
     }
     open.fds.push_back(*fd);
-    if (worker == 0) *endpoint = local_endpoint(*fd);  // port 0: the others join the one that was chosen
+    if (worker == 0 && !local) *endpoint = local_endpoint(*fd);  // port 0: the others join the one that was chosen
   }
   open.port = endpoint->port();
   return open;
@@ -167,15 +183,21 @@ struct Server::Impl {
       if (!loaded) return std::unexpected(loaded.error());
       tls = std::move(*loaded);
     }
-    if (present != nullptr) return Open{present->key, present->port, std::move(tls), {}, present->handles};
+    auto rules = rules_of(wanted);
+    if (!rules) return std::unexpected(rules.error());
+    if (present != nullptr)
+      return Open{present->key, present->port, std::move(tls), std::move(*rules), {}, present->handles};
     if (auto given = options.inherited.find(wanted.address); given != options.inherited.end()) {
-      Open open{wanted.address, local_endpoint(given->second.at(0)).port(), std::move(tls)};
+      Open open{wanted.address, local_endpoint(given->second.at(0)).port(), std::move(tls), std::move(*rules)};
       open.fds = shared_out(given->second, static_cast<unsigned>(workers.size()));
       options.inherited.erase(given);
       return open;
     }
     auto opened = open_listener(wanted, static_cast<unsigned>(workers.size()));
-    if (opened) opened->tls = std::move(tls);
+    if (opened) {
+      opened->tls = std::move(tls);
+      opened->rules = std::move(*rules);
+    }
     return opened;
   }
 
@@ -186,9 +208,9 @@ struct Server::Impl {
     update.upstream_tls = prepared.upstream_tls;
     update.checked = prepared.checked;
     for (const Open& open : prepared.listeners) {
-      if (open.fds.empty()) update.listeners.push_back({open.key, -1, open.tls});
+      if (open.fds.empty()) update.listeners.push_back({open.key, -1, open.tls, open.rules});
       for (std::size_t i = worker; i < open.fds.size(); i += workers.size())
-        update.listeners.push_back({open.key, open.fds[i], open.tls});
+        update.listeners.push_back({open.key, open.fds[i], open.tls, open.rules});
     }
     return update;
   }
@@ -313,6 +335,7 @@ Counters Server::counters() const {
     sum.slow_heads_total += mine.slow_heads_total;
     sum.slow_bodies_total += mine.slow_bodies_total;
     sum.slow_readers_total += mine.slow_readers_total;
+    sum.proxy_header_failures_total += mine.proxy_header_failures_total;
     sum.address_full_total += mine.address_full_total;
     sum.address_fast_total += mine.address_fast_total;
     sum.shed_anonymous_total += mine.shed_anonymous_total;

@@ -63,6 +63,7 @@ struct Counters {
   // Clients cut off because they were too slow.
   std::uint64_t slow_handshakes_total = 0, slow_heads_total = 0, slow_bodies_total = 0,
                 slow_readers_total = 0;
+  std::uint64_t proxy_header_failures_total = 0;  // connections without the PROXY header that was expected
   // Connections refused because their address has too many, or opens them too fast (limits.per_address).
   std::uint64_t address_full_total = 0, address_fast_total = 0;
   std::uint64_t client_addresses = 0;                          // in the table of addresses

@@ -1,15 +1,22 @@
 #include "proxy/net/tls.h"
 
 #include <arpa/inet.h>
+#include <openssl/core_names.h>
 #include <openssl/err.h>
+#include <openssl/ocsp.h>
+#include <openssl/params.h>
+#include <openssl/rand.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
 #include <ctime>
+#include <fstream>
+#include <iterator>
 #include <map>
 
 #include "metering/base/ascii.h"
 #include "metering/base/check.h"
+#include "proxy/net/ticket_keys.h"
 
 namespace tollgate::net {
 
@@ -22,7 +29,6 @@ using ContextPointer = std::unique_ptr<SSL_CTX, FreeContext>;
 
 constexpr const char* kCiphers12 = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!eNULL:!SHA1:!PSK";
 constexpr unsigned char kAlpn[] = {8, 'h', 't', 't', 'p', '/', '1', '.', '1'};
-constexpr std::size_t kTicketKeys = 80;  // OpenSSL 3: name 16, hmac 32, aes 32
 
 std::string last_tls_error() {
   char text[256] = "unknown error";
@@ -54,10 +60,104 @@ Result<void> use_certificate(SSL_CTX* context, const std::string& certificate, c
   return {};
 }
 
-UnixTime not_after(const X509* certificate) {
+UnixTime unix_time(const ASN1_TIME* time) {
   std::tm parts{};
-  if (certificate == nullptr || ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &parts) != 1) return {};
+  if (time == nullptr || ASN1_TIME_to_tm(time, &parts) != 1) return {};
   return from_unix_seconds(timegm(&parts));
+}
+
+UnixTime system_time() {
+  return from_unix_seconds(std::time(nullptr));
+}
+
+Result<std::string> read_whole(const std::string& file) {
+  std::ifstream in(file, std::ios::binary);
+  std::string content{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  if (!in && content.empty()) return fail(Origin::config, fmt::format("file {} cannot be read", file));
+  return content;
+}
+
+// What is stapled to one certificate.
+struct Staple {
+  std::string response;  // DER
+  UnixTime until;        // nextUpdate: clients refuse it from then on
+};
+
+// The response in the file, if it is a good one about this certificate.
+Result<Staple> load_staple(const std::string& file, X509* leaf) {
+  auto content = read_whole(file);
+  if (!content) return std::unexpected(content.error());
+  const auto* bytes = reinterpret_cast<const unsigned char*>(content->data());
+  const std::unique_ptr<OCSP_RESPONSE, void (*)(OCSP_RESPONSE*)> response(
+      d2i_OCSP_RESPONSE(nullptr, &bytes, static_cast<long>(content->size())), &OCSP_RESPONSE_free);
+  ERR_clear_error();
+  if (response == nullptr || OCSP_response_status(response.get()) != OCSP_RESPONSE_STATUS_SUCCESSFUL)
+    return fail(Origin::config, fmt::format("OCSP file {} is no successful OCSP response (DER)", file));
+  const std::unique_ptr<OCSP_BASICRESP, void (*)(OCSP_BASICRESP*)> basic(
+      OCSP_response_get1_basic(response.get()), &OCSP_BASICRESP_free);
+  for (int i = 0; basic != nullptr && i < OCSP_resp_count(basic.get()); ++i) {
+    OCSP_SINGLERESP* single = OCSP_resp_get0(basic.get(), i);
+    ASN1_INTEGER* serial = nullptr;
+    OCSP_id_get0_info(nullptr, nullptr, nullptr, &serial,
+                      const_cast<OCSP_CERTID*>(OCSP_SINGLERESP_get0_id(single)));
+    if (serial == nullptr || ASN1_INTEGER_cmp(serial, X509_get0_serialNumber(leaf)) != 0) continue;
+    ASN1_GENERALIZEDTIME* next = nullptr;
+    OCSP_single_get0_status(single, nullptr, nullptr, nullptr, &next);
+    // Without a next update it stands until it is replaced.
+    return Staple{std::move(*content), next == nullptr ? UnixTime::max() : unix_time(next)};
+  }
+  return fail(Origin::config, fmt::format("OCSP file {} says nothing about its certificate", file));
+}
+
+int staple(SSL* session, void* self) {
+  const auto* mine = static_cast<const Staple*>(self);
+  if (mine->until <= system_time()) return SSL_TLSEXT_ERR_NOACK;
+  auto* copy = static_cast<unsigned char*>(OPENSSL_memdup(mine->response.data(), mine->response.size()));
+  if (copy == nullptr) return SSL_TLSEXT_ERR_NOACK;
+  SSL_set_tlsext_status_ocsp_resp(session, copy, static_cast<long>(mine->response.size()));  // takes it
+  return SSL_TLSEXT_ERR_OK;
+}
+
+// OpenSSL asks for the keys of a ticket: 1 use them, 2 use them and send a new ticket, 0 none, -1 failure.
+int ticket_key(SSL* session, unsigned char name[16], unsigned char iv[EVP_MAX_IV_LENGTH], EVP_CIPHER_CTX* cipher,
+               EVP_MAC_CTX* mac, int sealing) {
+  const auto* keys = static_cast<const TicketKeys*>(SSL_CTX_get_app_data(SSL_get_SSL_CTX(session)));
+  const UnixTime now = system_time();
+  std::optional<TicketKey> key = sealing != 0 ? keys->seal(now) : keys->open(name, now);
+  if (!key) return 0;
+  if (sealing != 0) {
+    std::copy(key->name.begin(), key->name.end(), name);
+    if (RAND_bytes(iv, EVP_CIPHER_get_iv_length(EVP_aes_256_cbc())) != 1) return -1;
+  }
+  char digest[] = "SHA256";
+  OSSL_PARAM parameters[] = {
+      OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, key->mac.data(), key->mac.size()),
+      OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0), OSSL_PARAM_construct_end()};
+  const bool ready =
+      EVP_CipherInit_ex(cipher, EVP_aes_256_cbc(), nullptr, key->cipher.data(), iv, sealing) == 1 &&
+      EVP_MAC_CTX_set_params(mac, parameters) == 1;
+  OPENSSL_cleanse(&*key, sizeof *key);
+  if (!ready) return -1;
+  return key->current ? 1 : 2;
+}
+
+// The secrets of the files; without files the one of before, or a new one.
+Result<std::vector<std::string>> ticket_secrets(const config::ListenerTls& settings, const TicketKeys* previous) {
+  std::vector<std::string> secrets;
+  for (const std::string& file : settings.ticket_secret_files) {
+    auto secret = read_whole(file);
+    if (!secret) return std::unexpected(secret.error());
+    if (secret->size() < TicketKeys::kSecretMin)
+      return fail(Origin::config, fmt::format("ticket secret file {} has fewer than {} bytes", file,
+                                              TicketKeys::kSecretMin));
+    secrets.push_back(std::move(*secret));
+  }
+  if (!secrets.empty()) return secrets;
+  if (previous != nullptr) return previous->secrets();
+  secrets.emplace_back(TicketKeys::kSecretMin, '\0');
+  CHECK(RAND_bytes(reinterpret_cast<unsigned char*>(secrets[0].data()), static_cast<int>(secrets[0].size())) == 1,
+        "the system gives random bytes");
+  return secrets;
 }
 
 // DNS names of a certificate, lower case; the common name only when there are none (RFC 6125 section 6.4.4).
@@ -95,6 +195,8 @@ struct ServerTls::Contexts {
   std::vector<ContextPointer> all;           // the first is the default
   std::map<std::string, SSL_CTX*> exact;     // "crm.example"
   std::map<std::string, SSL_CTX*> wildcard;  // "*.crm.example" under "crm.example"
+  std::unique_ptr<const TicketKeys> tickets;
+  std::vector<std::unique_ptr<const Staple>> staples;
 
   SSL_CTX* find(std::string_view sni) const {
     const std::string name = to_lower(sni.ends_with('.') ? sni.substr(0, sni.size() - 1) : sni);
@@ -134,11 +236,15 @@ Result<void> require_client_certificates(SSL_CTX* context, const std::string& ca
 
 Result<std::shared_ptr<const ServerTls>> ServerTls::load(const config::ListenerTls& settings,
                                                          const ServerTls* previous) {
-  std::vector<config::ListenerTls::Certificate> wanted{{settings.certificate_file, settings.key_file}};
+  std::vector<config::ListenerTls::Certificate> wanted{
+      {settings.certificate_file, settings.key_file, settings.ocsp_file}};
   wanted.insert(wanted.end(), settings.certificates.begin(), settings.certificates.end());
   std::shared_ptr<ServerTls> made(new ServerTls(std::make_unique<Contexts>()));
   Contexts& contexts = *made->contexts_;
-  for (const auto& [certificate, key] : wanted) {
+  auto secrets = ticket_secrets(settings, previous == nullptr ? nullptr : previous->contexts_->tickets.get());
+  if (!secrets) return std::unexpected(secrets.error());
+  contexts.tickets = std::make_unique<const TicketKeys>(std::move(*secrets), settings.ticket_rotation);
+  for (const auto& [certificate, key, ocsp] : wanted) {
     ContextPointer context(SSL_CTX_new(TLS_server_method()));
     CHECK(context != nullptr, "out of memory");
     common_options(context.get());
@@ -147,6 +253,9 @@ Result<std::shared_ptr<const ServerTls>> ServerTls::load(const config::ListenerT
     SSL_CTX_set_session_cache_mode(context.get(), SSL_SESS_CACHE_OFF);  // tickets need none
     SSL_CTX_set_session_id_context(context.get(), reinterpret_cast<const unsigned char*>("tollgate"), 8);
     SSL_CTX_set_num_tickets(context.get(), 1);
+    SSL_CTX_set_timeout(context.get(), std::chrono::duration_cast<Seconds>(settings.ticket_rotation).count());
+    SSL_CTX_set_app_data(context.get(), const_cast<TicketKeys*>(contexts.tickets.get()));
+    SSL_CTX_set_tlsext_ticket_key_evp_cb(context.get(), &ticket_key);
     SSL_CTX_set_alpn_select_cb(context.get(), &choose_http11, nullptr);
     SSL_CTX_set_tlsext_servername_callback(context.get(), &Contexts::on_server_name);
     SSL_CTX_set_tlsext_servername_arg(context.get(), &contexts);
@@ -155,7 +264,15 @@ Result<std::shared_ptr<const ServerTls>> ServerTls::load(const config::ListenerT
     if (auto set = require_client_certificates(context.get(), settings.client_ca_file); !set)
       return std::unexpected(set.error());
     X509* leaf = SSL_CTX_get0_certificate(context.get());
-    made->files_.push_back({certificate, not_after(leaf)});
+    made->files_.push_back({certificate, unix_time(X509_get0_notAfter(leaf))});
+    if (!ocsp.empty()) {
+      auto loaded = load_staple(ocsp, leaf);
+      if (!loaded) return std::unexpected(loaded.error());
+      if (loaded->until != UnixTime::max()) made->files_.push_back({ocsp, loaded->until});
+      contexts.staples.push_back(std::make_unique<const Staple>(std::move(*loaded)));
+      SSL_CTX_set_tlsext_status_cb(context.get(), &staple);
+      SSL_CTX_set_tlsext_status_arg(context.get(), const_cast<Staple*>(contexts.staples.back().get()));
+    }
     for (const std::string& name : names_of(leaf)) {
       if (name.starts_with("*."))
         contexts.wildcard.try_emplace(name.substr(2), context.get());
@@ -163,12 +280,6 @@ Result<std::shared_ptr<const ServerTls>> ServerTls::load(const config::ListenerT
         contexts.exact.try_emplace(name, context.get());
     }
     contexts.all.push_back(std::move(context));
-  }
-  if (previous != nullptr) {
-    unsigned char keys[kTicketKeys];
-    if (SSL_CTX_get_tlsext_ticket_keys(previous->contexts_->all.front().get(), keys, sizeof keys) == 1)
-      SSL_CTX_set_tlsext_ticket_keys(contexts.all.front().get(), keys, sizeof keys);
-    OPENSSL_cleanse(keys, sizeof keys);
   }
   return made;
 }

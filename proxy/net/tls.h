@@ -4,8 +4,8 @@
 //
 // Server: TLS 1.2 (ECDHE with AES-GCM or ChaCha20 only) and 1.3, certificate chosen by SNI from the subject
 // alternative names of each (exact names first, then "*.example.com" for one label, RFC 6125 section 6.4.3),
-// the first certificate when nothing fits or no SNI was sent; ALPN http/1.1; session tickets, whose keys go
-// on after a reload. Client: chain and host name are verified unless switched off; SNI is sent for names, not
+// the first certificate when nothing fits or no SNI was sent; ALPN http/1.1; session tickets (ticket_keys.h),
+// whose secret goes on after a reload; OCSP responses stapled from files until they expire. Client: chain and host name are verified unless switched off; SNI is sent for names, not
 // for addresses.
 #pragma once
 #include <memory>
@@ -23,7 +23,7 @@ namespace tollgate::net {
 
 struct CertificateFile {
   std::string file;
-  UnixTime not_after;
+  UnixTime not_after;  // of a certificate, or of an OCSP response
 };
 
 class ServerTls {

@@ -194,6 +194,16 @@ int Transport::take_error() const {
   return error;
 }
 
+std::string_view Transport::peek(char* to, std::size_t room) const {
+  const ssize_t got = ::recv(fd_, to, room, MSG_PEEK | MSG_DONTWAIT);
+  return {to, got > 0 ? static_cast<std::size_t>(got) : 0};
+}
+
+void Transport::skip(char* scratch, std::size_t bytes) {
+  const ssize_t got = ::recv(fd_, scratch, bytes, MSG_DONTWAIT);
+  CHECK(got == static_cast<ssize_t>(bytes), "what was seen is there");
+}
+
 std::size_t Transport::undelivered() const {
   int bytes = 0;
   return ::ioctl(fd_, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? static_cast<std::size_t>(bytes) : 0;

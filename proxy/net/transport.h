@@ -51,6 +51,9 @@ class Transport {
   void end_writing();  // FIN; on TLS close_notify before it
   // Has the peer closed or sent something, without taking it? Plain sockets only; TLS answers false.
   bool readable_or_closed() const;
+  // The first bytes of the connection below TLS, as far as they are there, left in place; and taking them.
+  std::string_view peek(char* to, std::size_t room) const;
+  void skip(char* scratch, std::size_t bytes);
   int take_error() const;  // SO_ERROR
   std::size_t undelivered() const;  // bytes written that the peer's kernel has not confirmed (SIOCOUTQ)
   void reset_on_close();   // close() will send RST: the peer sees that something was cut

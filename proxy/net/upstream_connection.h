@@ -74,6 +74,8 @@ class UpstreamConnection {
   UpstreamUser* user() const { return user_; }
   bool reused() const { return uses_ > 1; }
   std::string_view label() const { return label_; }
+  // For Host, where nobody names another: a Unix socket has no name of its own.
+  std::string_view authority() const { return label_.starts_with("unix:") ? "localhost" : std::string_view(label_); }
   void set_label(std::string label) { label_ = std::move(label); }
   std::string error() const { return error_; }
   bool timed_out() const { return timed_out_; }  // why connecting failed

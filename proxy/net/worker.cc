@@ -172,12 +172,13 @@ void Worker::apply_listeners(std::vector<NewListener> wanted) {
   std::vector<std::unique_ptr<Listener>> kept;
   for (NewListener& listener : wanted) {
     if (listener.fd >= 0) {
-      kept.push_back(std::make_unique<Listener>(*this, listener.key, listener.fd, std::move(listener.tls)));
+      kept.push_back(std::make_unique<Listener>(*this, listener.key, listener.fd, std::move(listener.tls),
+                                                std::move(listener.rules)));
       continue;
     }
     for (auto& present : listeners_) {
       if (present == nullptr || present->key() != listener.key) continue;
-      present->set_tls(listener.tls);
+      present->set(listener.tls, listener.rules);
       kept.push_back(std::move(present));
     }
   }
@@ -279,10 +280,19 @@ bool Worker::may_request(const ClientConnection& connection, const http::Request
   return ok;
 }
 
-void Worker::accepted(int fd, std::string peer_address, std::shared_ptr<const ServerTls> tls, Listener&) {
+void Worker::accepted(int fd, std::string peer_address, std::shared_ptr<const ServerTls> tls,
+                      Listener& listener) {
   counters_.accepted_total.fetch_add(1, std::memory_order_relaxed);
   AddressTable::Entry* address = nullptr;
-  if (!admit(peer_address, address)) {
+  const bool announced = listener.rules().proxy_protocol;
+  if (announced && !listener.rules().senders.empty() && !peer_address.empty() &&
+      !listener.rules().senders.contains(peer_address)) {
+    counters_.proxy_header_failures_total.fetch_add(1, std::memory_order_relaxed);
+    ::close(fd);
+    return;
+  }
+  // Behind a load balancer the client counts, once the header has said who that is.
+  if (!announced && !admit(peer_address, address)) {
     ::close(fd);
     return;
   }
@@ -297,15 +307,15 @@ void Worker::accepted(int fd, std::string peer_address, std::shared_ptr<const Se
     return;
   }
   auto owned = std::make_unique<ClientConnection>(*this, fd, std::move(peer_address), address, std::move(tls),
-                                                  overloaded);
+                                                  overloaded, announced);
   ClientConnection& connection = *owned;
   connections_.emplace(&connection, std::move(owned));
   counters_.open.fetch_add(1, std::memory_order_relaxed);
   connection.start();
   if (overloaded && connections_.size() >= cap + kOverCapAllowance) {
     listeners_paused_ = true;
-    for (auto& listener : listeners_)
-      if (listener != nullptr) listener->pause();
+    for (auto& other : listeners_)
+      if (other != nullptr) other->pause();
   }
 }
 

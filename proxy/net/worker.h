@@ -40,6 +40,7 @@ struct WorkerCounters {
   std::atomic<std::uint64_t> token_cache_hits{0}, token_cache_misses{0};
   std::atomic<std::uint64_t> slow_handshakes_total{0}, slow_heads_total{0}, slow_bodies_total{0},
       slow_readers_total{0};
+  std::atomic<std::uint64_t> proxy_header_failures_total{0};
   std::atomic<std::uint64_t> address_full_total{0}, address_fast_total{0};
   std::atomic<std::uint64_t> shed_anonymous_total{0}, shed_all_total{0};
   std::atomic<std::uint64_t> shed_level{0}, lag_nanoseconds{0};
@@ -51,6 +52,7 @@ class Worker {
     std::string key;
     int fd = -1;  // -1: the worker has it already
     std::shared_ptr<const ServerTls> tls;
+    std::shared_ptr<const ListenerRules> rules;
   };
   struct Update {
     std::shared_ptr<const flow::Snapshot> snapshot;
@@ -100,6 +102,8 @@ class Worker {
   void accept_failed(int error);
   void await(ClientConnection& connection);
   void forget_awaited(ClientConnection& connection);
+  // Counts a connection of this address; false: it may have no further one.
+  bool admit(const std::string& peer, AddressTable::Entry*& address);
   void leave(AddressTable::Entry*& address);
   // Does limits.per_address.request_rate let this request pass?
   bool may_request(const ClientConnection& connection, const http::RequestHead& head);
@@ -120,7 +124,6 @@ class Worker {
   void apply_listeners(std::vector<NewListener> listeners);
   void close_silent();
   std::size_t room_for_connections() const;
-  bool admit(const std::string& peer, AddressTable::Entry*& address);
   void look_after_awaited();
   void look_at_memory();
   void tell_overload();

@@ -121,7 +121,7 @@ TEST(Reloading, ListenersComeAndGoWithoutTouchingTheOthers) {
   Proxy proxy(settings({upstream.url()}));
   const std::uint16_t port = proxy.server->ports()[0];
   config::Settings two = settings({upstream.url()});
-  two.listeners.push_back({.address = "[::1]:0", .tls = std::nullopt});
+  two.listeners.emplace_back().address = "[::1]:0";
   ASSERT_TRUE(proxy.reload(two));
   ASSERT_EQ(proxy.server->ports().size(), 2U);
   EXPECT_EQ(proxy.server->ports()[0], port);
@@ -135,7 +135,7 @@ TEST(Reloading, PortThatIsTakenChangesNothing) {
   Upstream upstream(echo);
   Proxy proxy(settings({upstream.url()}));
   config::Settings next = settings({upstream.url()});
-  next.listeners.push_back({.address = "127.0.0.1:" + std::to_string(upstream.port()), .tls = std::nullopt});
+  next.listeners.emplace_back().address = "127.0.0.1:" + std::to_string(upstream.port());
   next.quotas[0].limit = 5;
   const auto reloaded = proxy.reload(next);
   ASSERT_FALSE(reloaded);

@@ -51,7 +51,7 @@ std::size_t Facts::size() const {
 
 config::Settings settings(std::vector<std::string> servers) {
   config::Settings out;
-  out.listeners.push_back({.address = "127.0.0.1:0", .tls = std::nullopt});
+  out.listeners.emplace_back().address = "127.0.0.1:0";
   out.upstreams.push_back({.name = "crm", .servers = std::move(servers), .tls = {}});
   out.routes.push_back({.host = "", .path_prefix = "/", .upstream = "crm", .metered = false});
   out.routes.push_back({.host = "", .path_prefix = "/0", .upstream = "crm"});
