@@ -10,7 +10,6 @@ namespace {
 // One less than a cell keeps: the last may be begun before we look.
 constexpr auto kBucketsApart = static_cast<std::int64_t>(kClosedBuckets) - 1;
 constexpr Milliseconds kLookMin{10}, kSweepEvery{1'000};
-constexpr int kKeptWindows = 3;
 constexpr unsigned kSweeps = 16, kJoinsAtOnce = 8;
 
 }  // namespace
@@ -198,37 +197,17 @@ void LeaseEngine::Impl::look_at(Subject& subject, MonotonicTime when) {
   if (when != kNever) due_.insert({when, &subject});
 }
 
-// A use cannot be older than the last report, nor than its bucket.
-LeaseEngine::Impl::Unsettled LeaseEngine::Impl::unsettled(const Held& one, MonotonicTime now) const {
-  const Account& account = *one.account;
-  if (!account.cell->dirty()) return {};
-  const Duration reported = now - one.reported;
-  const Partition& p = *partitions_[account.partition];
-  if (!clock_known(p)) return {reported, 0};
-  const Milliseconds hi = store_hi(p, now);
-  const auto uses = account.cell->unmoved_uses(account.shape.bucket_of(hi));
-  if (uses.empty()) return {reported, 0};
-  return {std::clamp<Duration>(hi - uses.front().bucket * account.shape.bucket, Duration(0), reported),
-          uses.size()};
-}
-
-// How long a lease that nobody uses is held on to: who comes back need not wait. Shorter where cells are scarce.
-Duration LeaseEngine::Impl::kept_unused(const Account& account) const {
-  const Milliseconds window = std::max(options_.flush_interval, account.shape.window);
-  return table_.accounts() > table_.capacity() / 2 ? window : kKeptWindows * window;
-}
-
 // Until a subject may need us, if nobody asks before: a cell keeps kClosedBuckets apart, so one that can have filled all
 // but one is looked at.
 Duration LeaseEngine::Impl::until_look(const Subject& subject, MonotonicTime now) const {
   Duration least = options_.flush_interval;
   for (const Held& one : subject.accounts) {
     const Account& account = *one.account;
-    const Unsettled unsettled = this->unsettled(one, now);
-    const auto buckets =
-        static_cast<std::int64_t>(std::min<std::size_t>(unsettled.buckets, kBucketsApart - 1));
-    least = std::min<Duration>(least, account.shape.bucket * (kBucketsApart - buckets));
-    if (account.cell->dirty()) least = std::min<Duration>(least, options_.flush_interval - unsettled.age);
+    const auto units =
+        static_cast<std::int64_t>(std::min<std::uint64_t>(account.cell->unsettled(), kBucketsApart - 1));
+    least = std::min<Duration>(least, account.shape.bucket * (kBucketsApart - units));
+    if (account.cell->dirty())
+      least = std::min<Duration>(least, options_.flush_interval - (now - one.reported));
     if (!account.given_back.empty() || account.refill_asked.load(std::memory_order_relaxed))
       least = std::min<Duration>(least, options_.recheck_interval);
     if (one.not_before > now) least = std::min(least, one.not_before - now);
@@ -246,15 +225,17 @@ void LeaseEngine::Impl::look(Subject& subject, MonotonicTime now) {
     const LeaseCell& cell = *account.cell;
     const Duration elapsed = now - one.reported;
     const bool outdated = account.outdated.load(std::memory_order_relaxed);
-    const Unsettled unsettled = this->unsettled(one, now);
-    const bool crowded = unsettled.buckets > static_cast<std::size_t>(kBucketsApart);
-    if (cell.dirty() && (outdated || crowded || unsettled.age >= options_.flush_interval))
+    const bool crowded = elapsed >= account.shape.bucket * kBucketsApart &&
+                         cell.unsettled() > static_cast<std::uint64_t>(kBucketsApart);
+    if (cell.dirty() && (outdated || crowded || elapsed >= options_.flush_interval))
       ask = subject.flush = true;
-    // A word now and then keeps the store from forgetting it.
+    // As long as it may go without a word. Unused for a whole window it is better given back than held on to; before that
+    // a word keeps it, so that who comes back the next morning need not wait.
     const bool silent =
-        !cell.dirty() && elapsed >= std::max<Duration>(options_.flush_interval, account.shape.window);
+        !cell.dirty() && elapsed >= std::max<Duration>(options_.flush_interval, account.shape.window / 4);
     const bool unused = silent && clock_known(p) &&
-                        store_hi(p, now) - Milliseconds(account.last_used_ms.load()) >= kept_unused(account);
+                        store_hi(p, now).count() - account.last_used_ms.load() >=
+                            std::max(options_.flush_interval, account.shape.window).count();
     if (cell.outstanding() > 0 && cell.pending_seq() == 0) {
       if (outdated || unused) ask = one.give_up = true;
       if (silent) ask = one.tell = true;

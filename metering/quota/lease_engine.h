@@ -22,14 +22,10 @@
 //     asked; leases are spent, then calls are denied.
 //   - Session: every reply renews it. When hi(now) >= expiry it has lapsed: PartitionState::session is raised BEFORE
 //     anything else is sent, so the tokens of before are void (they are handed back with the next op), never revived.
-//   - Asks for max(need, what is used in lease_horizon at the present rate, twice the lease that was spent), at most
-//     lease_max; again when a quarter is left (prefetch), or half when something is to be settled anyway, but not ahead
-//     of need while others hold tokens and next to nothing is free: it would only be recalled.
-//   - Settles a use when it is flush_interval old, earlier where a cell may run out of buckets to keep apart, and at once
-//     what a recall names.
-//   - A lease unused for max(flush_interval, window) is told of, so that the store never forgets one under the proxy. One
-//     unused for three such times is handed back; for one, where more than half of the cells are taken. An account with
-//     nothing left is retired.
+//   - Asks for max(need, what is used in lease_horizon at the present rate), at most lease_max; again when a quarter is
+//     left (prefetch). Settles dirty subjects every flush_interval, earlier where a cell may run out of buckets to keep
+//     apart, and at once what a recall names. A lease unused for max(flush_interval, window / 4) is told of, one unused for a window is handed back, so that
+//     the store never forgets one under the proxy; an account with nothing left is retired.
 //   - A clock that disagrees for a whole session_ttl is believed: the session is ended first, its tokens are void.
 //   - A refusal is kept: until fits_at if nothing is lent elsewhere, for recheck_interval otherwise, at most for
 //     denial_max. While tokens are lent to others the op is repeated up to recall_tries times, recall_pause apart: the

@@ -134,12 +134,6 @@ class LeaseEngine::Impl {
   void pump(Partition& p, MonotonicTime now);
   void look_at(Subject& subject, MonotonicTime when);
   Duration until_look(const Subject& subject, MonotonicTime now) const;
-  struct Unsettled {
-    Duration age{0};          // of the oldest use that no op has reported; 0 when there is none
-    std::size_t buckets = 0;  // in which such uses are
-  };
-  Unsettled unsettled(const Held& one, MonotonicTime now) const;
-  Duration kept_unused(const Account& account) const;
   void look(Subject& subject, MonotonicTime now);
   bool business(const Subject& subject, bool give_up) const;
   void retire_idle(Partition& p, Subject& subject, MonotonicTime now);

@@ -8,9 +8,7 @@ namespace tollgate::quota {
 namespace {
 
 constexpr Milliseconds kClockPause{1'000}, kLogPause{1'000};
-constexpr std::uint64_t kScarce = 2;
-constexpr std::uint64_t kGrowthMin = 16;  // a lease may grow to this, however little is free
-constexpr double kRateKept = 0.5;         // weight of what was measured before
+constexpr double kRateKept = 0.5;  // weight of what was measured before
 
 // Uses of the cell and units that never happened, ascending, each bucket once.
 std::vector<BucketUse> merged(std::vector<BucketUse> uses, const std::vector<BucketUse>& given_back) {
@@ -62,31 +60,6 @@ void measure(Account& account, std::uint64_t used, Milliseconds now) {
   account.taken_since = 0;
 }
 
-// No more than that part of what was granted is left.
-bool below(const Account& account, std::uint32_t part) {
-  return account.cell->available() <= account.view().lease / part;
-}
-
-// What was neither used nor lent when the store last said.
-std::uint64_t roomy(const Account& account) {
-  const AccountView view = account.view();
-  const std::uint64_t charged = view.used + view.lent_to_others + account.cell->outstanding();
-  return view.limit > charged ? view.limit - charged : 0;
-}
-
-// So little is free that tokens fetched ahead of need would only have to be recalled by others who have some.
-bool scarce(const Account& account) {
-  return account.view().lent_to_others > 0 && roomy(account) < kScarce;
-}
-
-// A lease that was spent is followed by one of twice its size: up to an eighth of what was free, a quarter where nobody
-// else holds any.
-std::uint64_t growth(const Account& account) {
-  const AccountView view = account.view();
-  const std::uint64_t most = std::max(kGrowthMin, roomy(account) / (view.lent_to_others == 0 ? 4 : 8));
-  return std::min<std::uint64_t>(below(account, 4) ? 2 * view.lease : view.lease, most);
-}
-
 void show(Account& account, const OpAccount& asked, const LeaseState& state, bool gained) {
   AccountView view = account.view();
   view.used = state.used;
@@ -95,7 +68,7 @@ void show(Account& account, const OpAccount& asked, const LeaseState& state, boo
   view.rule_limit = asked.limit;
   view.next_free_at = state.next_free_at;
   view.next_free_units = state.next_free_units;
-  if (gained || asked.returned > 0) view.lease = account.cell->available();
+  if (gained) view.lease = account.cell->available();
   // A refusal reckoned with what we held: handing that back made room.
   if (gained || asked.returned > 0) {
     view.denied_until = view.fits_at = Milliseconds(0);
@@ -150,19 +123,18 @@ bool LeaseEngine::Impl::make_op(Partition& p, Subject& subject, MonotonicTime no
     // What is lacking is lacking beyond these: without them all of it is needed.
     one.in_the_way = own && asked.need > 0 && !voided(p, account) ? cell.available() : 0;
     asked.need += one.in_the_way;
-    const bool countable = cell.dirty() && (account.limited || subject.flush || waited_for);
-    const bool refill = one.prefetch || (subject.flush && countable && below(account, 2));
-    if (account.limited && (asked.need > 0 || (refill && asking && !back && !scarce(account)))) {
+    if (account.limited && (asked.need > 0 || (one.prefetch && asking))) {
       const std::uint64_t left = back ? 0 : cell.available();
       const auto aim = static_cast<std::uint64_t>(
           std::ceil(account.rate * static_cast<double>(options_.lease_horizon.count()) / 1'000));
       // At least one more than needed: only then the store is generous.
       const std::uint64_t useful =
-          std::max<std::uint64_t>({lacking, aim > left ? aim - left : 0, asked.need + 1ULL, growth(account)});
+          std::max<std::uint64_t>({lacking, aim > left ? aim - left : 0, asked.need + 1ULL});
       const std::uint64_t most =
           std::max<std::uint64_t>(asked.need, std::min<std::uint64_t>(options_.lease_max, kTokensMax - left));
       asked.want = static_cast<std::uint32_t>(std::min(useful, most));
     }
+    const bool countable = cell.dirty() && (account.limited || subject.flush || waited_for);
     const bool something = asked.need > 0 || asked.want > 0 || waited_for || one.tell || account.forget ||
                            countable || !account.given_back.empty() || (back && cell.available() > 0);
     if (!something || cell.pending_seq() != 0) continue;

@@ -440,7 +440,7 @@ local function time_needed(record, shape, now, leased_until, ttl)
   local needed = 0
   if record.total > 0 then needed = leaves_at(shape, record.newest) - now end
   if leased_until then
-    needed = max(needed, leased_until - now + max(ttl, shape.window) + shape.window + shape.guard)
+    needed = max(needed, leased_until - now + max(ttl, shape.window / 4) + shape.window + shape.guard)
   end
   return needed, max(2 * ttl, shape.window / 2)
 end

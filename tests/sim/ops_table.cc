@@ -103,8 +103,8 @@ bool print(const Measured& cell, std::size_t number) {
   };
   const double all = per_thousand(cell.counters.ops), blocking = per_thousand(cell.counters.blocking_ops);
   const Operations& o = cell.operations;
-  const bool good =
-      cell.calls > 0 && all <= traffic.all[i] && blocking <= traffic.blocking[i] && cell.violation[0] == 0;
+  const bool good = cell.calls > 0 && all <= traffic.all[i] && blocking <= traffic.blocking[i] &&
+                    cell.violation[0] == 0;
   fmt::print("{:26} {:16} {:7.1f} / {:6.1f}   ({:g} / {:g})   {:6.1f} {:6.1f} {:6.1f} {:6.1f}   {} of {}{}\n",
              traffic.name, kPlacings[i].name, all, blocking, traffic.all[i], traffic.blocking[i],
              per_thousand(o.prefetching), per_thousand(o.handing_back), per_thousand(o.settling),
