@@ -11,19 +11,11 @@
 #include <fmt/format.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
-#include <fcntl.h>
-#include <spawn.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
-#include <cerrno>
 #include <csignal>
-#include <cstdlib>
-#include <cstring>
 #include <ctime>
-#include <fstream>
 #include <mutex>
 #include <thread>
 
@@ -46,7 +38,6 @@
 namespace tollgate {
 namespace {
 
-constexpr Milliseconds kStorePatience{2'000};  // after an upgrade: before calls are taken without the store
 constexpr Milliseconds kSettleLimit{2'000};  // at shutdown: for handing leases back
 
 void log(std::string_view level, std::string_view text) {
@@ -69,7 +60,7 @@ class Signals {
  public:
   Signals() {
     sigemptyset(&set_);
-    for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2}) sigaddset(&set_, signal);
+    for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1}) sigaddset(&set_, signal);
     pthread_sigmask(SIG_BLOCK, &set_, nullptr);
   }
   int wait() const {
@@ -98,8 +89,7 @@ class Signals {
 // The running proxy. Members are in the order in which they start; they end in reverse.
 class Proxy {
  public:
-  Proxy(std::string config_file, net::Sockets inherited)
-      : config_file_(std::move(config_file)), inherited_(std::move(inherited)) {}
+  explicit Proxy(std::string config_file) : config_file_(std::move(config_file)) {}
 
   // 0, or the exit code with which the program ends; what is wrong has been said.
   int start();
@@ -107,9 +97,6 @@ class Proxy {
   Result<void> try_reload();  // the admin API: its thread also answers probes, so it does not queue up
   void reopen_logs();         // SIGUSR1
   void drain(const Signals& signals);  // SIGTERM, SIGINT
-  // SIGUSR2: drained, and these listening sockets are left for the program that follows. nullopt: it was told
-  // to stop in the meantime.
-  std::optional<net::Sockets> hand_over(const Signals& signals);
 
  private:
   std::expected<config::LoadedConfig, int> read_configuration() const;
@@ -118,14 +105,10 @@ class Proxy {
   Result<void> start_store(const config::LoadedConfig& loaded);
   Result<void> start_workers();
   Result<void> open_admin_port(const config::LoadedConfig& loaded);
-  void accept_inherited();
   Result<void> reload_locked();
   std::vector<admin::Check> readiness() const;
 
-  void finish(const config::Timeouts& timeouts);
-
   std::string config_file_;
-  net::Sockets inherited_;  // the workers' from start_workers() on
   unsigned workers_ = 1;
   std::mutex control_;  // one reload or drain at a time: they come from signals and from the admin API
   cli::ReloadStatus reload_status_;
@@ -178,7 +161,6 @@ int Proxy::start() {
       return done.error().origin == Origin::config ? cli::kExitConfig : cli::kExitUnavailable;
     }
   }
-  accept_inherited();
   reload_status_.succeeded();
   const auto ports = server_->ports();
   for (std::size_t i = 0; i < ports.size(); ++i)
@@ -247,22 +229,10 @@ Result<void> Proxy::start_workers() {
            },
        .make_call_journal = [this](unsigned worker) { return store_->make_call_journal(worker); },
        .log = log,
-       .on_tick = [this](unsigned worker) { store_->tick(worker); },
-       .inherited = inherited_,
-       .hold = !inherited_.empty()});
+       .on_tick = [this](unsigned worker) { store_->tick(worker); }});
   if (!server) return std::unexpected(server.error());
   server_ = std::move(*server);
   return {};
-}
-
-// Calls are waiting already: they go on waiting until they can be counted.
-void Proxy::accept_inherited() {
-  if (inherited_.empty()) return;
-  const auto until = std::chrono::steady_clock::now() + kStorePatience;
-  while (store_->workers_connected() < workers_ && std::chrono::steady_clock::now() < until)
-    std::this_thread::sleep_for(Milliseconds(1));
-  inherited_.clear();
-  server_->begin_accepting();
 }
 
 Result<void> Proxy::open_admin_port(const config::LoadedConfig& loaded) {
@@ -380,84 +350,9 @@ void Proxy::drain(const Signals& signals) {
   server_->begin_drain();
   if (timeouts.drain_delay.count() > 0 && signals.stop_within(timeouts.drain_delay))
     return log("info", "told again: stopping now");
-  finish(timeouts);
-}
-
-// Calls are still taken while clients learn from Connection: close that this connection ends; only then the
-// listeners close, and what comes waits in their queue.
-std::optional<net::Sockets> Proxy::hand_over(const Signals& signals) {
-  std::lock_guard lock(control_);
-  const config::Timeouts timeouts = server_->snapshot()->settings.timeouts;
-  log("info", "upgrade: draining");
-  server_->begin_drain();
-  if (signals.stop_within(net::kSilence)) return std::nullopt;
-  net::Sockets sockets = server_->hand_over();
-  finish(timeouts);
-  return sockets;
-}
-
-void Proxy::finish(const config::Timeouts& timeouts) {
   if (!server_->drain(timeouts.drain)) log("warning", "some calls did not finish in time and are cut off");
   if (!store_->drain(kSettleLimit))
     log("info", "the store is away: what is unsettled stays in the journal and is settled by the next start");
-}
-
-constexpr const char* kSocketsVariable = "TOLLGATE_LISTEN_FDS";
-
-// The command line this process was started with; the program is looked up anew, so that a new version is
-// found.
-std::vector<std::string> own_command() {
-  std::ifstream file("/proc/self/cmdline", std::ios::binary);
-  std::vector<std::string> words;
-  for (std::string word; std::getline(file, word, '\0');) words.push_back(word);
-  return words;
-}
-
-std::vector<char*> pointers(std::vector<std::string>& words) {
-  std::vector<char*> out;
-  for (std::string& word : words) out.push_back(word.data());
-  out.push_back(nullptr);
-  return out;
-}
-
-// Does the program that would follow start, and does it take the configuration?
-bool successor_is_well(const std::string& config_file) {
-  std::vector<std::string> words{own_command().at(0), "check", "-c", config_file};
-  pid_t child = 0;
-  const int error =
-      ::posix_spawnp(&child, words[0].c_str(), nullptr, nullptr, pointers(words).data(), environ);
-  if (error != 0) {
-    log("error", fmt::format("upgrade refused, {} cannot be started: {}", words[0], std::strerror(error)));
-    return false;
-  }
-  int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  if (WIFEXITED(status) && WEXITSTATUS(status) == cli::kExitOk) return true;
-  log("error", fmt::format("upgrade refused, the running program stays: {} check -c {} did not succeed",
-                           words[0], config_file));
-  return false;
-}
-
-// Becomes the program that is installed now. Returns only when that failed.
-void become_successor(const net::Sockets& sockets) {
-  ::close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
-  for (const auto& [address, fds] : sockets)
-    for (const int fd : fds) ::fcntl(fd, F_SETFD, 0);
-  ::setenv(kSocketsVariable, net::to_text(sockets).c_str(), 1);
-  std::vector<std::string> words = own_command();
-  ::execvp(words[0].c_str(), pointers(words).data());
-  log("error", fmt::format("upgrade failed, {} cannot be started: {}", words[0], std::strerror(errno)));
-}
-
-net::Sockets inherited_sockets() {
-  const char* text = std::getenv(kSocketsVariable);
-  if (text == nullptr) return {};
-  net::Sockets sockets = net::sockets_from_text(text);
-  ::unsetenv(kSocketsVariable);
-  for (const auto& [address, fds] : sockets)
-    for (const int fd : fds) ::fcntl(fd, F_SETFD, FD_CLOEXEC);
-  return sockets;
 }
 
 int serve(const cli::ServeArguments& arguments) {
@@ -467,27 +362,18 @@ int serve(const cli::ServeArguments& arguments) {
   spdlog::flush_on(spdlog::level::info);
 
   raise_file_limit();
-  auto proxy = std::make_unique<Proxy>(arguments.config_file, inherited_sockets());
-  if (int code = proxy->start(); code != cli::kExitOk) return code;
+  Proxy proxy(arguments.config_file);
+  if (int code = proxy.start(); code != cli::kExitOk) return code;
   for (;;) {
     switch (signals.wait()) {
       case SIGHUP:
-        (void)proxy->reload();
+        (void)proxy.reload();
         break;
       case SIGUSR1:
-        proxy->reopen_logs();
+        proxy.reopen_logs();
         break;
-      case SIGUSR2: {
-        if (!successor_is_well(arguments.config_file)) break;
-        const auto sockets = proxy->hand_over(signals);
-        proxy.reset();  // the journal is closed: the successor opens it
-        if (!sockets) return cli::kExitOk;
-        log("info", "upgrade: starting the program anew");
-        become_successor(*sockets);
-        return cli::kExitUnavailable;
-      }
       default:
-        proxy->drain(signals);
+        proxy.drain(signals);
         log("info", "stopped");
         return cli::kExitOk;
     }

@@ -112,7 +112,7 @@ void ClientConnection::become_idle() {
   drop_session();
   phase_ = Phase::idle;
   worker_.add_idle(*this);
-  worker_.loop().set(timer_, worker_.closing() ? kSilence : worker_.settings().timeouts.client_idle);
+  worker_.loop().set(timer_, worker_.settings().timeouts.client_idle);
 }
 
 void ClientConnection::read_head() {
@@ -206,6 +206,7 @@ void ClientConnection::exchange_over() {
 void ClientConnection::next_request() {
   eof_ = session_->client_closed();
   session_->next_request();
+  if (worker_.draining() && session_->input().empty()) return close();
   if (session_->input().empty()) {
     if (eof_) return close();
     become_idle();

@@ -34,16 +34,6 @@ struct event_base;
 
 namespace tollgate::net {
 
-// While draining, a connection without a request is closed after this much silence.
-inline constexpr Milliseconds kSilence{1'000};
-
-// Address in the settings -> listening sockets.
-using Sockets = std::map<std::string, std::vector<int>, std::less<>>;
-// As text for an environment variable: "127.0.0.1:8080=5,6;[::1]:8080=7". What is no listening socket is left
-// out.
-std::string to_text(const Sockets& sockets);
-Sockets sockets_from_text(std::string_view text);
-
 // Sums over all workers at one moment; each worker's part is at most one turn of its loop old.
 struct Counters {
   struct Connections {
@@ -104,10 +94,6 @@ class Server {
     // journals.
     std::function<void(unsigned worker)> on_tick;
     std::uint64_t seed = 0;  // of request ids and hash tables; 0: taken from the system
-    // Listening sockets of a predecessor (hand_over), by address: used instead of new ones. Others are
-    // closed.
-    Sockets inherited;
-    bool hold = false;  // accept nothing before begin_accepting()
   };
 
   // Opens every listener and loads every certificate, or fails without leaving anything behind.
@@ -122,9 +108,7 @@ class Server {
   // change keep their connections. `workers` of the settings cannot change while running.
   Result<void> reload(std::shared_ptr<const flow::Snapshot> snapshot);
 
-  void begin_accepting();
-
-  // Stops accepting, closes idle connections (once silent for kSilence), answers what comes on others with Connection: close. Returns
+  // Stops accepting, closes idle connections, answers what comes on others with Connection: close. Returns
   // when none is left or after `limit`; true when none is left. What is still under way is cut by the
   // destructor.
   bool drain(Milliseconds limit);
@@ -132,9 +116,6 @@ class Server {
   // (settings.timeouts.drain_delay).
   void begin_drain();
   bool draining() const;
-  // Copies of the listening sockets, to be given to a successor: connections that come after drain() wait in
-  // them until it accepts. The caller's to close.
-  Sockets hand_over() const;
 
   Counters counters() const;
   // Actual ports in the order of settings.listeners (differs from the address for port 0).

@@ -32,8 +32,7 @@ Worker::Worker(const Server::Options& options, unsigned index, std::uint64_t see
       seed_(seed),
       resolver_(resolver),
       addresses_(addresses),
-      random_(seed),
-      holding_(options.hold) {
+      random_(seed) {
   lag_timer_.bind(this, &Worker::on_lag_timer);
   tick_timer_.bind(this, &Worker::on_tick);
 }
@@ -89,13 +88,6 @@ void Worker::update(Update next) {
   loop_.post([this, held] { apply(std::move(*held)); });
 }
 
-void Worker::begin_accepting() {
-  loop_.post([this] {
-    holding_ = false;
-    for (auto& listener : listeners_) listener->resume();
-  });
-}
-
 void Worker::begin_drain() {
   loop_.post([this] { draining_ = true; });
 }
@@ -103,9 +95,8 @@ void Worker::begin_drain() {
 void Worker::drain(std::function<void()> when_empty) {
   loop_.post([this, when_empty = std::move(when_empty)]() mutable {
     draining_ = true;
-    closing_ = true;
     listeners_.clear();
-    close_silent();
+    close_idle();
     if (connections_.empty()) return when_empty();
     when_empty_ = std::move(when_empty);
   });
@@ -178,13 +169,12 @@ void Worker::apply_listeners(std::vector<NewListener> wanted) {
     }
     for (auto& present : listeners_) {
       if (present == nullptr || present->key() != listener.key) continue;
-      present->set(listener.tls, listener.rules);
+      present->set(std::move(listener.tls), std::move(listener.rules));
       kept.push_back(std::move(present));
+      break;
     }
   }
   listeners_.swap(kept);
-  if (holding_)
-    for (auto& listener : listeners_) listener->pause();
 }
 
 void Worker::apply_limits() {
@@ -409,20 +399,8 @@ void Worker::remove_idle(ClientConnection& connection) {
   connection.idle_before = connection.idle_after = nullptr;
 }
 
-// A request may be on its way on a connection that was just opened, or just used: closing it now would lose
-// it.
-void Worker::close_silent() {
-  const MonotonicTime now = loop_.now();
-  const Milliseconds patience = settings().timeouts.client_idle;
-  for (ClientConnection* connection = idle_first_; connection != nullptr;) {
-    ClientConnection* next = connection->idle_after;
-    const MonotonicTime silent_until = connection->timer().deadline() - patience + kSilence;
-    if (silent_until <= now)
-      connection->close();
-    else
-      loop_.set(connection->timer(), silent_until);
-    connection = next;
-  }
+void Worker::close_idle() {
+  while (idle_first_ != nullptr) idle_first_->close();
 }
 
 void Worker::remove(ClientConnection& connection) {

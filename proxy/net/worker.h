@@ -71,7 +71,6 @@ class Worker {
   // ---- control thread
   void start(Update first);  // returns when the worker serves
   void update(Update next);  // soon
-  void begin_accepting();  // when options.hold held it back
   void begin_drain();
   void drain(std::function<void()> when_empty);  // the function runs on the worker's thread
   void stop();                                   // ends what is under way and joins
@@ -92,8 +91,6 @@ class Worker {
   http::HeadLimits head_limits() const;
   std::string_view date();
   bool draining() const { return draining_; }
-  // No connection is accepted any more: those that are silent for kSilence are closed.
-  bool closing() const { return closing_; }
   bool stopped() const { return stopped_; }
   void record(const usage::Fact& fact);
   void retire(std::shared_ptr<Generation> generation);  // a session is done with it
@@ -122,7 +119,7 @@ class Worker {
   void apply(Update next);
   void apply_limits();
   void apply_listeners(std::vector<NewListener> listeners);
-  void close_silent();
+  void close_idle();
   std::size_t room_for_connections() const;
   void look_after_awaited();
   void look_at_memory();
@@ -166,7 +163,7 @@ class Worker {
   std::int64_t date_second_ = -1;
   MonotonicTime accept_failure_logged_{}, address_refusal_logged_{};
   std::function<void()> when_empty_;
-  bool holding_, draining_ = false, closing_ = false, stopped_ = false, listeners_paused_ = false;
+  bool draining_ = false, stopped_ = false, listeners_paused_ = false;
 
   mutable std::mutex health_mutex_;
   std::vector<std::shared_ptr<ServerHealth>> health_;  // guarded by health_mutex_
