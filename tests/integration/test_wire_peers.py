@@ -6,11 +6,10 @@ import random
 import pytest
 
 import grammar
-from harness import Process, Proxy, eventually, free_port
+from harness import Process, eventually, free_port
 from http1 import Client
-from origin import Origin
 from test_wire_requests import BASES, PASSED, mutate
-from wire import replies, settings, talk
+from wire import gate_before_origin, origin, replies, talk  # noqa: F401: a fixture among them
 
 LAST = b"GET /last HTTP/1.1\r\nHost: crm.test\r\nConnection: close\r\n\r\n"
 NGINX = """daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.err;
@@ -46,16 +45,7 @@ class Peer(Process):
         return self
 
 
-@pytest.fixture(scope="module")
-def origin():
-    made = Origin()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def gate(shared, session_folder, origin, redis):
-    return shared(Proxy(session_folder, origin.url, redis.url, name="wire-peers", changes=settings(origin)))
+gate = gate_before_origin("wire-peers")
 
 
 @pytest.fixture(scope="module")

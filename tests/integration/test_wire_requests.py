@@ -6,9 +6,9 @@ import time
 import pytest
 
 import grammar
-from harness import PATIENCE, Proxy, bearer, eventually, token
-from origin import OK, Exchange, Origin
-from wire import reason, replies, settings, talk
+from harness import PATIENCE, bearer, eventually, token
+from origin import OK, Exchange
+from wire import clean, gate_before_origin, origin, reason, replies, settings, talk  # noqa: F401: fixtures among them
 
 H = b"Host: crm.test\r\n"
 NEXT = b"GET /next HTTP/1.1\r\nHost: crm.test\r\nConnection: close\r\n\r\n"
@@ -292,21 +292,7 @@ BODY_REFUSED = {
 BODY_REFUSED["extensions without end"] = (BODY_REFUSED["extensions without end"][0] * 40, 400)
 
 
-@pytest.fixture(scope="module")
-def origin():
-    made = Origin()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def gate(shared, session_folder, origin, redis):
-    return shared(Proxy(session_folder, origin.url, redis.url, name="wire", changes=settings(origin)))
-
-
-@pytest.fixture(autouse=True)
-def clean(origin):
-    origin.reset()
+gate = gate_before_origin("wire")
 
 
 def names(table):

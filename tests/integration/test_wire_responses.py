@@ -6,9 +6,9 @@ import socket
 import pytest
 
 import grammar
-from harness import PATIENCE, Proxy
-from origin import Exchange, Origin
-from wire import reason, replies, settings, talk
+from harness import PATIENCE
+from origin import Exchange
+from wire import clean, gate_before_origin, origin, reason, replies, talk  # noqa: F401: fixtures among them
 
 NEXT = b"GET /next HTTP/1.1\r\nHost: crm.test\r\nConnection: close\r\n\r\n"
 FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nX-Forged: 1\r\n\r\nforged"
@@ -141,21 +141,7 @@ PASSED = {
 }
 
 
-@pytest.fixture(scope="module")
-def origin():
-    made = Origin()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def gate(shared, session_folder, origin, redis):
-    return shared(Proxy(session_folder, origin.url, redis.url, name="wire-replies", changes=settings(origin)))
-
-
-@pytest.fixture(autouse=True)
-def clean(origin):
-    origin.reset()
+gate = gate_before_origin("wire-replies")
 
 
 def exchange(gate, origin, request, answer, closes):

@@ -3,8 +3,11 @@ import re
 import socket
 import time
 
+import pytest
+
 import grammar
-from harness import PATIENCE
+from harness import PATIENCE, Proxy
+from origin import Origin
 
 LIMITS = {"max_header_bytes": "8KiB", "max_request_line": "2KiB", "max_header_count": 32, "max_body": "1KiB"}
 
@@ -18,6 +21,27 @@ def settings(origin):
         "identity": {"sources": [{"header": "X-Access-Token"}, {"cookie": "session"}]},
         "limits": LIMITS,
     }
+
+
+@pytest.fixture(scope="module")
+def origin():
+    made = Origin()
+    yield made
+    made.close()
+
+
+def gate_before_origin(name):
+    """The fixture `gate` of a module: a proxy with a name of its own before the module's origin."""
+    @pytest.fixture(scope="module")
+    def gate(shared, session_folder, origin, redis):
+        return shared(Proxy(session_folder, origin.url, redis.url, name=name, changes=settings(origin)))
+
+    return gate
+
+
+@pytest.fixture(autouse=True)
+def clean(origin):
+    origin.reset()
 
 
 def talk(port, pieces, half_close=False, timeout=10, pause=0.002):
