@@ -25,4 +25,9 @@ std::optional<std::uint64_t> parse_decimal(std::string_view text) {
   return value;
 }
 
+void append_decimal(std::string& out, std::uint64_t number) {
+  char digits[20];
+  out.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
+}
+
 }  // namespace tollgate

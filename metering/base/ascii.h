@@ -1,5 +1,6 @@
 // ASCII-only character work for protocols, which are defined in ASCII whatever the process locale says.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -32,11 +33,19 @@ constexpr bool contains_any(std::string_view text, std::string_view characters) 
     if (text.find(c) != std::string_view::npos) return true;
   return false;
 }
+// Which of all bytes `is` holds for: a question asked of every byte of long text is then one look each.
+template <class Predicate>
+constexpr std::array<bool, 256> byte_table(Predicate is) {
+  std::array<bool, 256> table{};
+  for (unsigned byte = 0; byte < 256; ++byte) table[byte] = is(static_cast<char>(byte));
+  return table;
+}
 std::string to_lower(std::string_view text);
 // Without leading and trailing SP and HTAB (RFC 9110 OWS).
 std::string_view trim(std::string_view text);
 // Decimal digits only: no sign, no space, no overflow; anything else is nullopt.
 std::optional<std::uint64_t> parse_decimal(std::string_view text);
+void append_decimal(std::string& out, std::uint64_t number);
 
 // Value of a hexadecimal digit, or -1.
 constexpr int hex_value(char c) {

@@ -4,7 +4,6 @@
 // Strings: control characters, quote and backslash are escaped; bytes that are not UTF-8 become U+FFFD, so the
 // output is always valid JSON whatever bytes a client sent.
 #pragma once
-#include <charconv>
 #include <concepts>
 #include <cstdint>
 #include <string>
@@ -39,24 +38,13 @@ class JsonWriter {
     out_.push_back(':');
     first_ = true;
   }
-  // A name that needs no escaping, as most do that a program writes.
-  template <std::size_t N>
-  void key(const char (&name)[N]) {
-    separate();
-    out_.push_back('"');
-    out_.append(name, N - 1).append("\":", 2);
-    first_ = true;
-  }
   void value(std::string_view text) {
     separate();
     append_json_string(out_, text);
   }
   void value(const char* text) { value(std::string_view(text)); }
   void value(bool yes) { raw(yes ? "true" : "false"); }
-  void value(std::integral auto number) {
-    char digits[24];
-    raw({digits, std::to_chars(digits, digits + sizeof digits, number).ptr});
-  }
+  void value(std::integral auto number) { raw(std::to_string(number)); }
   void value(double number);  // shortest form that reads back the same; not finite becomes null
   void null() { raw("null"); }
   void raw(std::string_view json) {  // json: already valid JSON
@@ -65,11 +53,6 @@ class JsonWriter {
   }
   template <class T>
   void field(std::string_view name, const T& v) {
-    key(name);
-    value(v);
-  }
-  template <std::size_t N, class T>
-  void field(const char (&name)[N], const T& v) {
     key(name);
     value(v);
   }

@@ -29,16 +29,10 @@ struct Decoded {
 };
 
 // Characters that stand for themselves wherever they are.
-constexpr std::array<bool, 256> make_plain_table() {
-  std::array<bool, 256> table{};
-  for (unsigned byte = 0; byte < 128; ++byte) {
-    const char c = static_cast<char>(byte);
-    table[byte] = is_alpha(c) || is_digit(c) || c == '-' || c == '_' || c == '.' || c == '~' || c == ',' ||
-                  c == '=' || c == '$';
-  }
-  return table;
-}
-constexpr auto kPlainInPath = make_plain_table();
+constexpr auto kPlainInPath = byte_table([](char c) {
+  return is_alpha(c) || is_digit(c) || c == '-' || c == '_' || c == '.' || c == '~' || c == ',' || c == '=' ||
+         c == '$';
+});
 
 Result<Decoded> decode(std::string_view raw) {
   Decoded out;

@@ -25,12 +25,7 @@ constexpr bool is_plain(char c) {
   return is_alpha(c) || is_digit(c) || c == '-' || c == '.' || c == '_' || c == '~' || c == '@' || c == '+';
 }
 
-constexpr std::array<bool, 256> make_plain_table() {
-  std::array<bool, 256> table{};
-  for (unsigned byte = 0; byte < 256; ++byte) table[byte] = is_plain(static_cast<char>(byte));
-  return table;
-}
-constexpr auto kPlain = make_plain_table();
+constexpr auto kPlain = byte_table(is_plain);
 
 // "q:{p017}:" is always 9 bytes.
 constexpr std::size_t kPrefixBytes = 9;

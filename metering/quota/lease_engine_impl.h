@@ -35,8 +35,8 @@ class LeaseEngine::Impl {
     bool give_up = false;  // unused tokens go back with the next op
     bool prefetch = false;
     bool tell = false;  // the store is told the limit, whatever else there is to say
-    std::uint32_t in_the_way =
-        0;               // own tokens that went back with the op under way, to be asked for anew with it
+    // Own tokens that went back with the op under way, to be asked for anew with it.
+    std::uint32_t in_the_way = 0;
     unsigned tries = 0;  // refusals in a row for which others were told to hand back
     MonotonicTime not_before{};  // a pause between them
     MonotonicTime reported{};    // last op that carried it

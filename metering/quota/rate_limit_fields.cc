@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
+
+#include "metering/base/ascii.h"
 
 namespace tollgate::quota {
 namespace {
@@ -16,11 +17,6 @@ std::uint64_t structured_integer(std::uint64_t value) {
 
 bool contains(std::span<const std::uint32_t> indexes, std::size_t index) {
   return std::ranges::find(indexes, index) != indexes.end();
-}
-
-void append_number(std::string& out, std::uint64_t number) {
-  char digits[20];
-  out.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
 }
 
 void append_structured_string(std::string& out, std::string_view text) {
@@ -39,9 +35,9 @@ void append_structured_string(std::string& out, std::string_view text) {
 
 void append_rate_limit(std::string& out, std::string_view policy_name, const AccountState& state) {
   append_structured_string(out, policy_name);
-  append_number(out.append(";r="), structured_integer(state.remaining()));
+  append_decimal(out.append(";r="), structured_integer(state.remaining()));
   if (state.next_free_after > Milliseconds(0))
-    append_number(out.append(";t="), structured_integer(seconds_up(state.next_free_after)));
+    append_decimal(out.append(";t="), structured_integer(seconds_up(state.next_free_after)));
 }
 
 // Part of the limit that is left; a limit of 0 has nothing left.
@@ -126,15 +122,15 @@ std::string rate_limit_field_lines(const FieldOptions& options, std::string_view
       out.append("\r\n");
     }
     if (options.legacy) {
-      append_number(out.append("X-RateLimit-Limit: "), state.limit);
-      append_number(out.append("\r\nX-RateLimit-Remaining: "), state.remaining());
-      append_number(out.append("\r\nX-RateLimit-Reset: "), seconds_up(state.next_free_after));
+      append_decimal(out.append("X-RateLimit-Limit: "), state.limit);
+      append_decimal(out.append("\r\nX-RateLimit-Remaining: "), state.remaining());
+      append_decimal(out.append("\r\nX-RateLimit-Reset: "), seconds_up(state.next_free_after));
       out.append("\r\n");
     }
   }
   if (!violated.empty())
     if (const auto seconds = retry_after_seconds(states, violated)) {
-      append_number(out.append("Retry-After: "), *seconds);
+      append_decimal(out.append("Retry-After: "), *seconds);
       out.append("\r\n");
     }
   return out;

@@ -1,7 +1,6 @@
 #include "proxy/http/forward.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "metering/base/ascii.h"
 #include "metering/base/check.h"
@@ -26,16 +25,11 @@ void append_field(std::string& out, std::string_view name, std::string_view valu
   out.append(name).append(": ").append(value).append("\r\n");
 }
 
-void append_number(std::string& out, std::uint64_t number) {
-  char digits[20];
-  out.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
-}
-
 void append_framing(std::string& out, Framing framing, std::uint64_t content_length) {
   if (framing == Framing::chunked) out.append("Transfer-Encoding: chunked\r\n");
   if (framing == Framing::length) {
     out.append("Content-Length: ");
-    append_number(out, content_length);
+    append_decimal(out, content_length);
     out.append("\r\n");
   }
 }
@@ -191,7 +185,7 @@ void append_request_head(std::string& out, const RequestHead& head, const Reques
     if (check_named && is_named_by_connection(head.fields, field.name)) continue;
     if (hops && equals_ignore_case(field.name, kMaxForwards)) {
       out.append(field.name).append(": ");
-      append_number(out, *hops - std::min<std::uint64_t>(*hops, 1));
+      append_decimal(out, *hops - std::min<std::uint64_t>(*hops, 1));
       out.append("\r\n");
       continue;
     }
@@ -288,7 +282,7 @@ void append_response_head(std::string& out, const ResponseHead& head, const Resp
   CHECK(are_whole_lines(forwarding.extra_fields), "extra fields must be whole lines");
   const bool interim = head.status < 200 && head.status != 101;
   out.append("HTTP/1.1 ");
-  append_number(out, static_cast<std::uint64_t>(head.status));
+  append_decimal(out, static_cast<std::uint64_t>(head.status));
   out.append(" ").append(head.reason_phrase).append("\r\n");
 
   const bool check_named = head.connection_names_fields;

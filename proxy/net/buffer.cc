@@ -51,9 +51,14 @@ char* Buffer::prepare(std::size_t least) {
 }
 
 void Buffer::release() {
+  replace_memory(nullptr, 0);
+  begin_ = end_ = 0;
+}
+
+void Buffer::replace_memory(std::unique_ptr<char[]> memory, std::size_t capacity) {
   if (capacity_ == kBlock) spare_blocks.keep(std::move(memory_));
-  memory_.reset();
-  capacity_ = begin_ = end_ = 0;
+  memory_ = std::move(memory);
+  capacity_ = capacity;
 }
 
 void Buffer::reserve_room(std::size_t count) {
@@ -66,9 +71,7 @@ void Buffer::reserve_room(std::size_t count) {
     while (wanted < content + count) wanted *= 2;
     auto bigger = wanted == kBlock ? spare_blocks.take() : std::make_unique_for_overwrite<char[]>(wanted);
     if (content > 0) std::memcpy(bigger.get(), memory_.get() + begin_, content);
-    if (capacity_ == kBlock) spare_blocks.keep(std::move(memory_));
-    memory_ = std::move(bigger);
-    capacity_ = wanted;
+    replace_memory(std::move(bigger), wanted);
   }
   begin_ = 0;
   end_ = content;

@@ -46,6 +46,7 @@ class Buffer {
 
  private:
   void reserve_room(std::size_t count);
+  void replace_memory(std::unique_ptr<char[]> memory, std::size_t capacity);
 
   std::unique_ptr<char[]> memory_;
   std::size_t capacity_ = 0, begin_ = 0, end_ = 0;

@@ -13,6 +13,7 @@
 #include "proxy/http/body_decoder.h"
 #include "proxy/http/forward.h"
 #include "proxy/http/request_parser.h"
+#include "tests/fuzz/forwarded_body.h"
 #include "tests/fuzz/second_reader.h"
 
 namespace {
@@ -93,15 +94,7 @@ std::string forwarded(const RequestHead& head, bool trusted, bool upgrade, std::
   append_request_head(out, head, how);
   const std::string wrong = fuzz::not_canonical(out);
   CHECK(wrong.empty(), wrong.c_str());
-  if (head.framing == Framing::chunked) {
-    if (!payload.empty()) {
-      append_chunk_start(out, payload.size());
-      out.append(payload).append(kChunkEnd);
-    }
-    append_last_chunk(out, trailers);
-  } else {
-    out.append(payload);
-  }
+  fuzz::append_body(out, head.framing, payload, trailers);
   return out;
 }
 

@@ -9,6 +9,7 @@
 #include "proxy/http/body_decoder.h"
 #include "proxy/http/forward.h"
 #include "proxy/http/response_parser.h"
+#include "tests/fuzz/forwarded_body.h"
 #include "tests/fuzz/second_reader.h"
 
 namespace {
@@ -71,15 +72,7 @@ void check_second_reading(const ResponseHead& head, std::string_view method, std
   std::string out;
   append_response_head(out, head,
                        {.framing = framing, .content_length = head.content_length, .request_id = "abcdefgh"});
-  if (framing == Framing::chunked) {
-    if (!payload.empty()) {
-      append_chunk_start(out, payload.size());
-      out.append(payload).append(kChunkEnd);
-    }
-    append_last_chunk(out, trailers);
-  } else {
-    out.append(payload);
-  }
+  fuzz::append_body(out, framing, payload, trailers);
   out.append("HTTP/1.1 299 Next\r\nContent-Length: 0\r\n\r\n");
   // llhttp leaves it to its user that a 304 has no body.
   const fuzz::Reading seen = fuzz::read_responses(out, method == "HEAD" || head.status == 304, true);
