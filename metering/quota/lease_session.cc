@@ -75,6 +75,8 @@ void LeaseEngine::Impl::heard(Partition& p, Milliseconds store_now, MonotonicTim
   p.heard_at = now;
   shared(p).clock.observe(store_now, sent, now);
   clock_of_run(p.run).observe(store_now, sent, now);
+  // Also when it has nothing to do with an op: what is off later is off for another reason.
+  if (shared(p).clock.disagreement() == Milliseconds(0)) p.clock_off_since = kNever;
 }
 
 void LeaseEngine::Impl::check_lapse(Partition& p, MonotonicTime now) {

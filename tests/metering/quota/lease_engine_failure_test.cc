@@ -381,6 +381,24 @@ TEST(LeaseEngineFailure, StoreClockThatStaysSteppedIsBelievedAfterASession) {
   EXPECT_TRUE(proxy.call(proxy.account("other"), 10));
 }
 
+TEST(LeaseEngineFailure, StoreClockSteppedTwiceWithAgreementInBetweenIsNotBelieved) {
+  World world;
+  Proxy& proxy = world.add();
+  const AccountRef ann = proxy.account();
+  for (int steps = 0; steps < 2; ++steps) {
+    EXPECT_TRUE(proxy.call(ann, 1'000));
+    world.clock += minutes(10);
+    proxy.ask(proxy.account("other"), 10);
+    world.advance(seconds(5));
+    EXPECT_EQ(proxy.answers.back(), Answer::unavailable);
+    EXPECT_GT(proxy.table->partition(kOfAnn).clock.disagreement(), minutes(9)) << "step " << steps;
+    world.clock -= minutes(10);
+    // Longer than a session, in which only the pings tell that it is right.
+    world.advance(minutes(20), seconds(10));
+  }
+  EXPECT_EQ(proxy.engine->counters().lapses, 0U);
+}
+
 // Negative controls: with a protection off, the same faults must do harm.
 TEST(LeaseEngineUnsafe, WithoutReplayALossIsForgotten) {
   World world;
