@@ -46,10 +46,9 @@
 #include "metering/base/time.h"
 #include "metering/quota/ledger.h"
 #include "metering/quota/record.h"
+#include "metering/quota/store_clock.h"
 
 namespace tollgate::quota {
-
-inline constexpr Milliseconds kClockGuard{2'000};
 
 // Units admitted (or, negative, given back) in one bucket.
 struct BucketUse {

@@ -9,6 +9,8 @@ namespace {
 
 constexpr std::int64_t kUnknown = INT64_MIN;
 constexpr std::int64_t kMillisecond = 1'000'000;
+constexpr std::int64_t kGuard = kClockGuard.count() * kMillisecond;
+constexpr std::int64_t kToldAgainAfter = 1'000 * kMillisecond;
 
 std::int64_t ns(MonotonicTime time) {
   return time.time_since_epoch().count();
@@ -66,23 +68,36 @@ void StoreClock::observe(Milliseconds store_now, MonotonicTime sent, MonotonicTi
   Interval kept = sample;
   if (const Interval before = read(); before.known) {
     const std::int64_t hi = before.hi_at(received), lo = before.lo_at(received);
-    std::int64_t off = 0;
-    if (sample.lo > hi) off = sample.lo - hi;
-    if (sample.hi < lo) off = sample.hi - lo;
-    if (off != 0) {
-      const std::int64_t off_ms =
-          off > 0 ? floor_ms(off + kMillisecond - 1) : -floor_ms(-off + kMillisecond - 1);
-      disagreement_.store(off_ms, std::memory_order_relaxed);
+    const std::int64_t ahead = sample.lo - hi, behind = lo - sample.hi;
+    if (ahead > kGuard || (behind > 0 && (behind > kGuard || !told_twice(sample, sent)))) {
+      const std::int64_t off_ms = floor_ms(std::max(ahead, behind) + kMillisecond - 1);
+      disagreement_.store(ahead > 0 ? off_ms : -off_ms, std::memory_order_relaxed);
       return;
     }
-    kept.hi = std::min(hi, sample.hi);
-    kept.lo = std::max(lo, sample.lo);
+    if (ahead <= 0 && behind <= 0) {
+      kept.hi = std::min(hi, sample.hi);
+      kept.lo = std::max(lo, sample.lo);
+    }
   }
+  behind_ = {};
   disagreement_.store(0, std::memory_order_relaxed);
   publish(kept);
 }
 
+// Whether this sample says the same as one long enough ago. A clock that stands still never does: what it tells again would
+// have to have been read as long ago as that.
+bool StoreClock::told_twice(const Interval& sample, MonotonicTime sent) {
+  const MonotonicTime received{Duration(sample.anchor)};
+  if (!behind_.known || sample.lo > behind_.hi_at(received) || sample.hi < behind_.lo_at(received)) {
+    behind_ = sample;
+    return false;
+  }
+  const std::int64_t elapsed = sample.anchor - behind_.anchor;
+  return elapsed >= kToldAgainAfter && sample.anchor - ns(sent) <= elapsed / 2;
+}
+
 void StoreClock::reset() {
+  behind_ = {};
   disagreement_.store(0, std::memory_order_relaxed);
   publish({});
 }

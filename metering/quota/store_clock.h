@@ -31,6 +31,7 @@
 namespace tollgate::quota {
 
 inline constexpr std::int64_t kClockDriftPpm = 200;
+inline constexpr Milliseconds kClockGuard{2'000};
 
 class StoreClock {
  public:
@@ -63,10 +64,12 @@ class StoreClock {
   };
   Interval read() const;
   void publish(const Interval& interval);
+  bool told_twice(const Interval& sample, MonotonicTime sent);
 
   std::atomic<std::uint64_t> sequence_{0};     // places_[sequence_ % 2] is valid
   std::array<Place, 2> places_;                // anchor kUnknown: nothing known
   std::atomic<std::int64_t> disagreement_{0};  // ms
+  Interval behind_;  // the first of the samples that are behind by at most the guard and agree; observe() alone
 };
 
 }  // namespace tollgate::quota

@@ -85,6 +85,52 @@ TEST(StoreClock, ASteppedStoreClockIsReportedAndNotBelieved) {
   EXPECT_LE(clock.hi(at(4s)), 1'600'000'000'003ms);
 }
 
+TEST(StoreClock, StoreThatIsALittleAheadIsBelievedAtOnce) {
+  StoreClock clock;
+  clock.observe(1'700'000'000'000ms, at(0ms), at(2ms));
+  clock.observe(1'700'000'001'090ms, at(1s), at(1s + 2ms));
+  EXPECT_EQ(clock.disagreement(), 0ms);
+  EXPECT_GE(clock.hi(at(1s + 2ms)), 1'700'000'001'090ms);
+  EXPECT_LE(clock.hi(at(1s + 2ms)) - clock.lo(at(1s + 2ms)), 5ms);
+}
+
+TEST(StoreClock, StoreThatIsALittleBehindIsBelievedWhenItSaysSoAgainASecondLater) {
+  StoreClock clock;
+  clock.observe(1'700'000'000'000ms, at(0ms), at(2ms));
+  for (const Duration since : {1'000ms, 1'500ms, 1'990ms}) {
+    clock.observe(1'699'999'999'910ms + std::chrono::floor<Milliseconds>(since), at(since), at(since + 2ms));
+    EXPECT_GE(clock.hi(at(since)), 1'700'000'000'000ms + std::chrono::floor<Milliseconds>(since));
+    EXPECT_LT(clock.disagreement(), -80ms);
+  }
+  clock.observe(1'700'000'001'970ms, at(2'060ms), at(2'062ms));
+  EXPECT_EQ(clock.disagreement(), 0ms);
+  EXPECT_LE(clock.hi(at(2'062ms)), 1'700'000'001'975ms);
+}
+
+TEST(StoreClock, TimeThatStandsStillIsNotBelievedHoweverOftenItIsTold) {
+  StoreClock clock;
+  clock.observe(1'700'000'000'000ms, at(0ms), at(2ms));
+  for (Duration since{0}; since < 1'900ms; since += 10ms) {
+    clock.observe(1'700'000'000'000ms, at(since), at(since + 2ms));
+    EXPECT_GE(clock.hi(at(since + 2ms)), 1'700'000'000'000ms + std::chrono::floor<Milliseconds>(since));
+  }
+}
+
+// Ever since another server answered, whose clock is ahead, our interval must not have grown: the time that stands still
+// lies in it then.
+TEST(StoreClock, TimeThatStandsStillIsNotBelievedEitherAfterAnotherServerWasALittleAhead) {
+  StoreClock clock;
+  clock.observe(1'700'000'000'000ms, at(0ms), at(2ms));
+  // Ours is slow by 150 ppm: the interval does not reach what is told by its own growth.
+  auto told = [](Duration since) {
+    return 1'700'000'000'090ms + std::chrono::floor<Milliseconds>(since * 1'000'150 / 1'000'000);
+  };
+  for (Duration since{0s}; since <= 600s; since += 400ms)
+    clock.observe(told(since), at(since), at(since + 2ms));
+  clock.observe(told(600s), at(600'200ms), at(600'202ms));
+  EXPECT_GE(clock.hi(at(600'202ms)), told(600'200ms));
+}
+
 TEST(StoreClock, ReadersSeeOneIntervalOrTheOtherNeverAMixture) {
   // Two facts that contradict each other by far: a mixture would have its upper bound below the lower one.
   StoreClock clock;
