@@ -26,6 +26,7 @@
 //     left (prefetch). Settles dirty subjects every flush_interval, earlier where a cell may run out of buckets to keep
 //     apart, and at once what a recall names. A lease unused for max(flush_interval, window / 4) is told of, one unused for a window is handed back, so that
 //     the store never forgets one under the proxy; an account with nothing left is retired.
+//   - A reply that shows more used and lent than the limit allows (a grant has ended): unused tokens are handed back.
 //   - A clock that disagrees for a whole session_ttl is believed: the session is ended first, its tokens are void.
 //   - A refusal is kept: until fits_at if nothing is lent elsewhere, for recheck_interval otherwise, at most for
 //     denial_max. While tokens are lent to others the op is repeated up to recall_tries times, recall_pause apart: the

@@ -270,6 +270,10 @@ void LeaseEngine::Impl::acknowledge(Partition& p, Subject& subject, const InFlig
   measure(account, admitted(asked), store_now);
   show(account, asked, state, gained);
   one.prefetch = false;
+  // More is lent than the limit has room for: a grant has ended, or the limit was lowered. What is not used goes back.
+  if (account.limited && state.used + state.lent_to_others + state.outstanding > state.limit &&
+      account.cell->available() > 0)
+    one.give_up = subject.again = true;
   if (gained) account.refill_asked.store(false);
   if (!account.limited) return answer(subject, &account, Answer::granted);
   if (asked.need == 0) return;

@@ -265,6 +265,37 @@ TEST(LeaseEngine, LoweredLimitTakesUnusedTokensBack) {
   EXPECT_FALSE(proxy.call(ann, 2));
 }
 
+TEST(LeaseEngine, TokensLentUnderAGrantGoBackWithTheNextWordAfterItsEnd) {
+  World world;
+  Proxy& proxy = world.add();
+  const AccountRef ann = proxy.account();
+  LimitOverride grant;
+  grant.grants.push_back({40, world.clock + minutes(10)});
+  world.store.set_override({kAnn, "daily"}, grant);
+  for (int i = 0; i < 4; ++i) EXPECT_TRUE(proxy.call(ann, 2));
+  EXPECT_GT(ann->cell->available(), 0U);
+  world.advance(minutes(16), seconds(10));
+  EXPECT_EQ(world.sums().used, 4U);
+  EXPECT_EQ(ann->cell->available(), 0U);
+  EXPECT_FALSE(proxy.call(ann, 2));
+}
+
+TEST(LeaseEngine, LimitLoweredWhileDeafTakesUnusedTokensBackWithTheNextWord) {
+  World world;
+  Proxy& proxy = world.add();
+  const AccountRef ann = proxy.account();
+  EXPECT_TRUE(proxy.call(ann, 1'000));
+  EXPECT_GT(ann->cell->available(), 20U);
+  world.deaf = true;
+  LimitOverride less;
+  less.limit = 2;
+  world.store.set_override({kAnn, "daily"}, less);
+  world.advance(minutes(16), seconds(10));
+  EXPECT_EQ(ann->cell->available(), 0U);
+  EXPECT_TRUE(proxy.call(ann, 1'000));
+  EXPECT_FALSE(proxy.call(ann, 1'000));
+}
+
 TEST(LeaseEngine, OverrideInTheStoreForgetsDenialsAtOnce) {
   World world;
   Proxy& proxy = world.add();
