@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <charconv>
@@ -56,10 +57,7 @@ class LineWriter {
     at_ += N - 1;
     return *this;
   }
-  void raw(std::string_view bytes) {
-    std::memcpy(at_, bytes.data(), bytes.size());
-    at_ += bytes.size();
-  }
+  void raw(std::string_view bytes) { at_ = std::copy(bytes.begin(), bytes.end(), at_); }
   void text(std::string_view text) {
     if (!is_plain_json(text)) {
       std::string escaped;
