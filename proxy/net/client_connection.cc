@@ -112,7 +112,24 @@ void ClientConnection::become_idle() {
   drop_session();
   phase_ = Phase::idle;
   worker_.add_idle(*this);
-  worker_.loop().set(timer_, worker_.settings().timeouts.client_idle);
+  const Milliseconds patience = worker_.closing() ? kSilence : worker_.settings().timeouts.client_idle;
+  worker_.loop().set(timer_, patience);
+  idle_since_ = timer_.deadline() - patience;
+}
+
+void ClientConnection::close_when_silent() {
+  const MonotonicTime silent_at = idle_since_ + kSilence;
+  if (silent_at <= worker_.loop().now()) return silence_ended();
+  worker_.loop().set(timer_, silent_at);
+}
+
+// A request may have come since the loop looked last; closing now would destroy it.
+void ClientConnection::silence_ended() {
+  char byte;
+  if (transport_.peek(&byte, 1).empty()) return close();
+  readable = true;
+  advance();
+  if (phase_ == Phase::idle) worker_.loop().set(timer_, kSilence);  // a part of a TLS record
 }
 
 void ClientConnection::read_head() {
@@ -206,7 +223,6 @@ void ClientConnection::exchange_over() {
 void ClientConnection::next_request() {
   eof_ = session_->client_closed();
   session_->next_request();
-  if (worker_.draining() && session_->input().empty()) return close();
   if (session_->input().empty()) {
     if (eof_) return close();
     become_idle();
@@ -299,6 +315,8 @@ void ClientConnection::on_timer(void* self) {
     case Phase::handshake:
       worker.counters().slow_handshakes_total.fetch_add(1, std::memory_order_relaxed);
       return connection->close();
+    case Phase::idle:
+      return connection->silence_ended();
     default:
       return connection->close();
   }

@@ -55,7 +55,9 @@ class ClientConnection {
   void advance();  // does all that can be done now; safe to call from within
   void close();    // at once; the object goes in the next turn
   void stop();     // the worker stops: ends a session, then closes
+  void close_when_silent();  // an idle one: once it was silent for kSilence
   bool is_idle() const { return phase_ == Phase::idle; }
+  MonotonicTime idle_since() const { return idle_since_; }  // when is_idle()
   // A look at a connection that is in the list of awaited ones.
   enum class Progress : std::uint8_t { not_awaited, fast_enough, slow_body, slow_reader };
   Progress look(const config::Limits& limits, MonotonicTime now);
@@ -95,6 +97,7 @@ class ClientConnection {
   void exchange_over();
   void next_request();
   void become_idle();
+  void silence_ended();
   void linger();
   void drop_input();
   void drop_session();
@@ -106,6 +109,7 @@ class ClientConnection {
   std::string peer_address_;
   AddressTable::Entry* address_;
   Pace body_pace_, reply_pace_;
+  MonotonicTime idle_since_{};
   std::uint64_t delivered_ = 0;   // at the last look
   MonotonicTime delivered_at_{};  // when it was less than that
   std::unique_ptr<Session> session_;

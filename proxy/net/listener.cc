@@ -2,10 +2,12 @@
 
 #include <event2/event.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <iterator>
 
 #include "metering/base/check.h"
 #include "proxy/net/endpoint.h"
@@ -32,7 +34,11 @@ Listener::Listener(Worker& worker, std::string key, int fd, std::shared_ptr<cons
 }
 
 Listener::~Listener() {
-  if (!paused_) accept_waiting();
+  if (!paused_) {
+    close_entrance();
+    while (accept_waiting()) {
+    }
+  }
   event_free(event_);
   ::close(fd_);
   if (reserve_fd_ >= 0) ::close(reserve_fd_);
@@ -60,7 +66,25 @@ void Listener::resume() {
   event_add(event_, nullptr);
 }
 
-void Listener::accept_waiting() {
+// Closing a socket resets what waits in its queue. So that the queue can be emptied first, nobody may join it any more:
+// a SYN is not answered (its sender asks again and is then refused), a Unix socket refuses.
+void Listener::close_entrance() {
+  if (local_endpoint(fd_).address.ss_family == AF_UNIX) {
+    ::shutdown(fd_, SHUT_RD);
+    return;
+  }
+  sock_filter no_syn[] = {
+      BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),            // the flags of a TCP header
+      BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0x02, 0, 1),  // SYN
+      BPF_STMT(BPF_RET | BPF_K, 0),
+      BPF_STMT(BPF_RET | BPF_K, 0xffffffff),
+  };
+  const sock_fprog program{static_cast<unsigned short>(std::size(no_syn)), no_syn};
+  ::setsockopt(fd_, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+}
+
+// True when there may be more.
+bool Listener::accept_waiting() {
   for (int accepted = 0; accepted < kAcceptsPerTurn && !paused_; ++accepted) {
     Endpoint peer;
     peer.length = sizeof peer.address;
@@ -70,11 +94,12 @@ void Listener::accept_waiting() {
       worker_.accepted(fd, peer.host(), tls_, *this);
       continue;
     }
-    if (errno == EAGAIN || errno == EWOULDBLOCK) return;
+    if (errno == EAGAIN || errno == EWOULDBLOCK) return false;
     if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO) continue;
     if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) out_of_descriptors();
-    return;
+    return false;
   }
+  return !paused_;
 }
 
 void Listener::out_of_descriptors() {

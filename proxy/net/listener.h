@@ -32,7 +32,7 @@ class Listener {
   // Takes the socket. key: the address in the settings.
   Listener(Worker& worker, std::string key, int fd, std::shared_ptr<const ServerTls> tls,
            std::shared_ptr<const ListenerRules> rules);
-  ~Listener();  // accepts what waits, then closes
+  ~Listener();  // lets nobody in any more, accepts what waits, then closes; paused: closes
   Listener(const Listener&) = delete;
   Listener& operator=(const Listener&) = delete;
 
@@ -48,7 +48,8 @@ class Listener {
  private:
   static void on_event(int, short, void* self);
   static void on_timer(void* self);
-  void accept_waiting();
+  void close_entrance();
+  bool accept_waiting();
   void out_of_descriptors();
 
   Worker& worker_;

@@ -34,6 +34,10 @@ struct event_base;
 
 namespace tollgate::net {
 
+// While draining, a connection without a request is closed once it was silent for so long: a request may be on its
+// way on one that was just opened or used.
+inline constexpr Milliseconds kSilence{1'000};
+
 // Sums over all workers at one moment; each worker's part is at most one turn of its loop old.
 struct Counters {
   struct Connections {
@@ -108,9 +112,9 @@ class Server {
   // change keep their connections. `workers` of the settings cannot change while running.
   Result<void> reload(std::shared_ptr<const flow::Snapshot> snapshot);
 
-  // Stops accepting, closes idle connections, answers what comes on others with Connection: close. Returns
-  // when none is left or after `limit`; true when none is left. What is still under way is cut by the
-  // destructor.
+  // Accepts what waits in the queues and nothing more, closes connections that are silent for kSilence, answers what
+  // comes on others with Connection: close. Returns when none is left or after `limit`; true when none is left. What
+  // is still under way is cut by the destructor.
   bool drain(Milliseconds limit);
   // From this moment on replies say Connection: close, but listeners stay open
   // (settings.timeouts.drain_delay).

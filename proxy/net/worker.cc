@@ -94,9 +94,9 @@ void Worker::begin_drain() {
 
 void Worker::drain(std::function<void()> when_empty) {
   loop_.post([this, when_empty = std::move(when_empty)]() mutable {
-    draining_ = true;
+    draining_ = closing_ = true;
     listeners_.clear();
-    close_idle();
+    close_silent();
     if (connections_.empty()) return when_empty();
     when_empty_ = std::move(when_empty);
   });
@@ -399,8 +399,12 @@ void Worker::remove_idle(ClientConnection& connection) {
   connection.idle_before = connection.idle_after = nullptr;
 }
 
-void Worker::close_idle() {
-  while (idle_first_ != nullptr) idle_first_->close();
+void Worker::close_silent() {
+  std::vector<ClientConnection*> idle;
+  for (ClientConnection* one = idle_first_; one != nullptr; one = one->idle_after) idle.push_back(one);
+  // Serving one may make room by closing another.
+  for (ClientConnection* one : idle)
+    if (connections_.contains(one) && one->is_idle()) one->close_when_silent();
 }
 
 void Worker::remove(ClientConnection& connection) {

@@ -91,6 +91,7 @@ class Worker {
   http::HeadLimits head_limits() const;
   std::string_view date();
   bool draining() const { return draining_; }
+  bool closing() const { return closing_; }  // no connection is accepted any more, silent ones are closed
   bool stopped() const { return stopped_; }
   void record(const usage::Fact& fact);
   void retire(std::shared_ptr<Generation> generation);  // a session is done with it
@@ -119,7 +120,7 @@ class Worker {
   void apply(Update next);
   void apply_limits();
   void apply_listeners(std::vector<NewListener> listeners);
-  void close_idle();
+  void close_silent();
   std::size_t room_for_connections() const;
   void look_after_awaited();
   void look_at_memory();
@@ -163,7 +164,7 @@ class Worker {
   std::int64_t date_second_ = -1;
   MonotonicTime accept_failure_logged_{}, address_refusal_logged_{};
   std::function<void()> when_empty_;
-  bool draining_ = false, stopped_ = false, listeners_paused_ = false;
+  bool draining_ = false, closing_ = false, stopped_ = false, listeners_paused_ = false;
 
   mutable std::mutex health_mutex_;
   std::vector<std::shared_ptr<ServerHealth>> health_;  // guarded by health_mutex_

@@ -1,4 +1,5 @@
 """Start, reload, drain, stop."""
+import collections
 import signal
 import threading
 import time
@@ -166,3 +167,51 @@ def test_tokens_keep_working_over_a_reload_and_stop_with_their_secret(proxy, crm
     gate.write_file("hs256.key", "another-secret-another-secret-another-secret")
     gate.reload()
     eventually(lambda: gate.call("GET", CASES + "/$count", headers).status == 401, 10, "the old secret's tokens are refused")
+
+
+def test_a_drain_under_load_answers_every_request_it_accepted(proxy, crm):
+    """Clients on kept connections and clients with a connection a request, up to the moment when nobody listens."""
+    gate = proxy()
+    outcomes, lost, lock = collections.Counter(), [], threading.Lock()
+
+    def talk(keep):
+        client = None
+        while True:
+            try:
+                client = client or gate.client()
+            except OSError:
+                return  # nobody listens any more: refused before anything was sent
+            try:
+                reply = client.request("GET", "/echo")
+            except (Closed, OSError) as error:
+                with lock:
+                    lost.append(repr(error))
+                return
+            with lock:
+                outcomes[reply.status] += 1
+            if not keep or (reply.get("Connection") or "").lower() == "close":
+                client.close()
+                client = None
+
+    threads = [threading.Thread(target=talk, args=(number % 2 == 0,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: outcomes[200] > 200, 10, "the load runs")
+    gate.signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join(20 * PATIENCE)
+        assert not thread.is_alive()
+    assert gate.child.wait(20 * PATIENCE) == 0
+    assert lost == [] and set(outcomes) == {200}
+    assert sum(line["path"] == "/echo" for line in gate.access_lines()) == outcomes[200]
+
+
+def test_a_connection_that_was_just_opened_gets_its_request_answered_in_a_drain(proxy, crm):
+    gate = proxy(workers=1)
+    with gate.client() as used, gate.client() as fresh:
+        gate.signal(signal.SIGTERM)
+        while used.request("GET", "/echo").get("Connection") != "close":
+            pass
+        reply = fresh.request("GET", "/echo")
+        assert reply.status == 200 and reply.get("Connection") == "close"
+    assert gate.child.wait(10 * PATIENCE) == 0
