@@ -13,6 +13,7 @@ void Exchange::charge() {
   if (journal != nullptr && !accounts_.empty()) {
     if (journal->writable()) journalled_ = journal->begin(fact(), accounts_);
     if (journalled_.call == 0 && settings().journal.on_failure == config::OnJournalFailure::refuse) {
+      accounts_.clear();  // they name what is in the charges
       call_.charges.clear();
       return fail(Reason::store_unavailable,
                   "Calls cannot be recorded at the moment, so none are let through. Nothing was charged; try again.");
