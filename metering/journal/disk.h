@@ -20,7 +20,8 @@ struct DiskCalls {
   std::function<int(int file)> sync;                           // fdatasync: 0, or -1 with errno
   std::function<int(int file, std::uint64_t bytes)> allocate;  // posix_fallocate from 0: 0, or an errno value
   std::function<std::int64_t()> unix_ms;                       // calendar clock
-  // Called by the thread that commits, once a round, after all else of the round. For tests that count rounds.
+  // Called by the thread that commits, once an interval, after the commit and the deletions that follow it (a round);
+  // not when it woke up in between for space. For tests that count rounds.
   std::function<void()> round_ended;
 };
 DiskCalls complete(DiskCalls calls);  // what is empty becomes the system's own

@@ -67,8 +67,8 @@ void Journal::Impl::run() {
       [[maybe_unused]] const auto reported_by_the_stream = commit();
       delete_old();
       next_commit = std::chrono::steady_clock::now() + options.commit_interval;
+      if (shared.calls.round_ended) shared.calls.round_ended();
     }
-    if (shared.calls.round_ended) shared.calls.round_ended();
   }
 }
 
