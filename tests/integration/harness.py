@@ -26,7 +26,8 @@ from http1 import Client
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TOLLGATE = os.environ.get("TOLLGATE_BINARY", os.path.join(ROOT, "build/release/tollgate"))
 STANDIN = os.environ.get("STANDIN_BINARY", os.path.join(ROOT, "build/release/standin_crm"))
-SANITIZED = os.environ.get("TOLLGATE_FLAVOUR", "release") != "release"
+FLAVOUR = os.environ.get("TOLLGATE_FLAVOUR", "release")  # of the proxy: release, asan, tsan
+SANITIZED = FLAVOUR != "release"
 PATIENCE = 6 if SANITIZED else 1  # sanitized programs are slower: bounds on time are wider by this
 
 SECRET = "integration-secret-0123456789abcdef-0123456789abcdef-0123456789abcdef"

@@ -6,14 +6,13 @@
     the loop        one epoll_wait for each side that has to be waited for
 
 Journal, access log and quota cost none: memory that is mapped, lines written in batches, leases."""
-import os
 import re
 import signal
 import subprocess
 
 import pytest
 
-from harness import bearer
+from harness import SANITIZED, bearer
 from requests_crm import CASES
 
 REQUESTS = 2_000
@@ -37,8 +36,7 @@ def counts(pid, work, output):
                 if match[1] != "total"}
 
 
-@pytest.mark.skipif("TOLLGATE_FLAVOUR" in os.environ and os.environ["TOLLGATE_FLAVOUR"] != "release",
-                    reason="sanitizers make system calls of their own")
+@pytest.mark.skipif(SANITIZED, reason="sanitizers make system calls of their own")
 def test_a_metered_request_costs_five_system_calls_and_its_share_of_the_loop(proxy, user, tmp_path):
     gate = proxy(workers=1, quotas=[{"name": "daily", "limit": 1_000_000, "window": "24h", "per": ["user"], "on": "licensed"}])
     headers = bearer(user)
