@@ -262,6 +262,7 @@ bool UpstreamConnection::pump(UpstreamUser& user) {
       in_.consume(used);
     else
       in_.append(bytes.substr(used));
+    if (phase_ != Phase::done) readable_ = true;  // a reset may have come with these bytes: see transport.h
   }
   return delivered;
 }

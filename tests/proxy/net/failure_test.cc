@@ -113,6 +113,34 @@ TEST(UpstreamFailure, ReplyCutInItsMiddleIsCutForTheClientToo) {
   }
 }
 
+// The worker is held while both arrive, so that the loop tells of them in one event.
+TEST(UpstreamFailure, ResetThatComesWithAPartOfAReplyEndsTheCallAtOnce) {
+  for (const std::string part :
+       {"HTTP/1.1 200 OK\r\nContent-Le", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"}) {
+    Server* server = nullptr;
+    std::latch held(1), go_on(1);
+    Upstream upstream([&](Peer& peer) {
+      peer.read_head();
+      server->post(0, [&] {
+        held.count_down();
+        go_on.wait();
+      });
+      held.wait();
+      peer.send(part);
+      peer.reset();
+      go_on.count_down();
+    });
+    Proxy proxy(settings({upstream.url()}));
+    server = proxy.server.get();
+    proxy.ask(get("/"));
+    const auto facts = proxy.facts.wait_for(1);
+    ASSERT_EQ(facts.size(), 1U) << part;
+    EXPECT_EQ(facts[0].reason, Reason::upstream_invalid) << part;
+    EXPECT_LT(facts[0].total, Seconds(5)) << part;
+  }
+}
+
 TEST(UpstreamFailure, StaleConnectionIsReplacedForAnIdempotentRequest) {
   // Every connection answers once, reads the second request and closes.
   Upstream upstream([](Peer& peer) {
