@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
@@ -24,6 +25,8 @@ using identity::KeySet;
 
 constexpr std::size_t kTextBytesMax = KeySet::kMaxText;
 constexpr Milliseconds kFilePoll{1'000};
+// A file that was written twice within one tick of its file system's clock (2 s on some) looks the same.
+constexpr Milliseconds kFileSettled{3'000};
 constexpr Milliseconds kIntervalMin{
     100};  // whatever the configuration says: a dead server is not asked in a tight loop
 
@@ -39,13 +42,43 @@ bool is_own_host(const std::string& host) {
   return inet_pton(AF_INET, host.c_str(), &address) == 1 && (ntohl(address.s_addr) >> 24) == 127;
 }
 
-Result<std::string> read_file(const std::string& path) {
+// Which file with which content, as far as its file system tells.
+struct FileIdentity {
+  dev_t device = 0;
+  ino_t inode = 0;
+  off_t size = 0;
+  std::int64_t modified = 0, changed = 0;  // nanoseconds since 1970
+  bool operator==(const FileIdentity&) const = default;
+};
+
+// Nothing of what is no regular file: its content changes unseen.
+std::optional<FileIdentity> identity_of(const struct stat& at) {
+  if (!S_ISREG(at.st_mode)) return std::nullopt;
+  auto nanoseconds = [](const timespec& t) {
+    return static_cast<std::int64_t>(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
+  };
+  return FileIdentity{at.st_dev, at.st_ino, at.st_size, nanoseconds(at.st_mtim), nanoseconds(at.st_ctim)};
+}
+
+std::optional<FileIdentity> identity_of(const std::string& path) {
+  struct stat at {};
+  if (::stat(path.c_str(), &at) != 0) return std::nullopt;
+  return identity_of(at);
+}
+
+// size: what it is expected to have.
+Result<std::string> read_file(const std::string& path, std::size_t size) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return fail(Origin::config, fmt::format("{}: cannot be opened", path), true);
-  std::string text(kTextBytesMax + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  std::string text;
+  for (std::size_t room = std::min(size, kTextBytesMax) + 1; file && text.size() <= kTextBytesMax;
+       room = kTextBytesMax + 1) {
+    const std::size_t before = text.size();
+    text.resize(room);
+    file.read(text.data() + before, static_cast<std::streamsize>(room - before));
+    text.resize(before + static_cast<std::size_t>(file.gcount()));
+  }
   if (file.bad()) return fail(Origin::config, fmt::format("{}: cannot be read", path), true);
-  text.resize(static_cast<std::size_t>(file.gcount()));
   if (text.size() > kTextBytesMax)
     return fail(Origin::config, fmt::format("{}: larger than {} bytes", path, kTextBytesMax));
   return text;
@@ -58,7 +91,10 @@ struct Feed {
   std::optional<std::string> in_use;         // text of the set in the ring
   std::optional<std::string> rejected;       // last text that was no key set: not parsed again every second
   bool healthy = false;                      // the last reading or fetch was good
-  MonotonicTime due = MonotonicTime::min();  // file: next reading
+  MonotonicTime due = MonotonicTime::min();  // file: when it is looked at next
+  std::optional<FileIdentity> seen;          // file: before the last reading
+  MonotonicTime seen_since{};                // file: `seen` is the same since then
+  bool settled = false;                      // file: it was read kFileSettled after seen_since
   std::optional<MonotonicTime> last_start, last_success;  // url
 
   // A fetch in flight.
@@ -248,8 +284,17 @@ struct KeySetFetcher::Impl {
     succeed(feed, *std::move(set));
   }
 
-  void read(Feed& feed) {
-    auto text = read_file(feed.source.location);
+  void read(Feed& feed, MonotonicTime now) {
+    const std::optional<FileIdentity> found = identity_of(feed.source.location);
+    if (!found || found != feed.seen) {
+      feed.seen = found;
+      feed.seen_since = now;
+      feed.settled = false;
+    } else if (feed.settled && feed.healthy) {
+      return;
+    }
+    feed.settled = found && now - feed.seen_since >= kFileSettled;
+    auto text = read_file(feed.source.location, found ? static_cast<std::size_t>(found->size) : 0);
     if (!text) return fail_with(feed, text.error());
     take(feed, *std::move(text));
   }
@@ -309,7 +354,7 @@ struct KeySetFetcher::Impl {
       if (feed->source.kind == KeySource::Kind::url) continue;
       feed->source.ring->take_refresh_request();  // files are read all the time anyway
       if (now < feed->due) continue;
-      read(*feed);
+      read(*feed, now);
       feed->due = now + kFilePoll;
     }
   }

@@ -11,9 +11,9 @@
 //   there is a
 //     first one, tokens of that issuer are refused
 //   - one fetch at a time for each source, the starts at least min_interval apart, whatever tokens arrive
-//   - files are read once a second and compared by content, so a rename, a symlink swap (Kubernetes secrets
-//   and config
-//     maps) and an edit in place are all seen, whatever the file times say
+//   - files are looked at once a second and compared by content, so a rename, a symlink swap (Kubernetes secrets and
+//     config maps) and an edit in place are all seen. One whose inode, size, mtime and ctime are the same for 3 s when
+//     it is read is not read again until one of them changes
 //   - TLS is verified (ca_file or the system's store); plain http is only allowed to the own host (localhost,
 //     127.0.0.0/8, ::1); no redirect is followed; credentials inside a URL are refused
 //

@@ -10,6 +10,7 @@
 #include <openssl/x509v3.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -241,6 +242,30 @@ TEST_F(KeySetFetch, FileIsLoadedAtTheFirstStepAndAgainWhenItsContentChanges) {
   EXPECT_EQ(status.successes, 2U);
   EXPECT_EQ(status.failures, 0U);
   EXPECT_EQ(status.keys, 1U);
+}
+
+TEST_F(KeySetFetch, FileThatStaysTheSameIsNotReadAgain) {
+  const std::string path = write("keys.json", set_named("one"));
+  const int watcher = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+  ASSERT_GE(inotify_add_watch(watcher, path.c_str(), IN_OPEN), 0);
+  auto opened = [&] {
+    int count = 0;
+    alignas(inotify_event) char events[4096];
+    for (ssize_t got; (got = ::read(watcher, events, sizeof events)) > 0;)
+      count += static_cast<int>(got / static_cast<ssize_t>(sizeof(inotify_event)));
+    return count;
+  };
+  KeySetFetcher fetcher({source(KeySource::Kind::file, path)}, log());
+  for (int second = 0; second <= 3; ++second) run(fetcher, start + Seconds(second));
+  EXPECT_GE(opened(), 1) << "the watch works";
+  for (int second = 4; second <= 60; ++second) run(fetcher, start + Seconds(second));
+  EXPECT_EQ(opened(), 0);
+  const auto modified = fs::last_write_time(path);
+  write("keys.json", set_named("two"));
+  fs::last_write_time(path, modified);  // same length, and its own time is set back
+  run(fetcher, start + Seconds(61));
+  EXPECT_EQ(kid_in(*ring), "two");
+  ::close(watcher);
 }
 
 TEST_F(KeySetFetch, SymlinkSwapAsKubernetesDoesItIsSeen) {
