@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from harness import FLAVOUR, Client, eventually
+from harness import FLAVOUR, SANITIZED, Client, eventually
 from http1 import Closed, render
 from requests_crm import CASES
 
@@ -128,7 +128,7 @@ def test_slowhttptest_finds_its_connections_closed_and_others_served(proxy, crm,
     figures, slowest, out = slowhttptest(gate, *options)
     at = {"headers": "head", "body": "body", "read": "reply"}[attack]
     assert gate.metric("tollgate_slow_clients_total", at=at) >= 100, out[-1500:]
-    assert slowest < 1.5, f"others waited {slowest:.2f} s"
+    assert slowest < 4, f"others waited {slowest:.2f} s of the 12 that it lasted"
     eventually(lambda: gate.metric("tollgate_connections", side="client", state="active") == 0, 5, f"all are over: {figures}")
 
 
@@ -296,7 +296,7 @@ def test_a_worker_that_is_late_turns_requests_away_until_it_is_not(proxy, crm):
     assert re.search(r"worker 0 answers .* with 503: it is \d+ ms late", gate.log())
 
 
-@pytest.mark.skipif(FLAVOUR == "asan", reason="the sanitizer keeps what was freed")
+@pytest.mark.skipif(SANITIZED, reason="sanitizers keep what was freed, or notes on all memory")
 def test_memory_that_runs_out_turns_requests_away_and_comes_back(proxy, crm, auth):
     """Bodies held for inspection fill 60 MiB: anonymous requests are refused; when they are gone, all are served."""
     gate = proxy(workers=1)
