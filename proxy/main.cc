@@ -12,6 +12,7 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <csignal>
@@ -29,6 +30,7 @@
 #include "proxy/cli/gauges.h"
 #include "proxy/cli/lease_service.h"
 #include "proxy/cli/serve.h"
+#include "proxy/cli/upgrade.h"
 #include "proxy/net/local_service.h"
 #include "proxy/net/server.h"
 #include "proxy/telemetry/access_log.h"
@@ -39,6 +41,11 @@ namespace tollgate {
 namespace {
 
 constexpr Milliseconds kSettleLimit{2'000};  // at shutdown: for handing leases back
+// Upgrades. While connections wait in the queues: for calls under way to end here, recorded like any other.
+// Longer than net::kSilence, so that silent connections have been closed.
+constexpr Milliseconds kGiveWayLimit{1'500};
+constexpr Milliseconds kPrepareLimit{60'000}, kStartLimit{60'000};  // then the successor is given up
+constexpr Milliseconds kStorePatience{2'000};  // of a successor, before calls are taken without the store
 
 void log(std::string_view level, std::string_view text) {
   spdlog::log(level == "error"     ? spdlog::level::err
@@ -60,13 +67,18 @@ class Signals {
  public:
   Signals() {
     sigemptyset(&set_);
-    for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1}) sigaddset(&set_, signal);
+    for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2}) sigaddset(&set_, signal);
     pthread_sigmask(SIG_BLOCK, &set_, nullptr);
   }
   int wait() const {
     int signal = 0;
     sigwait(&set_, &signal);
     return signal;
+  }
+  // One that has come; 0: none.
+  int pending() const {
+    const timespec at_once{};
+    return std::max(0, sigtimedwait(&set_, nullptr, &at_once));
   }
   // True when TERM or INT arrives within that time.
   bool stop_within(Milliseconds time) const {
@@ -91,15 +103,31 @@ class Proxy {
  public:
   explicit Proxy(std::string config_file) : config_file_(std::move(config_file)) {}
 
-  // 0, or the exit code with which the program ends; what is wrong has been said.
-  int start();
+  // Both: 0, or the exit code with which the program ends; what is wrong has been said.
+  int prepare();                      // nothing that another process may have
+  int start(net::Sockets inherited);  // the rest, with the listening sockets of a predecessor or none
   Result<void> reload();      // SIGHUP
   Result<void> try_reload();  // the admin API: its thread also answers probes, so it does not queue up
   void reopen_logs();         // SIGUSR1
   void drain(const Signals& signals);  // SIGTERM, SIGINT
 
+  // ---- SIGUSR2, in this order
+  // While it is held: no reload.
+  std::unique_lock<std::mutex> hold() { return std::unique_lock(control_); }
+  net::Sockets sockets() const { return server_->sockets(); }
+  void say_close(bool on) { server_->say_close(on); }
+  bool all_told() const { return server_->all_told(); }
+  // Nothing is accepted or recorded any more, and what only one process may have is free: journal, leases, a
+  // private redis-server, admin port. Calls that need longer go on.
+  void give_way();
+  bool end_calls(Milliseconds limit) { return server_->drain(limit); }  // true: none is left
+  Milliseconds drain_limit() const { return server_->snapshot()->settings.timeouts.drain; }
+  std::unique_ptr<Proxy> again() const;  // prepared with the configuration of this one; nullptr: that failed
+
  private:
   std::expected<config::LoadedConfig, int> read_configuration() const;
+  int assemble();
+  void accept_held();
   Result<void> open_telemetry(const config::Settings& settings);
   Result<void> open_journal(const config::LoadedConfig& loaded);
   Result<void> start_store(const config::LoadedConfig& loaded);
@@ -109,6 +137,8 @@ class Proxy {
   std::vector<admin::Check> readiness() const;
 
   std::string config_file_;
+  config::LoadedConfig loaded_;  // what runs
+  net::Sockets inherited_;       // until start_workers()
   unsigned workers_ = 1;
   std::mutex control_;  // one reload or drain at a time: they come from signals and from the admin API
   cli::ReloadStatus reload_status_;
@@ -139,29 +169,41 @@ std::expected<config::LoadedConfig, int> Proxy::read_configuration() const {
   return std::move(*loaded);
 }
 
-int Proxy::start() {
+int Proxy::prepare() {
   auto loaded = read_configuration();
   if (!loaded) return loaded.error();
-  const config::Settings& settings = loaded->settings;
-  workers_ = settings.workers > 0 ? settings.workers : std::max(1U, std::thread::hardware_concurrency());
+  loaded_ = std::move(*loaded);
+  return assemble();
+}
 
-  auto assembled = cli::assemble(*loaded, 1, nullptr, log_keys);
+int Proxy::assemble() {
+  const config::Settings& settings = loaded_.settings;
+  workers_ = settings.workers > 0 ? settings.workers : std::max(1U, std::thread::hardware_concurrency());
+  auto assembled = cli::assemble(loaded_, 1, nullptr, log_keys);
   if (!assembled) {
     log("error", assembled.error().message);
     return cli::kExitConfig;
   }
   assembled_ = std::make_unique<cli::Assembled>(std::move(*assembled));
+  return cli::kExitOk;
+}
+
+int Proxy::start(net::Sockets inherited) {
+  inherited_ = std::move(inherited);
+  const bool held = !inherited_.empty();
   for (auto step : {+[](Proxy& p, const config::LoadedConfig& c) { return p.open_telemetry(c.settings); },
                     +[](Proxy& p, const config::LoadedConfig& c) { return p.open_journal(c); },
                     +[](Proxy& p, const config::LoadedConfig& c) { return p.start_store(c); },
                     +[](Proxy& p, const config::LoadedConfig&) { return p.start_workers(); },
                     +[](Proxy& p, const config::LoadedConfig& c) { return p.open_admin_port(c); }}) {
-    if (auto done = step(*this, *loaded); !done) {
+    if (auto done = step(*this, loaded_); !done) {
       log("error", done.error().message);
       return done.error().origin == Origin::config ? cli::kExitConfig : cli::kExitUnavailable;
     }
   }
+  if (held) accept_held();
   reload_status_.succeeded();
+  const config::Settings& settings = loaded_.settings;
   const auto ports = server_->ports();
   for (std::size_t i = 0; i < ports.size(); ++i)
     log("info", fmt::format("listening on {} (port {})", settings.listeners[i].address, ports[i]));
@@ -229,10 +271,23 @@ Result<void> Proxy::start_workers() {
            },
        .make_call_journal = [this](unsigned worker) { return store_->make_call_journal(worker); },
        .log = log,
-       .on_tick = [this](unsigned worker) { store_->tick(worker); }});
+       .on_tick = [this](unsigned worker) { store_->tick(worker); },
+       .inherited = inherited_,
+       .hold = !inherited_.empty()});
+  inherited_.clear();
   if (!server) return std::unexpected(server.error());
   server_ = std::move(*server);
   return {};
+}
+
+// Calls are waiting already: they go on waiting until they can be counted. A redis-server of our own has been
+// started anew, and is agreed on like any other.
+void Proxy::accept_held() {
+  const auto until =
+      std::chrono::steady_clock::now() + (embedded_ ? loaded_.settings.store.fence_wait : kStorePatience);
+  while (store_->workers_connected() < workers_ && std::chrono::steady_clock::now() < until)
+    std::this_thread::sleep_for(Milliseconds(1));
+  server_->begin_accepting();
 }
 
 Result<void> Proxy::open_admin_port(const config::LoadedConfig& loaded) {
@@ -325,6 +380,7 @@ Result<void> Proxy::reload_locked() {
   if (!assembled) return refuse(assembled.error().message);
   if (auto swapped = server_->reload(assembled->snapshot); !swapped) return refuse(swapped.error().message);
   store_->reload(loaded->settings.store);
+  loaded_ = std::move(*loaded);
   auto replaced = std::make_unique<cli::Assembled>(std::move(*assembled));
   {
     std::lock_guard guard(assembled_mutex_);
@@ -355,6 +411,143 @@ void Proxy::drain(const Signals& signals) {
     log("info", "the store is away: what is unsettled stays in the journal and is settled by the next start");
 }
 
+void Proxy::give_way() {
+  if (!server_->give_way(kGiveWayLimit))
+    log("info", "upgrade: calls that need longer end in this process; the journal has them as interrupted");
+  server_->stop_charging();
+  if (!store_->drain(kSettleLimit))
+    log("info",
+        "upgrade: the store is away: what is unsettled stays in the journal and is settled by the successor");
+  admin_port_.reset();
+  server_->detach();
+  store_.reset();
+  embedded_.reset();
+  absorber_.reset();
+  entries_.reset();
+  journal_.reset();
+}
+
+std::unique_ptr<Proxy> Proxy::again() const {
+  auto next = std::make_unique<Proxy>(config_file_);
+  next->loaded_ = loaded_;
+  return next->assemble() == cli::kExitOk ? std::move(next) : nullptr;
+}
+
+// What came while an upgrade is under way. True: told to stop.
+bool told_to_stop(const Signals& signals, Proxy& proxy) {
+  while (const int signal = signals.pending()) {
+    switch (signal) {
+      case SIGUSR1:
+        proxy.reopen_logs();
+        break;
+      case SIGUSR2:
+        log("warning", "upgrade refused: one is under way");
+        break;
+      case SIGHUP:
+        log("warning", "reload refused: an upgrade is under way");
+        break;
+      default:
+        return true;
+    }
+  }
+  return false;
+}
+
+void end_calls(Proxy& proxy, const Signals& signals) {
+  const auto until = std::chrono::steady_clock::now() + proxy.drain_limit();
+  while (!proxy.end_calls(Milliseconds(100))) {
+    if (told_to_stop(signals, proxy)) log("info", "draining already");
+    if (std::chrono::steady_clock::now() < until) continue;
+    return log("warning", "some calls did not finish in time and are cut off");
+  }
+}
+
+// SIGUSR2. Until the successor serves, whatever becomes of it, this process goes on.
+class Upgrade {
+ public:
+  // The running proxy is replaced by another one of this process when a successor took over and failed.
+  Upgrade(std::unique_ptr<Proxy>& proxy, const Signals& signals) : proxy_(proxy), signals_(signals) {}
+  ~Upgrade() { net::close_all(sockets_); }
+
+  // nullopt: this process goes on, or is to be drained when told to stop. Else it ends, with this code.
+  std::optional<int> run(std::vector<std::jthread>& ending) {
+    if (::getpid() == 1) return refuse("a container ends with its process 1: replace the container");
+    auto held = proxy_->hold();
+    sockets_ = proxy_->sockets();
+    auto successor = cli::Successor::start(sockets_);
+    if (!successor) return refuse(successor.error().message);
+    log("info", fmt::format("upgrade: process {} is started", successor->pid()));
+    Heard heard = hear(*successor, cli::UpgradeWord::prepared, kPrepareLimit);
+    if (heard == Heard::said) {
+      heard = tell_clients(*successor);
+      if (heard == Heard::silent) return hand_over(*successor, std::move(held), ending);
+      proxy_->say_close(false);
+    }
+    const std::string end = successor->end();
+    stop_ = heard == Heard::interrupted;
+    if (!stop_) return refuse(heard == Heard::silent ? end + ": not ready in time" : end);
+    log("info", "upgrade given up: told to stop");
+    return std::nullopt;
+  }
+  bool told_to_stop() const { return stop_; }
+
+ private:
+  using Heard = cli::Successor::Heard;
+
+  std::optional<int> refuse(std::string_view why) const {
+    log("error", fmt::format("upgrade refused, this process goes on: {}", why));
+    return std::nullopt;
+  }
+
+  Heard hear(cli::Successor& successor, cli::UpgradeWord word, Milliseconds limit) {
+    return successor.hear(word, limit, [this] { return tollgate::told_to_stop(signals_, *proxy_); });
+  }
+
+  // While everything is served as ever, clients learn that their connections end: those that are idle now
+  // with their next reply, for which they have as long as a drain may take. The successor has nothing to say
+  // but that it ended.
+  Heard tell_clients(cli::Successor& successor) {
+    proxy_->say_close(true);
+    const auto until = std::chrono::steady_clock::now() + proxy_->drain_limit();
+    Heard heard = hear(successor, cli::UpgradeWord::ready, net::kSilence);
+    while (heard == Heard::silent && !proxy_->all_told() && std::chrono::steady_clock::now() < until)
+      heard = hear(successor, cli::UpgradeWord::ready, Milliseconds(100));
+    return heard;
+  }
+
+  std::optional<int> hand_over(cli::Successor& successor, std::unique_lock<std::mutex> held,
+                               std::vector<std::jthread>& ending) {
+    log("info", "upgrade: handing over");
+    proxy_->give_way();
+    held.unlock();
+    successor.tell(cli::UpgradeWord::go);
+    const Heard heard = hear(successor, cli::UpgradeWord::ready, kStartLimit);
+    if (heard == Heard::said || heard == Heard::interrupted) {
+      const bool serves = heard == Heard::said;
+      if (!serves) successor.stop();
+      cli::notify_supervisor(fmt::format("MAINPID={}", successor.pid()));
+      log("info", fmt::format("upgrade: process {} {}, calls under way end here", successor.pid(),
+                              serves ? "serves" : "is told to stop too"));
+      net::close_all(sockets_);
+      end_calls(*proxy_, signals_);
+      log("info", "stopped");
+      return cli::kExitOk;
+    }
+    log("error", fmt::format("upgrade failed, this process goes on: {}", successor.end()));
+    std::unique_ptr<Proxy> next = proxy_->again();
+    if (next == nullptr) return cli::kExitConfig;
+    std::swap(proxy_, next);
+    ending.emplace_back([old = std::move(next)] { old->end_calls(old->drain_limit()); });
+    if (const int code = proxy_->start(std::exchange(sockets_, {})); code != cli::kExitOk) return code;
+    return std::nullopt;
+  }
+
+  std::unique_ptr<Proxy>& proxy_;
+  const Signals& signals_;
+  net::Sockets sockets_;
+  bool stop_ = false;
+};
+
 int serve(const cli::ServeArguments& arguments) {
   Signals signals;  // before the first thread, so that all of them inherit the mask
   spdlog::set_default_logger(spdlog::stderr_logger_mt("tollgate"));
@@ -362,20 +555,42 @@ int serve(const cli::ServeArguments& arguments) {
   spdlog::flush_on(spdlog::level::info);
 
   raise_file_limit();
-  Proxy proxy(arguments.config_file);
-  if (int code = proxy.start(); code != cli::kExitOk) return code;
+  auto predecessor = cli::Predecessor::of_environment();
+  std::vector<std::jthread> ending;  // calls of proxies that gave way in vain
+  auto proxy = std::make_unique<Proxy>(arguments.config_file);
+  if (int code = proxy->prepare(); code != cli::kExitOk) return code;
+  if (predecessor && !predecessor->wait_for_go([&] { return told_to_stop(signals, *proxy); })) {
+    log("info", "upgrade: not wanted any more");
+    return cli::kExitOk;
+  }
+  if (int code = proxy->start(predecessor ? predecessor->take_sockets() : net::Sockets{});
+      code != cli::kExitOk)
+    return code;
+  if (predecessor)
+    predecessor->ready();
+  else
+    cli::notify_supervisor("READY=1");
+  const auto drain = [&] {
+    proxy->drain(signals);
+    log("info", "stopped");
+    return cli::kExitOk;
+  };
   for (;;) {
     switch (signals.wait()) {
       case SIGHUP:
-        (void)proxy.reload();
+        (void)proxy->reload();
         break;
       case SIGUSR1:
-        proxy.reopen_logs();
+        proxy->reopen_logs();
         break;
+      case SIGUSR2: {
+        Upgrade upgrade(proxy, signals);
+        if (const auto code = upgrade.run(ending)) return *code;
+        if (upgrade.told_to_stop()) return drain();
+        break;
+      }
       default:
-        proxy.drain(signals);
-        log("info", "stopped");
-        return cli::kExitOk;
+        return drain();
     }
   }
 }

@@ -98,9 +98,11 @@ class CommandLine {
   }
 
   void add_serve() {
-    CLI::App* sub = command(
-        "serve", "Run the proxy. Signals: TERM and INT drain and stop, HUP reloads, USR1 reopens logs.",
-        "  tollgate serve -c /etc/tollgate/tollgate.yaml\n");
+    CLI::App* sub =
+        command("serve",
+                "Run the proxy. Signals: TERM and INT drain and stop, HUP reloads, USR1 reopens logs, "
+                "USR2 lets the installed version take over without losing a request.",
+                "  tollgate serve -c /etc/tollgate/tollgate.yaml\n");
     add_config(sub, serve_arguments_.config_file);
     sub->callback([this] { action_ = [this] { return serve_(serve_arguments_); }; });
   }

@@ -1,6 +1,7 @@
 // `tollgate serve -c FILE`: run the proxy until it is told to stop. What runs is put together in
 // proxy/main.cc, which hands its function to the command line; the tests of the command line hand in one of
-// their own. Signals: TERM and INT drain and stop, HUP reloads, USR1 reopens logs.
+// their own. Signals: TERM and INT drain and stop, HUP reloads, USR1 reopens logs, USR2
+// upgrades (upgrade.h).
 #pragma once
 #include <functional>
 #include <string>

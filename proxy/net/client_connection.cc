@@ -241,6 +241,7 @@ void ClientConnection::linger() {
   transport_.end_writing();
   drop_session();
   phase_ = Phase::lingering;
+  worker_.linger_began();
   worker_.loop().set(timer_, kLingerMax);
   drop_input();
 }
@@ -331,6 +332,7 @@ void ClientConnection::drop_session() {
 void ClientConnection::close() {
   if (phase_ == Phase::gone) return;
   if (phase_ == Phase::idle) worker_.remove_idle(*this);
+  if (phase_ == Phase::lingering) worker_.linger_ended();
   phase_ = Phase::gone;
   worker_.forget_awaited(*this);
   worker_.leave(address_);
@@ -347,7 +349,7 @@ void ClientConnection::stop() {
       session_->stop();
       worker_.exchange_ended();
     }
-    phase_ = Phase::lingering;
+    phase_ = Phase::head;
   }
   close();
 }

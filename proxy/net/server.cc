@@ -1,8 +1,11 @@
 #include "proxy/net/server.h"
 
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <charconv>
 #include <condition_variable>
 #include <csignal>
 #include <mutex>
@@ -22,8 +25,9 @@ struct Open {
   std::string key;
   std::uint16_t port = 0;
   std::shared_ptr<const ServerTls> tls;
-  std::shared_ptr<const ListenerRules> rules;
-  std::vector<int> fds;  // one a worker, until they are handed over
+  std::shared_ptr<const ListenerRules> rules = {};
+  std::vector<int> fds = {};      // to be handed to the workers, in turn
+  std::vector<int> handles = {};  // the same once the workers own them
 };
 
 void close_all(std::vector<int>& fds) {
@@ -67,7 +71,54 @@ Result<Open> open_listener(const config::Listener& settings, unsigned workers) {
   return open;
 }
 
+// A predecessor may have had more or fewer workers: each socket needs one that accepts, each worker a socket.
+std::vector<int> shared_out(const std::vector<int>& sockets, unsigned workers) {
+  std::vector<int> fds = sockets;
+  while (fds.size() < workers)
+    fds.push_back(::fcntl(sockets[fds.size() % sockets.size()], F_DUPFD_CLOEXEC, 3));
+  return fds;
+}
+
+bool is_listening(int fd) {
+  int listens = 0;
+  socklen_t size = sizeof listens;
+  return ::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens != 0;
+}
+
 }  // namespace
+
+void close_all(Sockets& sockets) {
+  for (auto& [address, fds] : sockets) close_all(fds);
+  sockets.clear();
+}
+
+std::string to_text(const Sockets& sockets) {
+  std::string text;
+  for (const auto& [address, fds] : sockets)
+    text += fmt::format("{}{}={}", text.empty() ? "" : ";", address, fmt::join(fds, ","));
+  return text;
+}
+
+Sockets sockets_from_text(std::string_view text) {
+  Sockets sockets;
+  while (!text.empty()) {
+    std::string_view entry = text.substr(0, text.find(';'));
+    text.remove_prefix(std::min(text.size(), entry.size() + 1));
+    const std::size_t equals = entry.find('=');
+    if (equals == std::string_view::npos) continue;
+    const std::string address(entry.substr(0, equals));
+    entry.remove_prefix(equals + 1);
+    while (!entry.empty()) {
+      const std::string_view number = entry.substr(0, entry.find(','));
+      entry.remove_prefix(std::min(entry.size(), number.size() + 1));
+      int fd = -1;
+      const auto parsed = std::from_chars(number.data(), number.data() + number.size(), fd);
+      if (parsed.ec == std::errc() && parsed.ptr == number.data() + number.size() && is_listening(fd))
+        sockets[address].push_back(fd);
+    }
+  }
+  return sockets;
+}
 
 struct Server::Impl {
   Options options;
@@ -140,7 +191,15 @@ struct Server::Impl {
     }
     auto rules = rules_of(wanted);
     if (!rules) return std::unexpected(rules.error());
-    if (present != nullptr) return Open{present->key, present->port, std::move(tls), std::move(*rules), {}};
+    if (present != nullptr)
+      return Open{present->key, present->port, std::move(tls), std::move(*rules), {}, present->handles};
+    if (auto given = options.inherited.find(wanted.address); given != options.inherited.end()) {
+      Open open{wanted.address, local_endpoint(given->second.at(0)).port(), std::move(tls),
+                std::move(*rules)};
+      open.fds = shared_out(given->second, static_cast<unsigned>(workers.size()));
+      options.inherited.erase(given);
+      return open;
+    }
     auto opened = open_listener(wanted, static_cast<unsigned>(workers.size()));
     if (opened) {
       opened->tls = std::move(tls);
@@ -155,15 +214,21 @@ struct Server::Impl {
     update.snapshot = next;
     update.upstream_tls = prepared.upstream_tls;
     update.checked = prepared.checked;
-    for (const Open& open : prepared.listeners)
-      update.listeners.push_back({open.key, open.fds.empty() ? -1 : open.fds[worker], open.tls, open.rules});
+    for (const Open& open : prepared.listeners) {
+      if (open.fds.empty()) update.listeners.push_back({open.key, -1, open.tls, open.rules});
+      for (std::size_t i = worker; i < open.fds.size(); i += workers.size())
+        update.listeners.push_back({open.key, open.fds[i], open.tls, open.rules});
+    }
     return update;
   }
+
+  bool end_calls(Worker::Queues queues, Milliseconds limit);
 
   void adopt(std::shared_ptr<const flow::Snapshot> next, Prepared prepared) {
     std::lock_guard lock(mutex);
     snapshot = std::move(next);
-    for (Open& open : prepared.listeners) open.fds.clear();
+    for (Open& open : prepared.listeners)
+      if (!open.fds.empty()) open.handles = std::exchange(open.fds, {});
     listeners = std::move(prepared.listeners);
     checked = std::move(prepared.checked);
   }
@@ -193,6 +258,8 @@ Result<std::unique_ptr<Server>> Server::start(Options options) {
   for (unsigned i = 0; i < impl->options.workers; ++i)
     impl->workers[i]->start(impl->update_for(i, impl->options.snapshot, *prepared));
   impl->adopt(std::move(impl->options.snapshot), std::move(*prepared));
+  for (auto& [address, fds] : impl->options.inherited) close_all(fds);  // not listened on any more
+  impl->options.inherited.clear();
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
 
@@ -209,22 +276,51 @@ Result<void> Server::reload(std::shared_ptr<const flow::Snapshot> snapshot) {
   return {};
 }
 
+void Server::begin_accepting() {
+  for (auto& worker : impl_->workers) worker->begin_accepting();
+}
+
 void Server::begin_drain() {
   impl_->draining = true;
-  for (auto& worker : impl_->workers) worker->begin_drain();
+  say_close(true);
+}
+
+void Server::say_close(bool on) {
+  for (auto& worker : impl_->workers) worker->say_close(on);
+}
+
+bool Server::all_told() {
+  return std::ranges::all_of(impl_->workers, [](auto& worker) { return worker->all_told(); });
 }
 
 bool Server::drain(Milliseconds limit) {
   impl_->draining = true;
+  return impl_->end_calls(Worker::Queues::serve, limit);
+}
+
+bool Server::give_way(Milliseconds limit) {
+  impl_->draining = true;
+  return impl_->end_calls(Worker::Queues::leave, limit);
+}
+
+void Server::stop_charging() {
+  for (auto& worker : impl_->workers) worker->stop_charging();
+}
+
+void Server::detach() {
+  for (auto& worker : impl_->workers) worker->detach();
+}
+
+bool Server::Impl::end_calls(Worker::Queues queues, Milliseconds limit) {
   struct Waiting {
     std::mutex mutex;
     std::condition_variable changed;
     std::size_t left;
   };
   auto waiting = std::make_shared<Waiting>();
-  waiting->left = impl_->workers.size();
-  for (auto& worker : impl_->workers) {
-    worker->drain([waiting] {
+  waiting->left = workers.size();
+  for (auto& worker : workers) {
+    worker->drain(queues, [waiting] {
       std::lock_guard lock(waiting->mutex);
       --waiting->left;
       waiting->changed.notify_all();
@@ -232,6 +328,14 @@ bool Server::drain(Milliseconds limit) {
   }
   std::unique_lock lock(waiting->mutex);
   return waiting->changed.wait_for(lock, limit, [&] { return waiting->left == 0; });
+}
+
+Sockets Server::sockets() const {
+  std::lock_guard lock(impl_->mutex);
+  Sockets sockets;
+  for (const Open& open : impl_->listeners)
+    for (const int fd : open.handles) sockets[open.key].push_back(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+  return sockets;
 }
 
 bool Server::draining() const {

@@ -34,9 +34,17 @@ struct event_base;
 
 namespace tollgate::net {
 
-// While draining, a connection without a request is closed once it was silent for so long: a request may be on its
-// way on one that was just opened or used.
+// While draining, a connection without a request is closed once it was silent for so long: a request may be
+// on its way on one that was just opened or used.
 inline constexpr Milliseconds kSilence{1'000};
+
+// Address in the settings -> listening sockets.
+using Sockets = std::map<std::string, std::vector<int>, std::less<>>;
+// As text for an environment variable: "127.0.0.1:8080=5,6;[::1]:8080=7". What is no listening socket is left
+// out.
+std::string to_text(const Sockets& sockets);
+Sockets sockets_from_text(std::string_view text);
+void close_all(Sockets& sockets);
 
 // Sums over all workers at one moment; each worker's part is at most one turn of its loop old.
 struct Counters {
@@ -98,6 +106,9 @@ class Server {
     // journals.
     std::function<void(unsigned worker)> on_tick;
     std::uint64_t seed = 0;  // of request ids and hash tables; 0: taken from the system
+    // Listening sockets of a predecessor, by address: used instead of new ones. Others are closed.
+    Sockets inherited;
+    bool hold = false;  // accept nothing before begin_accepting()
   };
 
   // Opens every listener and loads every certificate, or fails without leaving anything behind.
@@ -112,14 +123,32 @@ class Server {
   // change keep their connections. `workers` of the settings cannot change while running.
   Result<void> reload(std::shared_ptr<const flow::Snapshot> snapshot);
 
-  // Accepts what waits in the queues and nothing more, closes connections that are silent for kSilence, answers what
-  // comes on others with Connection: close. Returns when none is left or after `limit`; true when none is left. What
-  // is still under way is cut by the destructor.
+  // Accepts what waits in the queues and nothing more, closes connections that are silent for kSilence,
+  // answers what comes on others with Connection: close. Returns when none is left or after `limit`; true
+  // when none is left. What is still under way is cut by the destructor.
   bool drain(Milliseconds limit);
   // From this moment on replies say Connection: close, but listeners stay open
   // (settings.timeouts.drain_delay).
   void begin_drain();
   bool draining() const;
+
+  void begin_accepting();
+
+  // ---- making way for a successor, in this order; drain() comes last
+  // Copies of the listening sockets: what comes after give_way() waits in their queues. The caller's to
+  // close.
+  Sockets sockets() const;
+  void say_close(bool on);  // replies say Connection: close, and nothing else changes
+  // Has every connection that was idle when say_close() began had a request since, or ended?
+  bool all_told();
+  // As drain(), but what waits in the queues is left there, and who only has to read his reply is not waited
+  // for.
+  bool give_way(Milliseconds limit);
+  // From now on no call is charged: a metered one that still comes is answered 503.
+  void stop_charging();
+  // When it returns, ledgers and call journals have ended and on_tick is not called any more. Calls under way
+  // go on, unrecorded in the journal: its next start ends them.
+  void detach();
 
   Counters counters() const;
   // Actual ports in the order of settings.listeners (differs from the address for port 0).

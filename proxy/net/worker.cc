@@ -23,6 +23,17 @@ constexpr std::size_t kOtherFiles = 256;     // journal, log, store, admin port,
 constexpr std::size_t kConnectionsMin = 16;  // whatever open files allow
 constexpr std::size_t kFairShare = 16;       // a part of all connections, once most of them are in use
 
+// In place of a journal that another process has by now.
+class NoJournal final : public usage::CallJournal {
+ public:
+  bool writable() const override { return false; }
+  usage::CallHandle begin(const usage::Fact&, std::span<const usage::ChargedAccount>) override { return {}; }
+  void charged(usage::CallHandle) override {}
+  void uncharged(usage::CallHandle) override {}
+  void sent(usage::CallHandle) override {}
+  void record(usage::CallHandle, const usage::Fact&, std::span<const usage::ChargedAccount>, bool) override {}
+};
+
 }  // namespace
 
 Worker::Worker(const Server::Options& options, unsigned index, std::uint64_t seed, Resolver& resolver,
@@ -32,7 +43,8 @@ Worker::Worker(const Server::Options& options, unsigned index, std::uint64_t see
       seed_(seed),
       resolver_(resolver),
       addresses_(addresses),
-      random_(seed) {
+      random_(seed),
+      holding_(options.hold) {
   lag_timer_.bind(this, &Worker::on_lag_timer);
   tick_timer_.bind(this, &Worker::on_tick);
 }
@@ -88,18 +100,55 @@ void Worker::update(Update next) {
   loop_.post([this, held] { apply(std::move(*held)); });
 }
 
-void Worker::begin_drain() {
-  loop_.post([this] { draining_ = true; });
+void Worker::begin_accepting() {
+  loop_.post([this] {
+    holding_ = false;
+    for (auto& listener : listeners_) listener->resume();
+  });
 }
 
-void Worker::drain(std::function<void()> when_empty) {
-  loop_.post([this, when_empty = std::move(when_empty)]() mutable {
+void Worker::say_close(bool on) {
+  loop_.post([this, on] {
+    draining_ = on;
+    close_said_at_ = loop_.now();
+  });
+}
+
+bool Worker::all_told() {
+  std::promise<bool> told;
+  loop_.post([this, &told] {
+    told.set_value(idle_first_ == nullptr || idle_first_->idle_since() >= close_said_at_);
+  });
+  return told.get_future().get();
+}
+
+void Worker::drain(Queues queues, std::function<void()> when_empty) {
+  loop_.post([this, queues, when_empty = std::move(when_empty)]() mutable {
     draining_ = closing_ = true;
+    queues_ = queues;
+    if (queues == Queues::leave)
+      for (auto& listener : listeners_) listener->pause();
     listeners_.clear();
     close_silent();
-    if (connections_.empty()) return when_empty();
     when_empty_ = std::move(when_empty);
+    note_ended();
   });
+}
+
+void Worker::stop_charging() {
+  loop_.post([this] { charging_ = false; });
+}
+
+void Worker::detach() {
+  std::promise<void> done;
+  loop_.post([this, &done] {
+    charging_ = false;
+    ledger_.reset();
+    if (call_journal_ != nullptr) call_journal_ = std::make_unique<NoJournal>();
+    detached_ = true;
+    done.set_value();
+  });
+  done.get_future().wait();
 }
 
 void Worker::stop() {
@@ -169,12 +218,13 @@ void Worker::apply_listeners(std::vector<NewListener> wanted) {
     }
     for (auto& present : listeners_) {
       if (present == nullptr || present->key() != listener.key) continue;
-      present->set(std::move(listener.tls), std::move(listener.rules));
+      present->set(listener.tls, listener.rules);  // of several sockets, where a predecessor had more workers
       kept.push_back(std::move(present));
-      break;
     }
   }
   listeners_.swap(kept);
+  if (holding_)
+    for (auto& listener : listeners_) listener->pause();
 }
 
 void Worker::apply_limits() {
@@ -407,6 +457,18 @@ void Worker::close_silent() {
     if (connections_.contains(one) && one->is_idle()) one->close_when_silent();
 }
 
+void Worker::linger_began() {
+  ++lingering_;
+  note_ended();
+}
+
+void Worker::note_ended() {
+  if (!when_empty_ || connections_.size() > (queues_ == Queues::leave ? lingering_ : 0)) return;
+  auto done = std::move(when_empty_);
+  when_empty_ = nullptr;
+  done();
+}
+
 void Worker::remove(ClientConnection& connection) {
   auto found = connections_.find(&connection);
   CHECK(found != connections_.end(), "a worker removes its own connections, once");
@@ -415,11 +477,7 @@ void Worker::remove(ClientConnection& connection) {
   connections_.erase(found);
   counters_.open.fetch_sub(1, std::memory_order_relaxed);
   loop_.defer([owned] {});
-  if (connections_.empty() && when_empty_) {
-    auto done = std::move(when_empty_);
-    when_empty_ = nullptr;
-    done();
-  }
+  note_ended();
   if (listeners_paused_ && connections_.size() < connections_max_ + kOverCapAllowance / 2) {
     listeners_paused_ = false;
     for (auto& listener : listeners_)
@@ -489,7 +547,7 @@ void Worker::tick() {
     look_at_memory();
     tell_overload();
   }
-  if (options_.on_tick) options_.on_tick(index_);
+  if (options_.on_tick && !detached_) options_.on_tick(index_);
 }
 
 void Worker::log(std::string_view level, std::string_view text) const {

@@ -1,7 +1,7 @@
 // One worker of the data plane: a thread with its event loop, listeners, client connections, upstream pools,
 // gate, ledger and sinks. Nothing here is locked; other threads post tasks and read atomic counters.
 //
-// Threads: constructor, start(), update(), begin_drain(), drain(), stop() from the control thread; post() and
+// Threads: constructor, start() .. stop() from the control thread; post() and
 // counters from any; all else on the worker's own thread.
 #pragma once
 #include <atomic>
@@ -71,8 +71,15 @@ class Worker {
   // ---- control thread
   void start(Update first);  // returns when the worker serves
   void update(Update next);  // soon
-  void begin_drain();
-  void drain(std::function<void()> when_empty);  // the function runs on the worker's thread
+  void begin_accepting();    // when options.hold held it back
+  void say_close(bool on);
+  bool all_told();  // Server::all_told(); waits for the worker
+  // What waits in the queues of the listeners: is served here, or left for a successor. Then connections
+  // whose reply is out count as ended.
+  enum class Queues : std::uint8_t { serve, leave };
+  void drain(Queues queues, std::function<void()> when_empty);  // the function runs on the worker's thread
+  void stop_charging();
+  void detach();                                 // returns when it is done
   void stop();                                   // ends what is under way and joins
   void post(std::function<void()> task) { loop_.post(std::move(task)); }
   const WorkerCounters& counters() const { return counters_; }
@@ -82,7 +89,7 @@ class Worker {
   // ---- worker's thread
   EventLoop& loop() { return loop_; }
   flow::Gate& gate() { return *gate_; }
-  quota::Ledger* ledger() { return ledger_.get(); }
+  quota::Ledger* ledger() { return charging_ ? ledger_.get() : nullptr; }
   usage::CallJournal* call_journal() { return call_journal_.get(); }  // may be nullptr
   Random& random() { return random_; }
   WorkerCounters& counters() { return counters_; }
@@ -110,6 +117,8 @@ class Worker {
   void remove_idle(ClientConnection& connection);
   void exchange_began() { counters_.active.fetch_add(1, std::memory_order_relaxed); }
   void exchange_ended() { counters_.active.fetch_sub(1, std::memory_order_relaxed); }
+  void linger_began();
+  void linger_ended() { --lingering_; }
   void remove(ClientConnection& connection);         // closed: destroyed in the next turn
   void advance_later(ClientConnection* connection);  // in the next turn, if it still exists
   std::unique_ptr<Session> lend_session();
@@ -121,6 +130,7 @@ class Worker {
   void apply_limits();
   void apply_listeners(std::vector<NewListener> listeners);
   void close_silent();
+  void note_ended();
   std::size_t room_for_connections() const;
   void look_after_awaited();
   void look_at_memory();
@@ -163,7 +173,11 @@ class Worker {
   std::string date_;
   std::int64_t date_second_ = -1;
   MonotonicTime accept_failure_logged_{}, address_refusal_logged_{};
+  std::size_t lingering_ = 0;  // connections whose reply is out
   std::function<void()> when_empty_;
+  Queues queues_ = Queues::serve;
+  MonotonicTime close_said_at_{};
+  bool holding_, charging_ = true, detached_ = false;
   bool draining_ = false, closing_ = false, stopped_ = false, listeners_paused_ = false;
 
   mutable std::mutex health_mutex_;

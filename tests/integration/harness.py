@@ -76,6 +76,39 @@ class Ended(Exception):
     """A process that should be running is not: no use in waiting."""
 
 
+class Heir:
+    """A process that one of ours started and that outlives it: ours to wait for once its parent has ended, when orphans
+    come to this process (prctl PR_SET_CHILD_SUBREAPER). As far as needed like subprocess.Popen."""
+
+    def __init__(self, pid):
+        self.pid, self.returncode = pid, None
+
+    def poll(self):
+        if self.returncode is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                return None
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout):
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            time.sleep(0.02)
+        return self.returncode
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+
 class Process:
     """A child with its log in a file; stopped by its id."""
 

@@ -75,6 +75,58 @@ TEST(Draining, CallsInFlightEndIdleConnectionsCloseAndNothingIsAccepted) {
   EXPECT_TRUE(proxy.server->drain(Milliseconds(10'000)));
 }
 
+TEST(GivingWay, WhoWaitsIsServedByTheSuccessorAndACallUnderWayEnds) {
+  Held held;
+  Upstream fast(echo);
+  Proxy old(settings({held.upstream.url()}), 3);
+  Peer busy = old.connect(), idle = old.connect();
+  ASSERT_TRUE(busy.send(get("/")));
+  while (old.server->counters().client.active == 0) std::this_thread::yield();
+  // A predecessor's sockets come as numbers; what is none is left out.
+  Sockets sockets = sockets_from_text(to_text(old.server->sockets()) + ";127.0.0.1:9=0,x,999999;nonsense");
+  ASSERT_EQ(sockets.size(), 1U);
+  ASSERT_EQ(sockets.begin()->second.size(), 3U);
+  old.server->say_close(true);
+  EXPECT_FALSE(old.server->give_way(Milliseconds(1'500)));
+  EXPECT_TRUE(idle.at_end());
+  std::vector<Peer> waiting;
+  for (int i = 0; i < 12; ++i) waiting.push_back(old.connect());
+  for (Peer& peer : waiting) ASSERT_TRUE(peer.send(get("/")));
+  old.server->stop_charging();
+  old.server->detach();
+  Proxy successor(settings({fast.url()}), 2, std::move(sockets));
+  EXPECT_EQ(successor.server->ports(), old.server->ports());
+  EXPECT_EQ(successor.server->counters().accepted_total, 0U);
+  successor.server->begin_accepting();
+  for (Peer& peer : waiting) EXPECT_EQ(peer.read_message().status(), 200);
+  held.release.set_value();
+  const Message reply = busy.read_message();
+  EXPECT_EQ(reply.body, "done");
+  EXPECT_EQ(reply.field("connection"), "close");
+  busy.close();
+  EXPECT_TRUE(old.server->drain(Milliseconds(10'000)));
+  EXPECT_EQ(old.facts.wait_for(1).size(), 1U);
+}
+
+TEST(GivingWay, ConnectionsThatWereIdleAreToldWithTheirNextReply) {
+  Upstream upstream(echo);
+  Proxy proxy(settings({upstream.url()}));
+  Peer idle = proxy.connect();
+  ASSERT_TRUE(idle.send(get("/")));
+  EXPECT_EQ(idle.read_message().field("connection"), "");
+  while (proxy.server->counters().client.idle == 0) std::this_thread::yield();
+  proxy.server->say_close(true);
+  EXPECT_FALSE(proxy.server->all_told());
+  EXPECT_EQ(proxy.ask(get("/")).field("connection"), "close");
+  EXPECT_FALSE(proxy.server->all_told());
+  ASSERT_TRUE(idle.send(get("/")));
+  EXPECT_EQ(idle.read_message().field("connection"), "close");
+  EXPECT_TRUE(idle.at_end());
+  EXPECT_TRUE(proxy.server->all_told());
+  proxy.server->say_close(false);
+  EXPECT_EQ(proxy.ask(get("/")).field("connection"), "");
+}
+
 TEST(Stopping, CallInFlightGetsItsFactAndA503) {
   Upstream upstream([](Peer& peer) { peer.read_all(); });
   Proxy proxy(settings({upstream.url()}));

@@ -100,7 +100,7 @@ std::string token(const std::string& user) {
   return made.value_or("");
 }
 
-Proxy::Proxy(const config::Settings& settings, unsigned workers) {
+Proxy::Proxy(const config::Settings& settings, unsigned workers, Sockets inherited) {
   struct Sink final : usage::FactSink {
     explicit Sink(Facts& to) : facts(to) {}
     void record(const usage::Fact& fact) override { facts.add(fact); }
@@ -109,6 +109,8 @@ Proxy::Proxy(const config::Settings& settings, unsigned workers) {
   Server::Options options;
   options.snapshot = snapshot(settings);
   options.workers = workers;
+  options.hold = !inherited.empty();
+  options.inherited = std::move(inherited);
   options.seed = 7;
   options.make_ledger = [](event_base*, unsigned) {
     return std::make_unique<quota::MemoryLedger>([] { return Milliseconds(1'795'000'000'000); });

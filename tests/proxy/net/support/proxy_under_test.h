@@ -44,7 +44,8 @@ std::string token(const std::string& user);  // of a portal user with a licence
 
 class Proxy {
  public:
-  explicit Proxy(const config::Settings& settings, unsigned workers = 1);
+  // inherited: of another one; nothing is accepted before server->begin_accepting().
+  explicit Proxy(const config::Settings& settings, unsigned workers = 1, Sockets inherited = {});
   ~Proxy();
   Peer connect(int receive_buffer = 0) { return Peer::connect(server->ports().at(0), receive_buffer); }
   // One request on a connection of its own.
