@@ -488,7 +488,9 @@ Fields describe_timeouts(Timeouts& t) {
       {"client_write", Span{&t.client_write, 1ms, kDay}, "Client that does not read its reply."},
       {"upgrade_idle", Span{&t.upgrade_idle, 1ms, 31 * kDay},
        "Upgraded connection (WebSocket) without traffic."},
-      {"drain", Span{&t.drain, 0ms, kDay}, "After SIGTERM: longest wait for calls in flight."},
+      {"drain", Span{&t.drain, 0ms, kDay},
+       "After SIGTERM: longest wait for calls in flight. In an upgrade (SIGUSR2) first as long for requests "
+       "on idle connections."},
       {"drain_delay", Span{&t.drain_delay, 0ms, 1h},
        "After SIGTERM: `/readyz` says no for this long before the listeners close."},
   };
