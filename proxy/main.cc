@@ -21,6 +21,8 @@
 #include <thread>
 
 #include "config/load/load.h"
+#include "config/values.h"
+#include "metering/base/json_text.h"
 #include "metering/billing/absorber.h"
 #include "metering/journal/journal.h"
 #include "metering/redis/embedded.h"
@@ -50,6 +52,7 @@ constexpr Milliseconds kStorePatience{2'000};  // of a successor, before calls a
 void log(std::string_view level, std::string_view text) {
   spdlog::log(level == "error"     ? spdlog::level::err
               : level == "warning" ? spdlog::level::warn
+              : level == "debug"   ? spdlog::level::debug
                                    : spdlog::level::info,
               "{}", text);
 }
@@ -134,6 +137,7 @@ class Proxy {
   Result<void> start_workers();
   Result<void> open_admin_port(const config::LoadedConfig& loaded);
   Result<void> reload_locked();
+  void follow(std::optional<flow::TrailOrder> order, std::string_view who);
   std::vector<admin::Check> readiness() const;
 
   std::string config_file_;
@@ -270,6 +274,9 @@ Result<void> Proxy::start_workers() {
              return sinks;
            },
        .make_call_journal = [this](unsigned worker) { return store_->make_call_journal(worker); },
+       .on_life = [this](unsigned worker, const flow::Life& life) { metrics_->observe_life(worker, life); },
+       .on_loop_delay = [this](unsigned worker,
+                               Duration late) { metrics_->observe_loop_delay(worker, late); },
        .log = log,
        .on_tick = [this](unsigned worker) { store_->tick(worker); },
        .inherited = inherited_,
@@ -308,6 +315,9 @@ Result<void> Proxy::open_admin_port(const config::LoadedConfig& loaded) {
                          .readiness = [this] { return readiness(); },
                          .reload = [this] { return try_reload(); },
                          .read_usage = nullptr,
+                         .follow = [this](auto order, auto who) { follow(std::move(order), who); },
+                         .followed = [this] { return cli::followed(*server_); },
+                         .upstreams = [this] { return cli::upstream_servers(*server_); },
                          .version = TOLLGATE_VERSION,
                          .revision = TOLLGATE_REVISION};
   store_->connect(sources);
@@ -332,6 +342,18 @@ Result<void> Proxy::open_admin_port(const config::LoadedConfig& loaded) {
   if (!port) return std::unexpected(port.error());
   admin_port_ = std::move(*port);
   return {};
+}
+
+void Proxy::follow(std::optional<flow::TrailOrder> order, std::string_view who) {
+  std::string id, user;
+  if (order) {
+    append_json_string(id, order->request_id);
+    append_json_string(user, order->user);
+  }
+  log("info", order ? fmt::format("trace: {} follows request id {} user {} for {} and at most {} lines", who,
+                                  id, user, config::duration_text(order->time), order->lines)
+                    : fmt::format("trace: {} follows nothing more", who));
+  server_->follow(std::move(order));
 }
 
 std::vector<admin::Check> Proxy::readiness() const {
@@ -552,7 +574,8 @@ int serve(const cli::ServeArguments& arguments) {
   Signals signals;  // before the first thread, so that all of them inherit the mask
   spdlog::set_default_logger(spdlog::stderr_logger_mt("tollgate"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %v", spdlog::pattern_time_type::utc);
-  spdlog::flush_on(spdlog::level::info);
+  spdlog::set_level(spdlog::level::debug);  // only what an operator asked for is told at that level
+  spdlog::flush_on(spdlog::level::debug);
 
   raise_file_limit();
   auto predecessor = cli::Predecessor::of_environment();

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "config/values.h"
+#include "proxy/admin/body.h"
 #include "proxy/admin/replies.h"
 
 namespace tollgate::admin {
@@ -14,25 +15,6 @@ namespace {
 
 using Element = simdjson::dom::element;
 using quota::LimitOverride;
-
-std::unexpected<Reply> bad(std::string_view detail) {
-  return std::unexpected(problem(400, "Bad request", detail));
-}
-
-// A JSON object; an empty body is an empty one where that is allowed. Members other than `known` are mistakes.
-std::optional<Reply> read_object(simdjson::dom::parser& parser, std::string_view body,
-                                 std::initializer_list<std::string_view> known, simdjson::dom::object& out) {
-  const simdjson::padded_string text(body.empty() ? std::string_view("{}") : body);
-  Element document;
-  if (parser.parse(text).get(document) != simdjson::SUCCESS || document.get(out) != simdjson::SUCCESS)
-    return problem(400, "Bad request", "The body must be a JSON object.");
-  for (auto [name, value] : out)
-    if (std::find(known.begin(), known.end(), name) == known.end())
-      return problem(
-          400, "Bad request",
-          fmt::format("There is no member \"{}\" here; known are: {}.", name, fmt::join(known, ", ")));
-  return std::nullopt;
-}
 
 // Goes into the audit and onto terminals: one line of text.
 std::expected<std::string, Reply> read_reason(const simdjson::dom::object& object, std::string_view query) {

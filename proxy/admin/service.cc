@@ -10,6 +10,7 @@
 #include "proxy/admin/grant_reasons.h"
 #include "proxy/admin/quota_reply.h"
 #include "proxy/admin/replies.h"
+#include "proxy/admin/watching.h"
 #include "proxy/flow/reply.h"
 
 namespace tollgate::admin {
@@ -75,6 +76,9 @@ Sources completed(Sources sources) {
     sources.audit_log = [](std::size_t) -> Result<std::vector<usage::AuditEntry>> {
       return std::unexpected(not_given("read the audit"));
     };
+  if (!sources.follow) sources.follow = [](std::optional<flow::TrailOrder>, std::string_view) {};
+  if (!sources.followed) sources.followed = [] { return std::optional<Sources::Followed>(); };
+  if (!sources.upstreams) sources.upstreams = [] { return std::vector<Sources::UpstreamServer>(); };
   if (!sources.clock)
     sources.clock = [] {
       return UnixTime(
@@ -110,6 +114,7 @@ class Service::Core : public std::enable_shared_from_this<Service::Core> {
   void handle_quota(const Request& request, Target target, std::string_view what, Done done);
   void handle_audit(const Request& request, const Done& done) const;
   void handle_reload(const Request& request, const Done& done) const;
+  void handle_trace(const Request& request, const Done& done) const;
   void reply_quotas(std::shared_ptr<const flow::Snapshot> snapshot,
                     std::vector<quota::AccountCharge> accounts, std::vector<std::string> subjects,
                     bool single, Done done);
@@ -158,6 +163,10 @@ void Service::Core::handle_api(const Request& request, Done done) {
   std::vector<std::string> parts = segments(request.path);
   if (request.path == "/api/v1/config/reload") return handle_reload(request, done);
   if (request.path == "/api/v1/audit") return handle_audit(request, done);
+  if (request.path == "/api/v1/trace") return handle_trace(request, done);
+  if (request.path == "/api/v1/upstreams")
+    return done(is_get(request) ? json_reply(upstreams_json(sources_.upstreams()))
+                                : method_not_allowed("GET, HEAD"));
   if (request.path == "/api/v1/settle") {
     if (request.method != "POST") return done(method_not_allowed("POST"));
     return sources_.settle([done = std::move(done)](Result<void> settled) {
@@ -181,6 +190,20 @@ void Service::Core::handle_reload(const Request& request, const Done& done) cons
     return done(problem(422, "The configuration was not accepted", reloaded.error().message));
   }
   done(json_reply(R"({"reloaded":true})"));
+}
+
+void Service::Core::handle_trace(const Request& request, const Done& done) const {
+  const std::string_view who = request.peer.empty() ? "-" : request.peer;
+  if (request.method == "PUT") {
+    auto order = parse_trail(request.body);
+    if (!order) return done(std::move(order.error()));
+    sources_.follow(*std::move(order), who);
+  } else if (request.method == "DELETE") {
+    sources_.follow(std::nullopt, who);
+  } else if (!is_get(request)) {
+    return done(method_not_allowed("GET, HEAD, PUT, DELETE"));
+  }
+  done(json_reply(trail_json(sources_.followed(), now())));
 }
 
 void Service::Core::handle_audit(const Request& request, const Done& done) const {
@@ -368,7 +391,8 @@ void Service::handle(const Request& request, Done done) const {
   if (path == "/")
     return text(
         "Tollgate admin port\n/livez /readyz?verbose /metrics /version\n"
-        "/api/v1/users/{tenant}/{user}/usage and /quotas, /api/v1/audit (bearer token)\n");
+        "/api/v1/users/{tenant}/{user}/usage and /quotas, /api/v1/audit, /upstreams, /trace (bearer "
+        "token)\n");
   done(not_found(path));
 }
 

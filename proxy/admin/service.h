@@ -15,6 +15,9 @@
 //                     POST   /api/v1/settle                                  this proxy hands in what it has counted
 //                     GET    /api/v1/audit[?limit=n]                         latest changes made through this proxy
 //                     POST   /api/v1/config/reload                           as SIGHUP
+//                     GET    /api/v1/upstreams                               health and connections of every server
+//                     PUT    /api/v1/trace                                   follow requests in the log (flow::Trail)
+//                     GET    /api/v1/trace  DELETE /api/v1/trace             what is followed; follow nothing more
 // {tenant} "-" is the empty tenant; names are percent-encoded. ?organization= names the organization for rules per
 // organization. Without a token file the /api is closed.
 //
@@ -25,6 +28,9 @@
 // A change of a limit keeps the grants and a grant keeps the limit: both stand in one value that is read and written back
 // (changes.h). Changes through one proxy wait for each other; of two made at the same moment through two proxies the
 // later may undo the earlier. The audit names both.
+//
+// Following requests changes nothing that is counted, and is wanted above all when something is broken: it is said in the
+// log with the address it came from, not in the audit.
 //
 // Threads: handle() may be called from any one thread; sources are called on it and may answer from another.
 #pragma once
@@ -41,6 +47,7 @@
 #include "metering/quota/ledger.h"
 #include "metering/quota/store_model.h"
 #include "metering/usage/journal_record.h"
+#include "proxy/flow/life.h"
 #include "proxy/flow/snapshot.h"
 
 namespace tollgate::admin {
@@ -92,6 +99,23 @@ struct Sources {
   // failed, on the thread that said so. time_ms is set.
   std::function<Result<void>(usage::AuditEntry)> audit{};
   std::function<Result<std::vector<usage::AuditEntry>>(std::size_t most)> audit_log{};  // latest first
+  // Without these nothing is followed, and no server is known. nullopt: nothing more; `who` asked for it, for the log.
+  std::function<void(std::optional<flow::TrailOrder>, std::string_view who)> follow{};
+  struct Followed {
+    flow::TrailOrder order;
+    Milliseconds left{0};
+    std::uint32_t lines_left = 0;
+  };
+  std::function<std::optional<Followed>()> followed{};
+  struct UpstreamServer {
+    std::string upstream, server;
+    bool down = false, unreachable = false, ejected = false;  // on any worker; none of them: healthy
+    std::uint64_t in_flight = 0, idle = 0;                    // calls at it; connections kept for the next
+    // Requests, for a connection to whatever server: told by the upstream's first one.
+    std::uint64_t waiting = 0;
+    std::uint64_t requests = 0, failures = 0;  // since the start
+  };
+  std::function<std::vector<UpstreamServer>()> upstreams{};
   std::function<UnixTime()> clock{};  // the store's where it is known; not given: this machine's
   std::string version, revision;
 };

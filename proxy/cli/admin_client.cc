@@ -28,14 +28,6 @@ std::size_t take(char* bytes, std::size_t size, std::size_t count, void* target)
   return size * count;
 }
 
-// Where a local client reaches a port that listens everywhere.
-std::string url_of(std::string_view address) {
-  std::string_view port = address.substr(address.rfind(':') + 1);
-  if (address.starts_with("0.0.0.0:")) return fmt::format("http://127.0.0.1:{}", port);
-  if (address.starts_with("[::]:")) return fmt::format("http://[::1]:{}", port);
-  return fmt::format("http://{}", address);
-}
-
 // `detail` of a problem document (RFC 9457), or "".
 std::string detail_of(const std::string& body) {
   simdjson::dom::parser parser;
@@ -47,6 +39,13 @@ std::string detail_of(const std::string& body) {
 }
 
 }  // namespace
+
+std::string admin_url(std::string_view address) {
+  std::string_view port = address.substr(address.rfind(':') + 1);
+  if (address.starts_with("0.0.0.0:")) return fmt::format("http://127.0.0.1:{}", port);
+  if (address.starts_with("[::]:")) return fmt::format("http://[::1]:{}", port);
+  return fmt::format("http://{}", address);
+}
 
 std::string percent_encoded(std::string_view text) {
   std::string out;
@@ -88,9 +87,9 @@ std::optional<AdminEndpoint> find_endpoint(const AdminArguments& arguments, Cons
   }
   // The token of the configuration is for its own admin port, not for whatever --admin names.
   if (endpoint.token.empty() && !admin.token_file.empty() &&
-      (endpoint.url.empty() || endpoint.url == url_of(admin.address)))
+      (endpoint.url.empty() || endpoint.url == admin_url(admin.address)))
     endpoint.token = config::secret_of_file(loaded->file_texts.at(admin.token_file));
-  if (endpoint.url.empty()) endpoint.url = url_of(admin.address);
+  if (endpoint.url.empty()) endpoint.url = admin_url(admin.address);
   return endpoint;
 }
 

@@ -27,6 +27,9 @@ struct AdminReply {
   std::string body;
 };
 
+// Where a local client reaches an admin.address, also one that listens everywhere.
+std::string admin_url(std::string_view address);
+
 // What --admin and --token-file say, and the configuration for what they leave open. Nothing after a message.
 std::optional<AdminEndpoint> find_endpoint(const AdminArguments& arguments, Console& console);
 

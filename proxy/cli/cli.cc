@@ -16,6 +16,7 @@
 #include "proxy/cli/quota.h"
 #include "proxy/cli/schema.h"
 #include "proxy/cli/token.h"
+#include "proxy/cli/trace.h"
 #include "proxy/cli/usage.h"
 #include "proxy/cli/version.h"
 
@@ -44,6 +45,7 @@ class CommandLine {
     add_token();
     add_usage();
     add_quota();
+    add_trace();
     add_explain();
     add_export();
     add_version();
@@ -124,9 +126,10 @@ class CommandLine {
     sub->callback([this] { action_ = [this] { return run_schema(schema_, console_); }; });
   }
   void add_doctor() {
-    CLI::App* sub =
-        command("doctor", "Examine versions, limits, files, ports, clock and store, and say what to do.",
-                "  tollgate doctor -c tollgate.yaml\n");
+    CLI::App* sub = command(
+        "doctor",
+        "Examine versions, limits, files, ports, clock, store and the running proxy, and say what to do.",
+        "  tollgate doctor -c tollgate.yaml\n");
     add_config(sub, doctor_.config_file);
     add_format(sub, doctor_.format);
     sub->callback([this] { action_ = [this] { return run_doctor(doctor_, console_); }; });
@@ -229,6 +232,26 @@ class CommandLine {
       verb->add_option("--reason", quota_.reason, "why, for the audit")->required(action == Action::grant);
     add_admin(verb, quota_.admin);
     add_format(verb, quota_.format);
+  }
+  void add_trace() {
+    CLI::App* sub = command(
+        "trace",
+        "Follow requests of a running proxy: each step of their life becomes a line in its log, for a while. "
+        "Without "
+        "an option: what is followed now. A new trace ends the one before.",
+        "  tollgate trace --user ann                           for 60 s, 1000 lines at most\n"
+        "  tollgate trace --request-id 4711-abc --for 10m      the id that the caller sends in X-Request-Id\n"
+        "  tollgate trace --user ann --tenant acme --for 1h --lines 20000\n"
+        "  tollgate trace --stop\n");
+    sub->add_option("--request-id", trace_.request_id, "X-Request-Id of the request");
+    sub->add_option("--user", trace_.user, "name of the user");
+    sub->add_option("--tenant", trace_.tenant, "tenant of the user (default: any)");
+    sub->add_option("--for", trace_.duration, "how long: 60s, 10m; at most 1h (default: 60s)");
+    sub->add_option("--lines", trace_.lines, "lines at most (default: 1000)")->check(CLI::PositiveNumber);
+    sub->add_flag("--stop", trace_.stop, "follow nothing more");
+    add_admin(sub, trace_.admin);
+    add_format(sub, trace_.format);
+    sub->callback([this] { action_ = [this] { return run_trace(trace_, console_); }; });
   }
   void add_explain() {
     CLI::App* sub = command(
@@ -346,6 +369,7 @@ class CommandLine {
   TokenArguments token_;
   UsageArguments usage_;
   QuotaArguments quota_;
+  TraceArguments trace_;
   ExplainArguments explain_;
   ExportArguments export_;
   VersionArguments version_;

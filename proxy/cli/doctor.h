@@ -6,6 +6,7 @@
 //   writable certificates   expired, or within 30 days ports          free, or taken (perhaps by a running
 //   proxy) clock          synchronised, and against the store's store          reachable, version, settings
 //   on which the promises rest (metering/redis/probe.h)
+//   upstreams      health and connections of every server, as the running proxy sees them
 #pragma once
 #include <string>
 #include <vector>
@@ -35,5 +36,9 @@ std::vector<Symptom> examine_folders(const config::Settings& settings);
 std::vector<Symptom> examine_certificates(const config::LoadedConfig& loaded, UnixTime now);
 // Of the store as the configuration names it; a probe of at most 2 s.
 std::vector<Symptom> examine_store(const config::LoadedConfig& loaded);
+// Upstream servers as the proxy sees them that runs with this configuration, if one does. `upstreams`: its answer to
+// GET /api/v1/upstreams.
+std::vector<Symptom> examine_running_proxy(const config::LoadedConfig& loaded);
+std::vector<Symptom> examine_upstreams(std::string_view upstreams);
 
 }  // namespace tollgate::cli

@@ -1,6 +1,7 @@
 // The single examinations of `tollgate doctor`.
 #include <arpa/inet.h>
 #include <fmt/format.h>
+#include <simdjson.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 #include "config/values.h"
 #include "metering/base/ascii.h"
 #include "metering/redis/probe.h"
+#include "proxy/cli/admin_client.h"
 #include "proxy/cli/assembly.h"
 #include "proxy/cli/certificates.h"
 #include "proxy/cli/doctor.h"
@@ -244,6 +246,63 @@ std::vector<Symptom> examine_store(const config::LoadedConfig& loaded) {
     return {{Level::problem, "store", connection.error().message, "correct the store section"}};
   for (Symptom& symptom : probe_symptoms(*connection)) symptoms.push_back(std::move(symptom));
   return symptoms;
+}
+
+std::vector<Symptom> examine_upstreams(std::string_view upstreams) {
+  simdjson::dom::parser parser;
+  simdjson::dom::array servers;
+  if (parser.parse(simdjson::padded_string(upstreams)).get(servers) != simdjson::SUCCESS)
+    return {{Level::problem, "upstreams", "the running proxy's answer cannot be read",
+             "is it another version of tollgate?"}};
+  std::vector<Symptom> symptoms;
+  for (const simdjson::dom::element one : servers) {
+    auto text = [&](const char* key) {
+      std::string_view value;
+      return one[key].get(value) == simdjson::SUCCESS ? value : std::string_view();
+    };
+    auto number = [&](const char* key) {
+      std::uint64_t value = 0;
+      return one[key].get(value) == simdjson::SUCCESS ? value : 0;
+    };
+    auto is = [&](const char* key) {
+      bool value = false;
+      return one[key].get(value) == simdjson::SUCCESS && value;
+    };
+    Symptom symptom{Level::ok, "upstreams",
+                    fmt::format("{} {}: {} calls at it, {} idle connections, {} requests, {} failures",
+                                text("upstream"), text("server"), number("in_flight"), number("idle"),
+                                number("requests"), number("failures")),
+                    ""};
+    if (const std::uint64_t waiting = number("waiting"); waiting > 0) {
+      symptom.level = Level::warning;
+      symptom.text += fmt::format("; {} requests wait for a connection", waiting);
+      symptom.advice = "it answers slowly, or upstreams.*.max_connections is too low";
+    }
+    if (!is("healthy")) {
+      symptom.level = Level::warning;
+      symptom.text += is("down")          ? "; its health checks fail"
+                      : is("unreachable") ? "; it cannot be reached"
+                                          : "; it is left out for failing";
+      symptom.advice = "look at that server and at the way to it; the log says what failed";
+    }
+    symptoms.push_back(std::move(symptom));
+  }
+  return symptoms;
+}
+
+std::vector<Symptom> examine_running_proxy(const config::LoadedConfig& loaded) {
+  const config::Admin& admin = loaded.settings.admin;
+  if (admin.address.empty() || admin.token_file.empty())
+    return {
+        {Level::ok, "upstreams", "not asked for: they are seen with admin.address and admin.token_file", ""}};
+  const AdminEndpoint endpoint{admin_url(admin.address),
+                               std::string(config::secret_of_file(loaded.file_texts.at(admin.token_file)))};
+  const auto reply = ask_admin(endpoint, "GET", "/api/v1/upstreams");
+  if (!reply) return {{Level::ok, "upstreams", "no proxy runs with this configuration", ""}};
+  if (reply->status != 200)
+    return {{Level::warning, "upstreams", fmt::format("the admin port answered {}", reply->status),
+             "what listens at admin.address is another version, or has another token"}};
+  return examine_upstreams(reply->body);
 }
 
 }  // namespace tollgate::cli

@@ -122,6 +122,15 @@ std::vector<telemetry::Family> gauges(const net::Server& server, const telemetry
                    .help = "Calls at a server, connecting included.",
                    .type = Type::gauge,
                    .samples = {}};
+  Family idle{.name = "tollgate_upstream_connections_idle",
+              .help = "Connections to a server that are kept for the next call.",
+              .type = Type::gauge,
+              .samples = {}};
+  Family unhealthy{.name = "tollgate_upstream_unhealthy",
+                   .help = "1 for each reason why a server is not healthy.",
+                   .type = Type::gauge,
+                   .samples = {}};
+  std::map<std::string, double> waiting_by_upstream;
   Family failures{
       .name = "tollgate_upstream_failures_total",
       .help = "Calls that a server failed: no reply, a broken one, none in time, outlier.statuses.",
@@ -140,6 +149,14 @@ std::vector<telemetry::Family> gauges(const net::Server& server, const telemetry
     health.samples.push_back({.labels = which, .value = one.healthy ? 1.0 : 0.0});
     calls.samples.push_back({.labels = which, .value = static_cast<double>(one.calls_total)});
     in_flight.samples.push_back({.labels = which, .value = static_cast<double>(one.in_flight)});
+    idle.samples.push_back({.labels = which, .value = static_cast<double>(one.idle)});
+    waiting_by_upstream[one.upstream] += static_cast<double>(one.waiting);
+    for (const auto& [because, so] :
+         {std::pair{"down", one.down}, {"unreachable", one.unreachable}, {"ejected", one.ejected}}) {
+      telemetry::Family::Labels labels = which;
+      labels.emplace_back("because", because);
+      unhealthy.samples.push_back({.labels = std::move(labels), .value = so ? 1.0 : 0.0});
+    }
     failures.samples.push_back({.labels = which, .value = static_cast<double>(one.failures_total)});
     ejections.samples.push_back({.labels = which, .value = static_cast<double>(one.ejections_total)});
     if (!one.checked) continue;
@@ -151,7 +168,14 @@ std::vector<telemetry::Family> gauges(const net::Server& server, const telemetry
            .value = static_cast<double>(passed ? one.checks_passed_total : one.checks_failed_total)});
     }
   }
-  for (Family* family : {&health, &calls, &in_flight, &failures, &ejections, &checks})
+  Family waiting{.name = "tollgate_upstream_queue_requests",
+                 .help = "Requests waiting for a connection to an upstream.",
+                 .type = Type::gauge,
+                 .samples = {}};
+  for (const auto& [upstream, requests] : waiting_by_upstream)
+    waiting.samples.push_back({.labels = {{"upstream", upstream}}, .value = requests});
+  for (Family* family :
+       {&health, &unhealthy, &calls, &in_flight, &idle, &waiting, &failures, &ejections, &checks})
     if (!family->samples.empty()) out.push_back(std::move(*family));
   add("tollgate_upstream_retries_total", "Calls tried again though a server may have received them.",
       Type::counter, now.upstream_retries_total);
@@ -181,6 +205,30 @@ std::vector<telemetry::Family> gauges(const net::Server& server, const telemetry
   if (embedded != nullptr)
     add("tollgate_embedded_redis_restarts_total", "Restarts of the embedded redis-server.", Type::counter,
         embedded->restarts());
+  return out;
+}
+
+std::optional<admin::Sources::Followed> followed(const net::Server& server) {
+  const auto trail = server.followed();
+  if (trail == nullptr) return std::nullopt;
+  return admin::Sources::Followed{.order = trail->order(),
+                                  .left = std::chrono::ceil<Milliseconds>(trail->until() - server.now()),
+                                  .lines_left = trail->lines_left()};
+}
+
+std::vector<admin::Sources::UpstreamServer> upstream_servers(const net::Server& server) {
+  std::vector<admin::Sources::UpstreamServer> out;
+  for (const net::Counters::Health& one : server.counters().upstream_health)
+    out.push_back({.upstream = one.upstream,
+                   .server = one.server,
+                   .down = one.down,
+                   .unreachable = one.unreachable,
+                   .ejected = one.ejected,
+                   .in_flight = one.in_flight,
+                   .idle = one.idle,
+                   .waiting = one.waiting,
+                   .requests = one.calls_total,
+                   .failures = one.failures_total});
   return out;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "metering/redis/embedded.h"
+#include "proxy/admin/service.h"
 #include "proxy/flow/snapshot.h"
 #include "proxy/net/key_set_fetcher.h"
 #include "proxy/net/server.h"
@@ -37,6 +38,10 @@ telemetry::Family key_set_failures(const config::Settings& settings, const net::
 // access_log and embedded may be nullptr.
 std::vector<telemetry::Family> gauges(const net::Server& server, const telemetry::AccessLog* access_log,
                                       const redis::EmbeddedRedis* embedded, const ReloadStatus& reload);
+
+// What the admin API shows of the running server.
+std::optional<admin::Sources::Followed> followed(const net::Server& server);
+std::vector<admin::Sources::UpstreamServer> upstream_servers(const net::Server& server);
 
 // One sentence for each setting that differs and that only a restart changes.
 std::vector<std::string> needs_restart(const config::Settings& now, const config::Settings& next);

@@ -10,6 +10,7 @@
 #include "metering/identity/principal.h"
 #include "metering/licence/policy.h"
 #include "metering/quota/ledger.h"
+#include "proxy/flow/life.h"
 #include "proxy/flow/shed.h"
 #include "proxy/flow/snapshot.h"
 
@@ -29,6 +30,7 @@ struct Call {
   std::shared_ptr<const Snapshot> snapshot;
   std::string request_id;      // already chosen: kept from the client if well formed, else new
   std::string client_address;  // after trusted proxies
+  Life* life = nullptr;        // of a request that is watched; outlives the call
   bool no_anonymous = false;   // too busy for requests without a valid token
 
   // Filled by the gate.

@@ -57,8 +57,11 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   upstream_server_.clear();
   forwarded_host_.clear();
   choose_request_id(arrival);
+  call_.life = arrival.life;
   if (head == nullptr) {
     call_.client_address = arrival.peer_address;
+    if (call_.life != nullptr) [[unlikely]]
+      call_.life->arrived(call_, nullptr);
     return;
   }
   http::ClientInfo client =
@@ -67,6 +70,8 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   forwarded_host_ = std::move(client.host);
   https_ = client.https;
   trusted_peer_ = client.trusted_peer;
+  if (call_.life != nullptr) [[unlikely]]
+    call_.life->arrived(call_, head);
 }
 
 void Exchange::choose_request_id(const Arrival& arrival) {
@@ -231,6 +236,8 @@ void Exchange::on_charge(quota::ChargeOutcome&& outcome) {
   if (!store_pending_) return;
   store_pending_ = false;
   store_time_ += port_.now() - store_asked_;
+  if (call_.life != nullptr) [[unlikely]]
+    call_.life->charged(outcome, call_);
   note_charge(outcome);
   if (client_lost_) {
     call_.receipt = std::move(outcome.receipt);
@@ -280,6 +287,8 @@ void Exchange::acquire(bool fresh) {
   upstream_held_ = true;
   upstream_paused_ = false;
   ++attempts_;
+  if (call_.life != nullptr) [[unlikely]]
+    call_.life->asks_upstream(upstream_config_->name, attempts_);
   arm_upstream(Milliseconds::max());
   ExchangePort::Upstream upstream;
   const ExchangePort::Wanted wanted{.fresh = fresh, .again = attempts_ > 1, .hash_key = hash_key()};
@@ -301,6 +310,8 @@ void Exchange::on_upstream_ready(const ExchangePort::Upstream& upstream) {
   reply_ = Reply::forwarding;
   upstream_reused_ = upstream.reused;
   upstream_server_ = upstream.server;
+  if (call_.life != nullptr) [[unlikely]]
+    call_.life->got_connection(upstream.server, upstream.reused);
   if (upstream_started_ == MonotonicTime{}) upstream_started_ = port_.now();
   send_request();
 }

@@ -74,6 +74,7 @@ enum class UpstreamFailure : std::uint8_t {
   closed_early,     // the connection ended before the first byte of a reply
   invalid,          // the reply breaks HTTP, or ended in its middle
 };
+std::string_view name(UpstreamFailure failure);
 
 // The edge, as seen by one exchange. All bytes are copied or sent before the function returns.
 class ExchangePort {
@@ -137,6 +138,7 @@ struct Arrival {
   bool too_fast = false;            // more requests of this address than limits.per_address allows: 429
   Shed shed = Shed::nothing;        // what a worker that cannot keep up turns away
   std::string_view new_request_id;  // used when the client sent none that is well formed
+  Life* life = nullptr;             // of a request that is watched; outlives the exchange
 };
 
 class Exchange {
@@ -183,6 +185,8 @@ class Exchange {
   // Waiting for the ledger: the exchange must stay in place until it has answered, even when the client is
   // gone.
   bool awaits_store() const { return store_pending_; }
+  // For whom nothing happens at the moment.
+  Wait waits_for() const;
   bool request_complete() const { return request_ == Request::complete; }
   // A reply whose end is the end of the connection: cutting it short must not look like that end.
   bool cut_needs_reset() const { return reply_until_close_; }

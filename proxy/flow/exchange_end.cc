@@ -52,6 +52,8 @@ void Exchange::on_timer(Timer timer) {
   }
   const bool everything = past_deadline();
   if (reply_ == Reply::forwarding && !everything) port_.upstream_stalled();
+  if (call_.life != nullptr) [[unlikely]]
+    call_.life->upstream_failed(everything ? "the call took longer than it may" : "no reply in time");
   if (head_sent_) return cut_short(everything ? Reason::upstream_deadline : Reason::upstream_timeout);
   if (everything) return fail(Reason::upstream_deadline, "The call took longer than it may.");
   if (retry("timeout")) return;
@@ -104,6 +106,8 @@ void Exchange::send_local_reply() {
   settle_request_for_local_reply();
   if (port_.draining()) keep_alive_ = false;
   const LocalReply& reply = call_.reply;
+  if (call_.life != nullptr) [[unlikely]]
+    call_.life->answers(reply.status);
   call_.reason = reply.reason;
   status_ = reply.status;
   head_sent_ = true;
@@ -126,6 +130,14 @@ void Exchange::send_local_reply() {
   port_.client_write(scratch_);
   reply_ = Reply::flushing;
   settle_if_flushed();
+}
+
+Wait Exchange::waits_for() const {
+  if (store_pending_) return Wait::store;
+  const bool flushes = reply_ == Reply::flushing || (reply_ == Reply::replying && upstream_paused_);
+  const bool takes_body =
+      request_ == Request::buffering || (request_ == Request::streaming && !client_paused_);
+  return flushes || takes_body ? Wait::client : Wait::upstream;
 }
 
 void Exchange::settle_if_flushed() {
@@ -158,6 +170,8 @@ void Exchange::end(ClientEnd how) {
   release_upstream(false);
   if (!upstream_written_) give_back();
   client_end_ = how;
+  if (call_.life != nullptr) [[unlikely]]
+    call_.life->enter(Phase::record);
   record();
   reply_ = Reply::over;
   head_ = nullptr;

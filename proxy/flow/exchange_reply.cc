@@ -10,8 +10,28 @@ constexpr std::uint32_t kInformationalMax = 32;  // 1xx heads before the final o
 
 }  // namespace
 
+std::string_view name(UpstreamFailure failure) {
+  switch (failure) {
+    case UpstreamFailure::connect:
+      return "no connection";
+    case UpstreamFailure::connect_timeout:
+      return "no connection in time";
+    case UpstreamFailure::queue_full:
+      return "no free connection in time";
+    case UpstreamFailure::unavailable:
+      return "every server is down";
+    case UpstreamFailure::closed_early:
+      return "closed without a reply";
+    case UpstreamFailure::invalid:
+      return "a reply that is not valid HTTP, or cut";
+  }
+  return "";
+}
+
 void Exchange::on_upstream_head(const http::ResponseHead& head) {
   if (reply_ != Reply::forwarding) return;
+  if (call_.life != nullptr) [[unlikely]]
+    call_.life->got_head(head.status);
   if (head.status == 101) return start_tunnel(head);
   if (head.status < 200) return forward_informational(head);
   if (head.status >= 502 && head.status <= 504 && retry(std::to_string(head.status))) return;
@@ -146,6 +166,8 @@ void Exchange::on_upstream_failed(UpstreamFailure failure) {
     return settle_if_flushed();
   }
   if (reply_ != Reply::acquiring && reply_ != Reply::forwarding && reply_ != Reply::replying) return;
+  if (call_.life != nullptr) [[unlikely]]
+    call_.life->upstream_failed(name(failure));
   if (head_sent_) return cut_short(Reason::upstream_invalid);
   switch (failure) {
     case UpstreamFailure::connect:

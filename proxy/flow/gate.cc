@@ -131,7 +131,11 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
     return refuse(call, Reason::body_too_large, "The request body is larger than this route accepts.");
   if (!call.route->metered || is_preflight(head)) return call.no_anonymous ? shed(call) : Next::forward;
 
+  if (call.life != nullptr) [[unlikely]]
+    call.life->enter(Phase::authenticate);
   std::optional<LocalReply> refusal = authenticate(call, head, now);
+  if (call.life != nullptr && !refusal) [[unlikely]]
+    call.life->authenticated(call);
   if (refusal) {
     // Who is about to log in has no token yet, and browsers send none for scripts and pictures.
     if (snapshot.classifier.body_need(request) == catalogue::BodyNeed::none) {
@@ -155,6 +159,8 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
 }
 
 Next Gate::on_body(Call& call, const http::RequestHead& head, std::string_view body) {
+  if (call.life != nullptr) [[unlikely]]
+    call.life->enter(Phase::classify);
   return decide(call, request_of(head, body));
 }
 
@@ -188,6 +194,8 @@ Next Gate::decide(Call& call, const catalogue::Request& request) {
   const identity::Principal& principal = call.token->principal;
   call.classification = snapshot.classifier.classify(request);
   const catalogue::Classification& seen = call.classification;
+  if (call.life != nullptr) [[unlikely]]
+    call.life->classified(call);
   switch (seen.kind) {
     case catalogue::Kind::reject:
       return refuse(call, seen.unsupported_media ? Reason::unsupported_media_type : Reason::bad_request,
@@ -209,6 +217,8 @@ Next Gate::decide(Call& call, const catalogue::Request& request) {
     operations_.push_back(
         {.object = unit.object, .operation = catalogue::name(unit.operation), .product = unit.product});
   call.charges = snapshot.rules.charges(caller_of(principal), operations_);
+  if (call.life != nullptr) [[unlikely]]
+    call.life->decided(call);
   return call.charges.empty() ? Next::forward : Next::charge;
 }
 
@@ -235,6 +245,8 @@ Next Gate::on_charge(Call& call, quota::ChargeOutcome&& outcome) {
 }
 
 Next Gate::begin_usage(Call& call) {
+  if (call.life != nullptr) [[unlikely]]
+    call.life->authenticated(call);
   call.usage_request = true;
   call.classification.kind = catalogue::Kind::basic_function;
   const quota::Caller caller = caller_of(call.token->principal);

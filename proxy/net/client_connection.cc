@@ -161,6 +161,8 @@ void ClientConnection::read_head() {
 }
 
 void ClientConnection::parse_head() {
+  if (worker_.life_watch().due()) [[unlikely]]
+    session_->parsing_begins();
   switch (session_->parser().parse(session_->input().view())) {
     case http::ParseStatus::incomplete:
       if (eof_) return close();
@@ -188,6 +190,7 @@ void ClientConnection::head_timed_out() {
   worker_.counters().slow_heads_total.fetch_add(1, std::memory_order_relaxed);
   phase_ = Phase::exchange;
   worker_.exchange_began();
+  session_->parsing_begins();
   session_->refuse({Reason::request_timeout, "The request head did not arrive in time."});
   advance();
 }

@@ -67,7 +67,7 @@ void EventLoop::post(std::function<void()> task) {
   if (::write(wake_fd_, &one, sizeof one) < 0) CHECK(false, "an eventfd takes a wake-up");
 }
 
-MonotonicTime EventLoop::now() const {
+MonotonicTime EventLoop::now() {
   return MonotonicTime(read_clock(CLOCK_MONOTONIC));
 }
 

@@ -35,7 +35,7 @@ class EventLoop {
   void stop();                            // any thread
   void post(std::function<void()> task);  // any thread; runs in the order of posting
 
-  MonotonicTime now() const;  // reads the clock
+  static MonotonicTime now();  // reads the clock
   // The time at which the event that is being handled began. Good enough for time-outs and dates, and free. Whoever
   // enters from an event that is not a Watch, a timer or a task of this loop says so with event_begins().
   UnixTime unix_now() const { return unix_now_; }

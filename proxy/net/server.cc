@@ -128,6 +128,7 @@ struct Server::Impl {
   mutable std::mutex mutex;
   std::vector<Open> listeners;                     // guarded by mutex
   std::shared_ptr<const flow::Snapshot> snapshot;  // guarded by mutex
+  std::shared_ptr<flow::Trail> trail;              // guarded by mutex
   std::map<std::string, std::vector<std::shared_ptr<CheckedServer>>, std::less<>> checked;  // control thread
   std::atomic<bool> draining{false};
 
@@ -396,6 +397,8 @@ Counters Server::counters() const {
       same->ejected = same->ejected || seen->ejected_until > now;
       same->healthy = !same->down && !same->unreachable && !same->ejected;
       same->in_flight += seen->in_flight;
+      same->idle += seen->idle;
+      same->waiting += seen->waiting;
       same->calls_total += seen->calls_total;
       same->failures_total += seen->failures_total;
       same->ejections_total += seen->ejections_total;
@@ -403,6 +406,28 @@ Counters Server::counters() const {
   }
   sum.client_addresses = impl_->addresses->size();
   return sum;
+}
+
+void Server::follow(std::optional<flow::TrailOrder> order) {
+  std::shared_ptr<flow::Trail> trail;
+  if (order)
+    trail = std::make_shared<flow::Trail>(*std::move(order), EventLoop::now(),
+                                          [log = impl_->options.log](auto line) {
+                                            if (log) log("debug", line);
+                                          });
+  std::lock_guard lock(impl_->mutex);
+  impl_->trail = trail;
+  for (auto& worker : impl_->workers) worker->follow(trail);
+}
+
+MonotonicTime Server::now() {
+  return EventLoop::now();
+}
+
+std::shared_ptr<const flow::Trail> Server::followed() const {
+  std::lock_guard lock(impl_->mutex);
+  if (impl_->trail == nullptr || impl_->trail->over(EventLoop::now())) return nullptr;
+  return impl_->trail;
 }
 
 std::vector<std::uint16_t> Server::ports() const {

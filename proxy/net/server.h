@@ -20,6 +20,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,6 +29,7 @@
 #include "metering/base/time.h"
 #include "metering/quota/ledger.h"
 #include "metering/usage/fact.h"
+#include "proxy/flow/life.h"
 #include "proxy/flow/snapshot.h"
 
 struct event_base;
@@ -74,6 +76,9 @@ struct Counters {
   Duration loop_lag{0};                                        // of the latest worker, over a second
   struct Health {
     std::string upstream, server;
+    std::uint64_t idle = 0;  // connections kept for the next call
+    // Requests, for a connection to whatever server of the upstream: told by its first one.
+    std::uint64_t waiting = 0;
     // false: its health checks fail, or on any worker: the last attempt to connect failed, or it is left out
     // for failing
     bool healthy = true;
@@ -100,7 +105,11 @@ class Server {
     std::function<std::vector<std::unique_ptr<usage::FactSink>>(unsigned worker)> make_sinks;
     // Where metered calls are written down before they are charged. May be null: nowhere.
     std::function<std::unique_ptr<usage::CallJournal>(unsigned worker)> make_call_journal;
-    // level: "error", "warning", "info". From any thread.
+    // A request ended whose time was taken (flow::Life::sampled); and how late the loop ran a timer, ten times a second.
+    // On the worker's thread.
+    std::function<void(unsigned worker, const flow::Life& life)> on_life;
+    std::function<void(unsigned worker, Duration late)> on_loop_delay;
+    // level: "error", "warning", "info", "debug". From any thread.
     std::function<void(std::string_view level, std::string_view text)> log;
     // Called on the worker's thread about once a second and when it stops: the place to flush logs and
     // journals.
@@ -149,6 +158,13 @@ class Server {
   // When it returns, ledgers and call journals have ended and on_tick is not called any more. Calls under way
   // go on, unrecorded in the journal: its next start ends them.
   void detach();
+
+  // The requests that `order` names are followed from now on: "debug" lines in the log, until its time or its lines are
+  // used up. One trail at a time: a new one ends the one before; nullopt just ends it.
+  void follow(std::optional<flow::TrailOrder> order);
+  // What is followed, as long as it lasts.
+  std::shared_ptr<const flow::Trail> followed() const;
+  static MonotonicTime now();  // the clock of Trail::until
 
   Counters counters() const;
   // Actual ports in the order of settings.listeners (differs from the address for port 0).

@@ -36,6 +36,8 @@ void Session::lend(ClientConnection& connection) {
 
 void Session::give_back_to_worker() {
   CHECK(exchange_.over() && upstream_ == nullptr, "a session goes back when its exchange is over");
+  if (life_ != nullptr) [[unlikely]]
+    end_life();
   connection_ = nullptr;
   in_.clear();
   next_.clear();
@@ -52,6 +54,8 @@ void Session::give_back_to_worker() {
 }
 
 void Session::next_request() {
+  if (life_ != nullptr) [[unlikely]]
+    end_life();
   in_.clear();
   in_.swap(next_);
   parser_->reset();
@@ -72,7 +76,19 @@ flow::Arrival Session::arrival() {
   arrival.overloaded = connection_->overloaded();
   arrival.shed = worker_.shed();
   arrival.new_request_id = request_id_;
+  LifeWatch& watch = worker_.life_watch();
+  if (watch.due()) [[unlikely]] {
+    life_ = watch.begin(&EventLoop::now, parsing_since_);
+    arrival.life = life_.get();
+  } else {
+    watch.pass();
+  }
   return arrival;
+}
+
+void Session::end_life() {
+  worker_.life_ended(*life_);
+  life_.reset();
 }
 
 void Session::begin() {
@@ -97,6 +113,15 @@ void Session::refuse(const http::ParseFailure& failure) {
 // ---------------------------------------------------------------- moving bytes
 
 bool Session::pump() {
+  if (life_ == nullptr) [[likely]]
+    return move_bytes();
+  life_->resume();
+  const bool all_done = move_bytes();
+  if (!exchange_.over()) life_->pause(exchange_.waits_for());
+  return all_done;
+}
+
+bool Session::move_bytes() {
   for (int turn = 0; turn < kTurnsMax; ++turn) {
     bool moved = false;
     if (client_failed_ && !client_told_) {

@@ -37,6 +37,7 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   // ---- for the connection
   Buffer& input() { return in_; }
   http::RequestParser& parser() { return *parser_; }
+  void parsing_begins() { parsing_since_ = EventLoop::now(); }  // of a request that may be watched
   void begin();                                    // the parser has a head
   void refuse(const http::ParseFailure& failure);  // the parser has none, and never will
   bool pump();                                     // false: more could be done, but others should have a turn
@@ -101,6 +102,8 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   static void on_client_timer(void* self);
   static void on_upstream_timer(void* self);
   flow::Arrival arrival();
+  bool move_bytes();
+  void end_life();
   bool flush_client();
   bool flush_upstream();
   bool expects_bytes() const;
@@ -119,6 +122,8 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   std::optional<http::BodyDecoder> decoder_;
   std::shared_ptr<Generation> generation_;  // the configuration this request began with
   std::string request_id_;
+  std::unique_ptr<flow::Life> life_;  // of a request that is watched
+  MonotonicTime parsing_since_{};
   Buffer in_;    // the head, unmoved while the exchange lasts
   Buffer next_;  // what came behind it and is not used yet
   Buffer out_;   // to the client

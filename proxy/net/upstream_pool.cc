@@ -210,6 +210,7 @@ UpstreamConnection* UpstreamPool::take_idle(std::size_t index) {
     server.idle.pop_back();
     --idle_count_;
     around_.counters.idle.fetch_sub(1, std::memory_order_relaxed);
+    tell_idle(index);
     if (!connection->stale()) return connection;
     destroy(*connection);
   }
@@ -354,6 +355,7 @@ void UpstreamPool::give_up(UpstreamUser& user) {
     around_.loop.clear(user.waiting.timer);
     around_.counters.waiting.fetch_sub(1, std::memory_order_relaxed);
     std::erase(queue_, &user);
+    health_.front()->waiting.store(queue_.size(), std::memory_order_relaxed);
   }
 }
 
@@ -368,6 +370,7 @@ void UpstreamPool::release(UpstreamConnection& connection, bool reusable) {
     servers_[connection.server()].idle.push_back(&connection);
     ++idle_count_;
     around_.counters.idle.fetch_add(1, std::memory_order_relaxed);
+    tell_idle(connection.server());
   }
   if (!queue_.empty()) serve_queue();
 }
@@ -379,6 +382,7 @@ void UpstreamPool::enqueue(UpstreamUser& user, Milliseconds patience, flow::Upst
   user.waiting.timer.bind(&user, &UpstreamPool::on_queue_timeout);
   around_.loop.set(user.waiting.timer, patience);
   around_.counters.waiting.fetch_add(1, std::memory_order_relaxed);
+  health_.front()->waiting.store(queue_.size(), std::memory_order_relaxed);
 }
 
 // Later, not now: whoever released is in the middle of something.
@@ -415,6 +419,11 @@ void UpstreamPool::remove_idle(UpstreamConnection& connection) {
   if (std::erase(servers_[connection.server()].idle, &connection) == 0) return;
   --idle_count_;
   around_.counters.idle.fetch_sub(1, std::memory_order_relaxed);
+  tell_idle(connection.server());
+}
+
+void UpstreamPool::tell_idle(std::size_t server) {
+  health_[server]->idle.store(servers_[server].idle.size(), std::memory_order_relaxed);
 }
 
 void UpstreamPool::discard(UpstreamConnection& connection) {

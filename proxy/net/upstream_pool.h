@@ -40,6 +40,8 @@ struct ServerHealth {
   std::string upstream, server;
   std::atomic<bool> reachable{true};           // the last attempt to connect did not fail
   std::atomic<std::int64_t> ejected_until{0};  // nanoseconds of MonotonicTime
+  std::atomic<std::uint64_t> idle{0};     // connections
+  std::atomic<std::uint64_t> waiting{0};  // requests, for whatever server of the pool: told by its first one
   std::atomic<std::uint64_t> in_flight{0}, calls_total{0}, failures_total{0}, ejections_total{0};
   std::shared_ptr<CheckedServer> checked;  // nullptr: no health checks
 };
@@ -116,6 +118,7 @@ class UpstreamPool : public std::enable_shared_from_this<UpstreamPool> {
   void enqueue(UpstreamUser& user, Milliseconds patience, flow::UpstreamFailure failure);
   void serve_queue();
   void remove_idle(UpstreamConnection& connection);
+  void tell_idle(std::size_t server);
   void destroy(UpstreamConnection& connection);
   static void on_queue_timeout(void* user);
 

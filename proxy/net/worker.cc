@@ -44,6 +44,7 @@ Worker::Worker(const Server::Options& options, unsigned index, std::uint64_t see
       resolver_(resolver),
       addresses_(addresses),
       random_(seed),
+      life_watch_(seed ^ 0xd1b54a32d192ed03ULL),
       holding_(options.hold) {
   lag_timer_.bind(this, &Worker::on_lag_timer);
   tick_timer_.bind(this, &Worker::on_tick);
@@ -98,6 +99,10 @@ void Worker::run(Update first, const std::function<void()>& ready) {
 void Worker::update(Update next) {
   auto held = std::make_shared<Update>(std::move(next));
   loop_.post([this, held] { apply(std::move(*held)); });
+}
+
+void Worker::follow(std::shared_ptr<flow::Trail> trail) {
+  loop_.post([this, trail = std::move(trail)]() mutable { life_watch_.follow(std::move(trail)); });
 }
 
 void Worker::begin_accepting() {
@@ -405,6 +410,7 @@ void Worker::on_lag_timer(void* self) {
   auto* worker = static_cast<Worker*>(self);
   const MonotonicTime now = worker->loop_.now();
   worker->overload_.observe_lag(worker->overload_rules_, now - worker->lag_due_, now);
+  if (worker->options_.on_loop_delay) worker->options_.on_loop_delay(worker->index_, now - worker->lag_due_);
   worker->lag_due_ = now + kLagInterval;
   worker->loop_.set(worker->lag_timer_, worker->lag_due_);
 }
@@ -519,6 +525,10 @@ void Worker::take_session(std::unique_ptr<Session> session) {
 
 void Worker::record(const usage::Fact& fact) {
   for (auto& sink : sinks_) sink->record(fact);
+}
+
+void Worker::life_ended(const flow::Life& life) {
+  if (life.sampled() && options_.on_life) options_.on_life(index_, life);
 }
 
 std::string_view Worker::date() {

@@ -18,6 +18,7 @@
 #include "proxy/flow/gate.h"
 #include "proxy/net/client_connection.h"
 #include "proxy/net/event_loop.h"
+#include "proxy/net/life_watch.h"
 #include "proxy/net/listener.h"
 #include "proxy/net/overload.h"
 #include "proxy/net/resolver.h"
@@ -71,6 +72,7 @@ class Worker {
   // ---- control thread
   void start(Update first);  // returns when the worker serves
   void update(Update next);  // soon
+  void follow(std::shared_ptr<flow::Trail> trail);  // nullptr: nothing any more; soon
   void begin_accepting();    // when options.hold held it back
   void say_close(bool on);
   bool all_told();  // Server::all_told(); waits for the worker
@@ -101,6 +103,8 @@ class Worker {
   bool closing() const { return closing_; }  // no connection is accepted any more, silent ones are closed
   bool stopped() const { return stopped_; }
   void record(const usage::Fact& fact);
+  LifeWatch& life_watch() { return life_watch_; }
+  void life_ended(const flow::Life& life);
   void retire(std::shared_ptr<Generation> generation);  // a session is done with it
 
   void accepted(int fd, std::string peer_address, std::shared_ptr<const ServerTls> tls, Listener& listener);
@@ -156,6 +160,7 @@ class Worker {
   std::unique_ptr<quota::Ledger> ledger_;
   std::unique_ptr<usage::CallJournal> call_journal_;
   Random random_;
+  LifeWatch life_watch_;
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::unordered_map<ClientConnection*, std::unique_ptr<ClientConnection>> connections_;
   std::vector<std::unique_ptr<Session>> sessions_;  // not lent

@@ -26,18 +26,25 @@ std::uint64_t get(const Cell& cell) {
 constexpr std::array<double, 19> kBuckets = {.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .075,
                                              .1,    .25,    .5,    .75,  1,     2.5,  5,   7.5,  10};
 
-struct Histogram {
-  std::array<Cell, kBuckets.size() + 1> counts{};
+// Of own time: a phase takes microseconds.
+constexpr std::array<double, 14> kFineBuckets = {.000001, .0000025, .000005, .00001, .000025, .00005, .0001,
+                                                 .00025,  .0005,    .001,    .0025,  .01,     .1,     1};
+
+template <const auto& kBounds>
+struct HistogramOf {
+  std::array<Cell, kBounds.size() + 1> counts{};
   Cell nanoseconds{0};
 
   void observe(Duration duration) {
     const double seconds = std::chrono::duration<double>(duration).count();
     std::size_t i = 0;
-    while (i < kBuckets.size() && seconds > kBuckets[i]) ++i;
+    while (i < kBounds.size() && seconds > kBounds[i]) ++i;
     bump(counts[i]);
     bump(nanoseconds, static_cast<std::uint64_t>(std::max<std::int64_t>(duration.count(), 0)));
   }
+  static constexpr const auto& kBucketBounds = kBounds;
 };
+using Histogram = HistogramOf<kBuckets>;
 
 constexpr std::array<std::string_view, 5> kOperations = {"read", "create", "edit", "delete", "execute"};
 constexpr int kStatusFirst = 100, kStatusLast = 599;
@@ -82,7 +89,9 @@ struct alignas(64) Shard {
   std::vector<Cell> calls;  // [object][operation][reason]
   std::vector<Histogram> upstream_by_object;
   std::vector<Cell> shadow;  // violations by candidate limit
-  Histogram duration, overhead, store;
+  Histogram duration, overhead, store, loop_delay;
+  std::array<HistogramOf<kFineBuckets>, flow::kPhaseCount> phases;
+  std::array<Histogram, flow::kWaitCount> waits;
   Cell degraded_allow{0}, degraded_deny{0}, bytes_in{0}, bytes_out{0}, charged{0};
 };
 
@@ -148,11 +157,12 @@ struct Metrics::Impl final : prometheus::Collectable {
     prometheus::ClientMetric metric;
     metric.label = std::move(labels);
     std::uint64_t cumulative = 0;
-    for (std::size_t i = 0; i <= kBuckets.size(); ++i) {
+    constexpr auto& kBounds = std::remove_cvref_t<decltype(select(*shards.front()))>::kBucketBounds;
+    for (std::size_t i = 0; i <= kBounds.size(); ++i) {
       cumulative += sum([&](const Shard& shard) -> const Cell& { return select(shard).counts[i]; });
       prometheus::ClientMetric::Bucket bucket;
       bucket.cumulative_count = cumulative;
-      bucket.upper_bound = i < kBuckets.size() ? kBuckets[i] : std::numeric_limits<double>::infinity();
+      bucket.upper_bound = i < kBounds.size() ? kBounds[i] : std::numeric_limits<double>::infinity();
       metric.histogram.bucket.push_back(bucket);
     }
     if (cumulative == 0 && !even_if_empty) return;
@@ -272,6 +282,20 @@ void Metrics::Impl::add_histograms(std::vector<prometheus::MetricFamily>& out) c
          &Shard::duration);
   single("tollgate_overhead_seconds", "Of that, time not spent waiting for the CRM.", &Shard::overhead);
   single("tollgate_store_roundtrip_seconds", "Round trips to the quota store.", &Shard::store);
+  single("tollgate_loop_delay_seconds", "How late a worker ran its timer, ten times a second.",
+         &Shard::loop_delay);
+  auto phases = family("tollgate_phase_seconds", "Own time of a sampled request, by phase.",
+                       prometheus::MetricType::Histogram);
+  for (std::size_t i = 0; i < flow::kPhaseCount; ++i)
+    add_histogram(phases, {label("phase", flow::name(static_cast<flow::Phase>(i)))}, true,
+                  [i](const Shard& shard) -> const auto& { return shard.phases[i]; });
+  out.push_back(std::move(phases));
+  auto waits = family("tollgate_wait_seconds", "What a sampled request waited for.",
+                      prometheus::MetricType::Histogram);
+  for (std::size_t i = 0; i < flow::kWaitCount; ++i)
+    add_histogram(waits, {label("for", flow::name(static_cast<flow::Wait>(i)))}, true,
+                  [i](const Shard& shard) -> const auto& { return shard.waits[i]; });
+  out.push_back(std::move(waits));
   auto upstream = family("tollgate_upstream_duration_seconds",
                          "Request handed to the CRM to last byte of its reply, by object.",
                          prometheus::MetricType::Histogram);
@@ -331,6 +355,20 @@ std::unique_ptr<usage::FactSink> Metrics::worker_sink(unsigned worker) {
 
 void Metrics::observe_store_roundtrip(unsigned worker, Duration duration) {
   impl_->shards[worker]->store.observe(duration);
+}
+
+void Metrics::observe_loop_delay(unsigned worker, Duration late) {
+  impl_->shards[worker]->loop_delay.observe(late);
+}
+
+void Metrics::observe_life(unsigned worker, const flow::Life& life) {
+  Shard& shard = *impl_->shards[worker];
+  for (std::size_t i = 0; i < flow::kPhaseCount; ++i)
+    if (const Duration own = life.own(static_cast<flow::Phase>(i)); own > Duration(0))
+      shard.phases[i].observe(own);
+  for (std::size_t i = 0; i < flow::kWaitCount; ++i)
+    if (const Duration waited = life.waited(static_cast<flow::Wait>(i)); waited > Duration(0))
+      shard.waits[i].observe(waited);
 }
 
 void Metrics::add_source(std::function<std::vector<Family>()> source) {

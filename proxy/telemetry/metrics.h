@@ -19,6 +19,7 @@
 
 #include "metering/base/time.h"
 #include "metering/usage/fact.h"
+#include "proxy/flow/life.h"
 
 namespace tollgate::telemetry {
 
@@ -51,6 +52,9 @@ class Metrics {
   std::unique_ptr<usage::FactSink> worker_sink(unsigned worker);
   // A round trip to the store, seen by that worker.
   void observe_store_roundtrip(unsigned worker, Duration duration);
+  // Of a worker: how late it ran a timer; where the time of a request went (phases that it did not reach count nothing).
+  void observe_loop_delay(unsigned worker, Duration late);
+  void observe_life(unsigned worker, const flow::Life& life);
   void add_source(std::function<std::vector<Family>()> source);
 
   std::string scrape() const;

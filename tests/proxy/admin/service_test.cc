@@ -76,6 +76,24 @@ class AdminTest : public testing::Test {
                       latest.resize(std::min(latest.size(), most));
                       return latest;
                     },
+                    .follow =
+                        [this](std::optional<flow::TrailOrder> order, std::string_view who) {
+                          followed_ = std::move(order);
+                          follower_ = who;
+                        },
+                    .followed = [this]() -> std::optional<Sources::Followed> {
+                      if (!followed_) return std::nullopt;
+                      return Sources::Followed{
+                          .order = *followed_, .left = followed_->time, .lines_left = followed_->lines};
+                    },
+                    .upstreams =
+                        [] {
+                          return std::vector<Sources::UpstreamServer>{{.upstream = "crm",
+                                                                       .server = "http://a:80",
+                                                                       .ejected = true,
+                                                                       .idle = 3,
+                                                                       .waiting = 2}};
+                        },
                     .clock = [this] { return UnixTime(store_time_); },
                     .version = "1.2.3",
                     .revision = "abc"};
@@ -104,6 +122,8 @@ class AdminTest : public testing::Test {
                    });
   }
 
+  std::optional<flow::TrailOrder> followed_;
+  std::string follower_;
   std::shared_ptr<const flow::Snapshot> snapshot_;
   Milliseconds store_time_{flow::test::kNow * 1'000};
   quota::MemoryLedger ledger_{[this] { return store_time_; }};
@@ -307,6 +327,45 @@ TEST_F(AdminTest, ResetForgetsOneAccount) {
   EXPECT_EQ(send("POST", "/api/v1/users/acme/ann/quotas/daily/reset").status, 200);
   EXPECT_EQ(resets_, 1U);
   EXPECT_EQ(send("GET", "/api/v1/users/acme/ann/quotas/daily/reset").status, 405);
+}
+
+TEST_F(AdminTest, RequestsAreFollowedForAWhileAndNoLonger) {
+  const std::string_view trace = "/api/v1/trace";
+  EXPECT_EQ(send("GET", trace).body, R"({"following":false})");
+  const Reply reply = send("PUT", trace, "", R"({"user":"ann","tenant":"acme","for":"10m","lines":20})");
+  EXPECT_EQ(reply.status, 200);
+  EXPECT_THAT(reply.body, HasSubstr(R"({"following":true,"user":"ann","tenant":"acme","until":")"));
+  EXPECT_THAT(reply.body, HasSubstr(R"("lines_left":20})"));
+  ASSERT_TRUE(followed_);
+  EXPECT_EQ(followed_->time, Seconds(600));
+  EXPECT_EQ(follower_, "10.0.0.9");
+  EXPECT_EQ(send("PUT", trace, "", R"({"request_id":"4711"})").status, 200);
+  EXPECT_EQ(followed_->time, Seconds(60));
+  EXPECT_EQ(followed_->user, "");
+  EXPECT_EQ(send("DELETE", trace).body, R"({"following":false})");
+  EXPECT_FALSE(followed_);
+  EXPECT_EQ(send("POST", trace).status, 405);
+  EXPECT_EQ(send("PUT", trace, "", R"({"user":"ann"})", "Bearer wrong").status, 401);
+  EXPECT_TRUE(audit_.empty()) << "it changes nothing, and is wanted when the disk is full";
+}
+
+TEST_F(AdminTest, WrongOrdersToFollowAreRefused) {
+  for (std::string_view body :
+       {"", "{}", "[]", R"({"user":""})", R"({"user":7})", R"({"tenant":"acme","request_id":"x"})",
+        R"({"user":"ann","for":"61m"})", R"({"user":"ann","for":"0"})", R"({"user":"ann","for":60})",
+        R"({"user":"ann","lines":0})", R"({"user":"ann","lines":100001})", R"({"user":"ann","fro":"60s"})"})
+    EXPECT_EQ(send("PUT", "/api/v1/trace", "", body).status, 400) << body;
+  EXPECT_FALSE(followed_);
+}
+
+TEST_F(AdminTest, UpstreamsAreListedWithTheirPools) {
+  const Reply reply = send("GET", "/api/v1/upstreams");
+  EXPECT_EQ(reply.status, 200);
+  EXPECT_THAT(reply.body,
+              HasSubstr(R"("server":"http://a:80","healthy":false,"down":false,"unreachable":false,)"
+                        R"("ejected":true,"in_flight":0,"idle":3,"waiting":2)"));
+  EXPECT_EQ(send("PUT", "/api/v1/upstreams").status, 405);
+  EXPECT_EQ(send("GET", "/api/v1/upstreams", "", "", "").status, 401);
 }
 
 TEST_F(AdminTest, RefusedReloadSaysWhy) {

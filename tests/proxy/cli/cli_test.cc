@@ -87,7 +87,7 @@ TEST_F(CommandLine, NothingIsAUsageMistakeAndShowsTheHelp) {
 
 TEST_F(CommandLine, HelpBeginsWithAnExampleOnEveryLevel) {
   for (const char* command :
-       {"serve", "check", "schema", "doctor", "token", "usage", "quota", "explain", "version"}) {
+       {"serve", "check", "schema", "doctor", "token", "usage", "quota", "trace", "explain", "version"}) {
     EXPECT_EQ(run({command, "-h"}), kExitOk) << command;
     EXPECT_THAT(out_, HasSubstr(fmt::format("Examples:\n  tollgate {}", command)));
     EXPECT_LT(out_.find("Examples:"), out_.find("Usage:")) << command;
@@ -326,6 +326,29 @@ TEST_F(CommandLine, DoctorSeesAPortInUse) {
   ::close(socket);
   EXPECT_THAT(symptoms[0].text, HasSubstr("is in use"));
   EXPECT_EQ(symptoms[1].level, Symptom::Level::ok);
+}
+
+TEST(Doctor, ShowsWhatTheRunningProxyKnowsOfUpstreams) {
+  const auto symptoms = examine_upstreams(
+      R"([{"upstream":"crm","server":"http://a:80","healthy":true,"in_flight":2,"idle":3,"waiting":0,"requests":9},
+          {"upstream":"crm","server":"http://b:80","healthy":true,"waiting":7},
+          {"upstream":"crm","server":"http://c:80","healthy":false,"ejected":true,"failures":5}])");
+  ASSERT_EQ(symptoms.size(), 3U);
+  EXPECT_EQ(symptoms[0].level, Symptom::Level::ok);
+  EXPECT_THAT(symptoms[0].text, HasSubstr("crm http://a:80: 2 calls at it, 3 idle connections, 9 requests"));
+  EXPECT_EQ(symptoms[1].level, Symptom::Level::warning);
+  EXPECT_THAT(symptoms[1].text, HasSubstr("7 requests wait for a connection"));
+  EXPECT_EQ(symptoms[2].level, Symptom::Level::warning);
+  EXPECT_THAT(symptoms[2].text, HasSubstr("left out for failing"));
+  EXPECT_EQ(examine_upstreams("nonsense")[0].level, Symptom::Level::problem);
+}
+
+TEST_F(CommandLine, TraceSaysWhatIsWrongBeforeItAsksAnybody) {
+  EXPECT_EQ(run({"trace", "--for", "60s"}), kExitUsage);
+  EXPECT_THAT(err_, HasSubstr("--request-id or --user"));
+  EXPECT_EQ(run({"trace", "--user", "ann", "--stop"}), kExitUsage);
+  EXPECT_EQ(run({"trace", "--request-id", "x", "--tenant", "acme"}), kExitUsage);
+  EXPECT_EQ(run({"trace", "--user", "ann", "--for", "60"}), kExitUsage);
 }
 
 TEST_F(CommandLine, DoctorReportsVersionsAndTheStore) {

@@ -142,5 +142,29 @@ TEST(Metrics, CandidateLimitsAreCountedByNameAndUnknownOnesAsOther) {
   EXPECT_THAT(text, HasSubstr(R"(tollgate_shadow_violations_total{limit="other"} 1)"));
 }
 
+TEST(Metrics, OwnTimeIsTakenFromTheSampledByPhase) {
+  static MonotonicTime at{Seconds(100)};
+  const flow::Life::Clock clock = [] { return at; };
+  Metrics metrics(two_objects());
+  for (const unsigned worker : {0U, 1U}) {
+    flow::Life life(clock, at, true, nullptr);
+    at += std::chrono::microseconds(4);
+    life.enter(flow::Phase::forward);
+    at += std::chrono::microseconds(20);
+    life.pause(flow::Wait::upstream);
+    at += Milliseconds(30);
+    life.resume();
+    metrics.observe_life(worker, life);
+  }
+  metrics.observe_loop_delay(1, Milliseconds(3));
+  const std::string page = metrics.scrape();
+  EXPECT_THAT(page, HasSubstr("tollgate_phase_seconds_bucket{phase=\"forward\",le=\"1e-05\"} 0\n"));
+  EXPECT_THAT(page, HasSubstr("tollgate_phase_seconds_bucket{phase=\"forward\",le=\"2.5e-05\"} 2\n"));
+  EXPECT_THAT(page, HasSubstr("tollgate_phase_seconds_count{phase=\"read\"} 2\n"));
+  EXPECT_THAT(page, HasSubstr("tollgate_phase_seconds_count{phase=\"relay\"} 0\n")) << "not reached";
+  EXPECT_THAT(page, HasSubstr("tollgate_wait_seconds_sum{for=\"upstream\"} 0.06"));
+  EXPECT_THAT(page, HasSubstr("tollgate_loop_delay_seconds_count 1\n"));
+}
+
 }  // namespace
 }  // namespace tollgate::telemetry
