@@ -126,6 +126,7 @@ struct Stage {
     arrival.snapshot = snapshot;
     arrival.peer_address = "192.0.2.7";
     arrival.new_request_id = "made-request-id";
+    arrival.life = life;
     port.accounts = snapshot->rules.accounts({"acme", "Best Ltd", "ann", false});
     exchange.on_request_head(arrival, sent.head());
   }
@@ -145,6 +146,7 @@ struct Stage {
   }
 
   std::shared_ptr<const Snapshot> snapshot;
+  Life* life = nullptr;
   Gate gate{100, 1};
   ScriptedPort port;
   Exchange exchange{port, gate};
@@ -510,6 +512,48 @@ config::Settings two_servers(std::vector<std::string> retry_on = {"connect", "cl
   out.upstreams[0].servers = {"http://10.0.0.7:9000", "http://10.0.0.8:9000"};
   out.upstreams[0].retry_on = std::move(retry_on);
   return out;
+}
+
+TEST(Exchange, AFollowedLifeTellsEachStepInOrderAndWhomItWaitedFor) {
+  static MonotonicTime clock{Seconds(7)};
+  std::vector<std::string> lines;
+  const auto trail = std::make_shared<Trail>(TrailOrder{.request_id = "", .user = "ann", .tenant = ""}, clock,
+                                             [&](std::string_view line) { lines.emplace_back(line); });
+  Life life([] { return clock; }, clock, true, trail);
+  Stage stage(two_servers());
+  stage.life = &life;
+  stage.port.defer_store = true;
+  const Request request = read_case();
+  stage.begin(request);
+  auto passes = [&](int milliseconds) {
+    life.pause(stage.exchange.waits_for());
+    clock += Milliseconds(milliseconds);
+  };
+  passes(3);
+  stage.port.answer_store();
+  passes(10);
+  stage.exchange.on_upstream_failed(UpstreamFailure::connect);
+  passes(20);
+  stage.upstream_ready();
+  passes(40);
+  stage.reply_head("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
+  stage.exchange.on_upstream_body("ok");
+  stage.exchange.on_upstream_end({}, true);
+  passes(5);
+  stage.port.flush_client();
+  ASSERT_TRUE(stage.exchange.over());
+  EXPECT_EQ(life.waited(Wait::store), Milliseconds(3));
+  EXPECT_EQ(life.waited(Wait::upstream), Milliseconds(70));
+  EXPECT_EQ(life.waited(Wait::client), Milliseconds(5));
+  for (std::size_t i = 0; i < kPhaseCount; ++i) EXPECT_EQ(life.own(static_cast<Phase>(i)), Duration(0));
+  EXPECT_THAT(lines,
+              testing::ElementsAre(
+                  HasSubstr("received GET \"/0/odata/Case\""), HasSubstr("authenticated as user \"ann\""),
+                  HasSubstr("classified as objects: \"Case\" read"),
+                  HasSubstr("allowed; charges: 1 to \"daily\""), HasSubstr("+3000us charge admitted"),
+                  HasSubstr("attempt 1"), HasSubstr("+13000us upstream failed: no connection"),
+                  HasSubstr("attempt 2"), HasSubstr("+33000us server 10.0.0.7:9000, new connection"),
+                  HasSubstr("+73000us reply head 200"), HasSubstr("+78000us ended ok: status 200, 1 units")));
 }
 
 TEST(Exchange, IdempotentCallThatGotNoReplyIsRepeatedAndChargedOnce) {
