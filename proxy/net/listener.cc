@@ -66,8 +66,9 @@ void Listener::resume() {
   event_add(event_, nullptr);
 }
 
-// Closing a socket resets what waits in its queue. So that the queue can be emptied first, nobody may join it
-// any more: a SYN is not answered (its sender asks again and is then refused), a Unix socket refuses.
+// Closing a socket resets what waits in its queue and what is about to join it. So that the queue can be
+// emptied first, nobody may begin to join it any more: a SYN is not answered (its sender asks again and is
+// then refused), a Unix socket refuses.
 void Listener::close_entrance() {
   if (local_endpoint(fd_).address.ss_family == AF_UNIX) {
     ::shutdown(fd_, SHUT_RD);

@@ -26,6 +26,8 @@ struct ListenerRules {
 };
 
 inline constexpr Milliseconds kAcceptPause{100};
+// After close_entrance(): for handshakes under way, before the socket is closed.
+inline constexpr Milliseconds kHandshakeGrace{200};
 
 class Listener {
  public:
@@ -44,11 +46,13 @@ class Listener {
   const ListenerRules& rules() const { return *rules_; }
   void pause();  // until resume(), or by itself for a while when descriptors ran out
   void resume();
+  // Nobody new may connect. Who had a place in the queue, or only the last packet of a handshake to send, is
+  // still accepted.
+  void close_entrance();
 
  private:
   static void on_event(int, short, void* self);
   static void on_timer(void* self);
-  void close_entrance();
   bool accept_waiting();
   void out_of_descriptors();
 

@@ -48,6 +48,7 @@ Worker::Worker(const Server::Options& options, unsigned index, std::uint64_t see
       holding_(options.hold) {
   lag_timer_.bind(this, &Worker::on_lag_timer);
   tick_timer_.bind(this, &Worker::on_tick);
+  entrance_timer_.bind(this, &Worker::on_entrance_timer);
 }
 
 Worker::~Worker() {
@@ -131,9 +132,13 @@ void Worker::drain(Queues queues, std::function<void()> when_empty) {
   loop_.post([this, queues, when_empty = std::move(when_empty)]() mutable {
     draining_ = closing_ = true;
     queues_ = queues;
-    if (queues == Queues::leave)
+    if (queues == Queues::leave) {
       for (auto& listener : listeners_) listener->pause();
-    listeners_.clear();
+      listeners_.clear();
+    } else if (!listeners_.empty()) {
+      for (auto& listener : listeners_) listener->close_entrance();
+      loop_.set(entrance_timer_, kHandshakeGrace);
+    }
     close_silent();
     when_empty_ = std::move(when_empty);
     note_ended();
@@ -468,8 +473,16 @@ void Worker::linger_began() {
   note_ended();
 }
 
+void Worker::on_entrance_timer(void* self) {
+  auto* worker = static_cast<Worker*>(self);
+  worker->listeners_.clear();
+  worker->note_ended();
+}
+
 void Worker::note_ended() {
-  if (!when_empty_ || connections_.size() > (queues_ == Queues::leave ? lingering_ : 0)) return;
+  if (!when_empty_ || !listeners_.empty() ||
+      connections_.size() > (queues_ == Queues::leave ? lingering_ : 0))
+    return;
   auto done = std::move(when_empty_);
   when_empty_ = nullptr;
   done();

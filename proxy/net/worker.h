@@ -135,6 +135,7 @@ class Worker {
   void apply_listeners(std::vector<NewListener> listeners);
   void close_silent();
   void note_ended();
+  static void on_entrance_timer(void* self);
   std::size_t room_for_connections() const;
   void look_after_awaited();
   void look_at_memory();
@@ -174,7 +175,7 @@ class Worker {
   OverloadRules overload_rules_;
   flow::Shed shed_told_ = flow::Shed::nothing;
   MonotonicTime lag_due_{};
-  LoopTimer tick_timer_, lag_timer_;
+  LoopTimer tick_timer_, lag_timer_, entrance_timer_;
   std::string date_;
   std::int64_t date_second_ = -1;
   MonotonicTime accept_failure_logged_{}, address_refusal_logged_{};
