@@ -330,8 +330,7 @@ def test_a_successor_killed_when_it_serves_is_not_replaced_and_calls_of_the_old_
 def test_a_second_upgrade_is_refused_while_one_is_under_way(proxy, crm, auth, upgrade):
     gate = proxy(timeouts={"drain": "20s"})
     with gate.client() as waiting:
-        waiting.send(render("GET", COUNT, {**auth, "X-Standin-Latency-Ms": "5000"}))
-        eventually(lambda: crm.counts()["running"] == 1, 5, "a slow call is at the upstream")
+        waiting.send(render("POST", "/upload", {"Content-Length": "2000"}) + b"x" * 1000)  # ends when the test wants it to
         gate.signal(signal.SIGUSR2)
         successor = successor_of(gate)
         gate.signal(signal.SIGUSR2)
@@ -341,7 +340,9 @@ def test_a_second_upgrade_is_refused_while_one_is_under_way(proxy, crm, auth, up
         old.send_signal(signal.SIGUSR2)  # it ends its calls
         eventually(lambda: gate.log().count("upgrade refused: one is under way") == 2, 10, "it is refused")
         old.send_signal(signal.SIGTERM)
-        assert waiting.read().status == 200, "told to stop, it goes on ending its calls"
+        eventually(lambda: "draining already" in gate.log(), 10, "it has heard it")
+        waiting.send(b"x" * 1000)
+        assert waiting.read("POST").status == 200, "told to stop, it goes on ending its calls"
     assert old.wait(20 * PATIENCE) == 0
     assert gate.log().count("is started") == 1
     serves_as_before(gate, auth, gate.child)
