@@ -92,6 +92,11 @@ void UpstreamPool::resolved(std::size_t index, Result<std::vector<Endpoint>> ans
     for (UpstreamConnection* connection : idle)
       if (!still_its_own(*connection)) discard(*connection);
   }
+  answer_those_that_wait_for_address(index);
+}
+
+void UpstreamPool::answer_those_that_wait_for_address(std::size_t index) {
+  const Server& server = servers_[index];
   std::vector<UpstreamConnection*> waiting;
   for (auto& [pointer, owned] : connections_)
     if (pointer->server() == index && pointer->waits_for_address()) waiting.push_back(pointer);
@@ -287,10 +292,13 @@ void UpstreamPool::open(UpstreamUser& user, std::size_t index) {
     around_.counters.connecting.fetch_add(1, std::memory_order_relaxed);
     around_.counters.connects_total.fetch_add(1, std::memory_order_relaxed);
   }
-  if (servers_[index].addresses.empty())
-    connection.wait_for_address(around_.loop.now() + settings_.connect_timeout);
-  else
-    start_connecting(connection);
+  if (!servers_[index].addresses.empty()) return start_connecting(connection);
+  connection.wait_for_address(around_.loop.now() + settings_.connect_timeout);
+  // A name that was not found is asked for again and again, but only the first failure is told.
+  if (!servers_[index].lookup_error.empty())
+    around_.loop.post([weak = weak_from_this(), index] {
+      if (auto pool = weak.lock()) pool->answer_those_that_wait_for_address(index);
+    });
 }
 
 void UpstreamPool::start_connecting(UpstreamConnection& connection) {

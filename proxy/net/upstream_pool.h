@@ -94,7 +94,7 @@ class UpstreamPool : public std::enable_shared_from_this<UpstreamPool> {
     ServerUrl url;
     std::vector<Endpoint> addresses;  // empty until resolved
     std::size_t next_address = 0;     // they take turns
-    std::string lookup_error;
+    std::string lookup_error;  // of the last look-up that failed; empty until then
     Resolver::Handle lookup;
     std::vector<UpstreamConnection*> idle;  // the last is taken first
   };
@@ -103,6 +103,7 @@ class UpstreamPool : public std::enable_shared_from_this<UpstreamPool> {
                http::HeadLimits limits);
   void start_lookups();
   void resolved(std::size_t server, Result<std::vector<Endpoint>> answer);
+  void answer_those_that_wait_for_address(std::size_t server);  // they connect, or fail when there is none
   std::size_t choose_server(const UpstreamUser& user);
   bool weigh(MonotonicTime now, std::size_t avoid);
   bool is_down(std::size_t server) const;

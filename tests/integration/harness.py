@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from http1 import Client
+from http1 import Client, Closed
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TOLLGATE = os.environ.get("TOLLGATE_BINARY", os.path.join(ROOT, "build/release/tollgate"))
@@ -52,7 +52,7 @@ def eventually(condition, timeout=10, what="condition"):
             value = condition()
             if value:
                 return value
-        except (OSError, AssertionError, KeyError, ValueError) as error:
+        except (OSError, Closed, AssertionError, KeyError, ValueError) as error:
             value = error
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not come true in {timeout * PATIENCE} s; last: {value!r}")
