@@ -73,10 +73,13 @@ SendContext LeaseEngine::Impl::context(const Partition& p, MonotonicTime now) co
 
 void LeaseEngine::Impl::heard(Partition& p, Milliseconds store_now, MonotonicTime sent, MonotonicTime now) {
   p.heard_at = now;
-  shared(p).clock.observe(store_now, sent, now);
-  clock_of_run(p.run).observe(store_now, sent, now);
+  // Who joins again during a step knows better from the others of the run than to take the first time told for the truth.
+  StoreClock &own = shared(p).clock, &of_run = clock_of_run(p.run);
+  of_run.observe(store_now, sent, now);
+  if (own.known() || std::chrono::abs(of_run.disagreement()) <= kClockGuard)
+    own.observe(store_now, sent, now);
   // Also when it has nothing to do with an op: what is off later is off for another reason.
-  if (shared(p).clock.disagreement() == Milliseconds(0)) p.clock_off_since = kNever;
+  if ((own.known() ? own : of_run).disagreement() == Milliseconds(0)) p.clock_off_since = kNever;
 }
 
 void LeaseEngine::Impl::check_lapse(Partition& p, MonotonicTime now) {
@@ -111,9 +114,10 @@ void LeaseEngine::Impl::end_session(Partition& p) {
   state.session.fetch_add(1);
   state.session_expiry_ms.store(0);
   // Nothing is lent by the old reckoning any more, so a clock that was stepped can be believed.
-  if (state.clock.disagreement() != Milliseconds(0)) {
+  StoreClock& of_run = clock_of_run(p.run);
+  if ((state.clock.known() ? state.clock : of_run).disagreement() != Milliseconds(0)) {
     state.clock.reset();
-    clock_of_run(p.run).reset();
+    of_run.reset();
     p.ping_at = MonotonicTime{};
   }
   p.lapsed = true;

@@ -381,6 +381,23 @@ TEST(LeaseEngineFailure, StoreClockThatStaysSteppedIsBelievedAfterASession) {
   EXPECT_TRUE(proxy.call(proxy.account("other"), 10));
 }
 
+TEST(LeaseEngineFailure, StoreClockIsNotBelievedByAPartitionThatIsJoinedDuringTheStep) {
+  World world;
+  Proxy& proxy = world.add();
+  EXPECT_TRUE(proxy.call(proxy.account(), 1'000));
+  ASSERT_NE(partition_of(kBob), kOfAnn);
+  // What bob's partition was told of the time is too old by now; ann's is kept.
+  world.advance(hours(1), seconds(10));
+  world.clock += minutes(10);
+  const AccountRef bob = proxy.account("daily", hours(24), true, kBob);
+  proxy.ask(bob, 10);
+  world.advance(seconds(5));
+  EXPECT_EQ(bob->cell->available(), 0U);
+  world.clock -= minutes(10);
+  world.advance(minutes(11), seconds(5));
+  EXPECT_TRUE(proxy.call(bob, 10));
+}
+
 TEST(LeaseEngineFailure, StoreClockSteppedTwiceWithAgreementInBetweenIsNotBelieved) {
   World world;
   Proxy& proxy = world.add();
