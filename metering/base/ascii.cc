@@ -1,13 +1,55 @@
 #include "metering/base/ascii.h"
 
+#include <algorithm>
 #include <charconv>
+#include <cstring>
 
 namespace tollgate {
+namespace {
+
+std::uint64_t load_word(const char* at) {
+  std::uint64_t word;
+  std::memcpy(&word, at, sizeof word);
+  return word;
+}
+
+// Eight bytes at once: adding to the low seven bits of each carries into its high bit where the byte is beyond a bound.
+std::uint64_t lower_word(std::uint64_t word) {
+  constexpr std::uint64_t kOnes = 0x0101010101010101ULL, kHigh = 0x8080808080808080ULL;
+  const std::uint64_t low = word & ~kHigh;
+  const std::uint64_t from_a = low + kOnes * (0x80 - 'A'), beyond_z = low + kOnes * (0x7F - 'Z');
+  return word | ((from_a & ~beyond_z & ~word & kHigh) >> 2);
+}
+
+}  // namespace
 
 std::string to_lower(std::string_view text) {
   std::string out(text);
-  for (char& c : out) c = ascii_lower(c);
+  to_lower(out, out.data());
   return out;
+}
+
+void to_lower(std::string_view text, char* to) {
+  std::size_t at = 0;
+  for (; at + 8 <= text.size(); at += 8) {
+    const std::uint64_t word = lower_word(load_word(text.data() + at));
+    std::memcpy(to + at, &word, 8);
+  }
+  for (; at < text.size(); ++at) to[at] = ascii_lower(text[at]);
+}
+
+bool same_ignore_case(const char* a, const char* b, std::size_t size) {
+  if (size < 8) {
+    for (std::size_t at = 0; at < size; ++at)
+      if (ascii_lower(a[at]) != ascii_lower(b[at])) return false;
+    return true;
+  }
+  // The last word may overlap the one before.
+  for (std::size_t at = 0;; at = std::min(at + 8, size - 8)) {
+    const std::uint64_t one = load_word(a + at), other = load_word(b + at);
+    if (one != other && lower_word(one) != lower_word(other)) return false;
+    if (at + 8 == size) return true;
+  }
 }
 
 std::string_view trim(std::string_view text) {

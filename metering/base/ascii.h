@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 namespace tollgate {
 
@@ -18,8 +19,12 @@ constexpr bool is_alpha(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
+bool same_ignore_case(const char* a, const char* b, std::size_t size);  // eight bytes a step
 constexpr bool equals_ignore_case(std::string_view a, std::string_view b) {
   if (a.size() != b.size()) return false;
+  if (a.empty()) return true;
+  if (ascii_lower(a.front()) != ascii_lower(b.front())) return false;  // tells most names apart
+  if (!std::is_constant_evaluated()) return same_ignore_case(a.data(), b.data(), a.size());
   for (std::size_t i = 0; i < a.size(); ++i)
     if (ascii_lower(a[i]) != ascii_lower(b[i])) return false;
   return true;
@@ -41,6 +46,8 @@ constexpr std::array<bool, 256> byte_table(Predicate is) {
   return table;
 }
 std::string to_lower(std::string_view text);
+// The same into `to`, which has room for it; may be the text's own place.
+void to_lower(std::string_view text, char* to);
 // Without leading and trailing SP and HTAB (RFC 9110 OWS).
 std::string_view trim(std::string_view text);
 // Decimal digits only: no sign, no space, no overflow; anything else is nullopt.

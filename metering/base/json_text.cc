@@ -6,6 +6,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 namespace tollgate {
 namespace {
 
@@ -36,26 +40,83 @@ constexpr bool is_plain(unsigned char c) {
   return c >= 0x20 && c < 0x7F && c != '"' && c != '\\';
 }
 
-// Where the first other one is; eight at a time, as whole words (Hacker's Delight 6-1).
-std::size_t plain_length(std::string_view text) {
+// High bits where a byte of `word` is none of them, perhaps with false ones above a true one (Hacker's Delight 6-1).
+std::uint64_t not_plain(std::uint64_t word) {
   constexpr std::uint64_t kOnes = 0x0101010101010101ULL, kHigh = 0x8080808080808080ULL;
-  const auto zero = [](std::uint64_t word) { return (word - kOnes) & ~word & kHigh; };
+  const auto zero = [](std::uint64_t x) { return (x - kOnes) & ~x; };
+  return (word | ((word - kOnes * 0x20) & ~word) | zero(word ^ (kOnes * '"')) | zero(word ^ (kOnes * '\\')) |
+          zero(word ^ (kOnes * 0x7F))) &
+         kHigh;
+}
+
+// Where the first other one is.
+std::size_t plain_length(std::string_view text) {
   std::size_t at = 0;
   for (; at + 8 <= text.size(); at += 8) {
     std::uint64_t word;
     std::memcpy(&word, text.data() + at, 8);
-    if (((word & kHigh) | ((word - kOnes * 0x20) & ~word & kHigh) | zero(word ^ (kOnes * '"')) |
-         zero(word ^ (kOnes * '\\')) | zero(word ^ (kOnes * 0x7F))) != 0)
-      break;
+    if (not_plain(word) != 0) break;
   }
   while (at < text.size() && is_plain(static_cast<unsigned char>(text[at]))) ++at;
   return at;
 }
 
+// Copies text; is all of it plain? The end is taken as a whole word once more, which may overlap.
+bool copy_plain(std::string_view text, char* to) {
+  const char* from = text.data();
+  const std::size_t size = text.size();
+  std::uint64_t other = 0;
+  const auto step = [&](std::size_t at) {
+    std::uint64_t word;
+    std::memcpy(&word, from + at, 8);
+    std::memcpy(to + at, &word, 8);
+    other |= not_plain(word);
+  };
+  if (size < 4) {
+    for (std::size_t at = 0; at < size; ++at) {
+      to[at] = from[at];
+      if (!is_plain(static_cast<unsigned char>(from[at]))) other = 1;
+    }
+    return other == 0;
+  }
+  if (size < 8) {
+    std::uint32_t first, last;
+    std::memcpy(&first, from, 4);
+    std::memcpy(&last, from + size - 4, 4);
+    std::memcpy(to, &first, 4);
+    std::memcpy(to + size - 4, &last, 4);
+    return not_plain(std::uint64_t{last} << 32 | first) == 0;
+  }
+  std::size_t at = 0;
+#if defined(__SSE2__)
+  __m128i odd = _mm_setzero_si128();
+  for (; at + 16 <= size; at += 16) {
+    const __m128i block = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + at), block);
+    // As signed numbers the bytes from 0x80 are below all others.
+    odd = _mm_or_si128(odd, _mm_or_si128(_mm_cmplt_epi8(block, _mm_set1_epi8(0x20)),
+                                         _mm_cmpeq_epi8(block, _mm_set1_epi8(0x7F))));
+    odd = _mm_or_si128(odd, _mm_or_si128(_mm_cmpeq_epi8(block, _mm_set1_epi8('"')),
+                                         _mm_cmpeq_epi8(block, _mm_set1_epi8('\\'))));
+  }
+  other = static_cast<unsigned>(_mm_movemask_epi8(odd));
+#endif
+  for (; at + 8 <= size; at += 8) step(at);
+  if (at < size) step(size - 8);
+  return other == 0;
+}
+
 }  // namespace
 
-bool is_plain_json(std::string_view text) {
-  return plain_length(text) == text.size();
+char* write_json_string(char* to, std::string_view text) {
+  if (!copy_plain(text, to + 1)) {
+    std::string escaped;
+    append_json_string(escaped, text);
+    std::memcpy(to, escaped.data(), escaped.size());
+    return to + escaped.size();
+  }
+  *to = to[1 + text.size()] = '"';
+  return to + 2 + text.size();
 }
 
 void append_json_string(std::string& out, std::string_view text) {

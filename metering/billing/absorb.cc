@@ -30,6 +30,8 @@ struct Book::Impl::Stream {
   usage::RollupBuilder builder{};
   std::set<std::uint64_t> kept{};  // calls whose begin is in the book already
   std::uint64_t count = 0;
+  EntryKind last_kind{};  // of the last entry taken, for its fingerprint
+  std::string last_body{};
 
   void load();
   void take(std::uint64_t number, const EntryView& entry);
@@ -64,15 +66,8 @@ void Book::Impl::Stream::load() {
 }
 
 Result<void> Book::Impl::Stream::add(const EntryView& entry) {
-  if (entry.kind == EntryKind::call_begin) {
-    auto begin = usage::decode_call_begin(entry.body);
-    if (!begin) return std::unexpected(begin.error());
-    builder.add(*begin);
-  } else if (entry.kind == EntryKind::call_end) {
-    auto end = usage::decode_call_end(entry.body);
-    if (!end) return std::unexpected(end.error());
-    builder.add(*end);
-  }
+  if (entry.kind == EntryKind::call_begin) return builder.add_begin(entry.body);
+  if (entry.kind == EntryKind::call_end) return builder.add_end(entry.body);
   return {};  // ops, audit and marks are nobody's bill
 }
 
@@ -88,11 +83,14 @@ void Book::Impl::Stream::take(std::uint64_t number, const EntryView& entry) {
     book.note_missing(
         journal, info.name, orphan.entry, orphan.entry,
         fmt::format("the end of call {}, {} units, whose begin was never read", orphan.call, orphan.units));
-  mark = {number, fingerprint_of(entry)};
+  mark.entry = number;
+  last_kind = entry.kind;
+  last_body = entry.body;
   ++count;
 }
 
 void Book::Impl::Stream::write() {
+  if (count > 0) mark.fingerprint = fingerprint_of({.kind = last_kind, .body = last_body});
   book.add_rows(journal, builder.take());
   book.step("rows written");
   for (const auto& [call, open] : builder.open_calls()) {

@@ -1,4 +1,4 @@
-// Keeps the book of a running proxy up to date: absorbs its journal every few seconds on a thread of its own, and says
+// Keeps the book of a running proxy up to date: absorbs its journal every half minute on a thread of its own, and says
 // which entries are in the rows, so that the journal may let their segments go.
 //
 //   Absorber absorber({.book = dir + "/usage.sqlite", .release = [&](auto& stream, auto below) { journal->release_below(stream, below); },
@@ -24,7 +24,8 @@ namespace tollgate::billing {
 
 struct AbsorberOptions {
   std::string book;
-  Milliseconds interval{5'000};
+  // A row that changed is looked up and written once a turn, however many calls are in it.
+  Milliseconds interval{30'000};
   // Every entry of `stream` below this number is in the book, durably.
   std::function<void(const std::string& stream, std::uint64_t below)> release;
   Book::MakeDurable make_durable;

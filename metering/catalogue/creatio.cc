@@ -78,8 +78,11 @@ bool is_root_of_another(const Call& call, std::size_t first) {
 
 }  // namespace
 
-bool is_api_word(std::string_view lower) {
-  return api_of(lower).has_value();
+bool is_api_word(std::string_view word) {
+  char lower[12];  // servicemodel
+  if (word.size() > sizeof lower) return false;
+  to_lower(word, lower);
+  return api_of({lower, word.size()}).has_value();
 }
 
 // An API word counts at any depth, behind whatever virtual directory, since overlooking one would open a hole. Only

@@ -35,8 +35,8 @@ struct Root {
   std::size_t first;  // index of the first segment after the root
 };
 std::optional<Root> find_root(const NormalPath& path);
-// odata, dataservice, servicemodel, rest, soap: never the name of an object or a service.
-bool is_api_word(std::string_view lower);
+// odata, dataservice, servicemodel, rest, soap, in any case: never the name of an object or a service.
+bool is_api_word(std::string_view word);
 
 // What a Content-ID of an earlier batch part stands for: `$1` in POST $1/Details.
 struct Reference {

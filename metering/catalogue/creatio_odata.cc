@@ -26,6 +26,11 @@ std::optional<Segment> split(std::string_view text) {
     if (text.find(')') != text.npos) return std::nullopt;
     return Segment{text, {}, false};
   }
+  const Segment whole{text.substr(0, open), text.substr(open + 1, text.size() - open - 2), true};
+  // One key without a quote, as ids are sent, closes where its only ')' is.
+  if (text.find(')', open) == text.size() - 1 && text.find('(', open + 1) == text.npos &&
+      text.find('\'', open) == text.npos)
+    return whole;
   int depth = 0;
   bool quoted = false;
   for (std::size_t i = open; i < text.size(); ++i) {
@@ -36,7 +41,7 @@ std::optional<Segment> split(std::string_view text) {
     if (c == ')' && --depth == 0 && i + 1 != text.size()) return std::nullopt;
   }
   if (depth != 0 || quoted) return std::nullopt;
-  return Segment{text.substr(0, open), text.substr(open + 1, text.size() - open - 2), true};
+  return whole;
 }
 
 bool is_guid(std::string_view text) {
@@ -142,7 +147,7 @@ const char* Reader::read_root(std::string_view text) {
   if (resource_.version3 && name.size() > 10 &&
       equals_ignore_case(name.substr(name.size() - 10), "Collection"))
     name.remove_suffix(10);
-  if (!is_identifier(name) || is_api_word(to_lower(name))) return "the address names no entity set";
+  if (!is_identifier(name) || is_api_word(name)) return "the address names no entity set";
   hop(spell(name), Via::primary);
   target_ = trim(segment->arguments).empty() ? Target::collection : Target::entity;
   return nullptr;
@@ -302,9 +307,8 @@ const char* Reader::finish() {
       uses_.back().operation = Operation::create;
     }
   }
-  std::string object = object_;
-  if (const char* error = report_query(schema_, object, resource_.path.query, model, uses_)) return error;
-  if (target_ == Target::query) return report_query(schema_, object, resource_.query_body, model, uses_);
+  if (const char* error = report_query(schema_, object_, resource_.path.query, model, uses_)) return error;
+  if (target_ == Target::query) return report_query(schema_, object_, resource_.query_body, model, uses_);
   return nullptr;
 }
 

@@ -57,6 +57,7 @@ bool ParameterCursor::take_value() {
 MediaType parse_media_type(std::string_view value) {
   MediaType out;
   value = trim(value);
+  if (value.empty()) return out;
   std::size_t end = std::min(value.find(';'), value.size());
   std::string_view essence = trim(value.substr(0, end));
   std::size_t slash = essence.find('/');

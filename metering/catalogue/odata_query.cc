@@ -214,6 +214,7 @@ void append_once(std::vector<ObjectUse>& uses, std::string_view object, Via via,
 
 const char* report_query(const Schema& schema, std::string_view object, std::string_view query,
                          const ObjectUse& model, std::vector<ObjectUse>& uses) {
+  if (query.empty()) return nullptr;
   QueryReader reader(schema, model, uses);
   QueryCursor cursor(query);
   unsigned seen = 0;

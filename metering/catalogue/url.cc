@@ -119,6 +119,13 @@ const char* check_segment(std::string_view segment) {
   return nullptr;
 }
 
+void set_lower(NormalPath& out) {
+  out.lower.resize_and_overwrite(out.path.size(), [&](char* to, std::size_t size) {
+    to_lower(out.path, to);
+    return size;
+  });
+}
+
 // Splits text at '/', resolves dot segments and writes path, lower and spans.
 Result<void> assemble(std::string_view text, bool has_quoted_slash, NormalPath& out) {
   std::array<std::string_view, kPathSegmentsMax> parts;
@@ -149,8 +156,42 @@ Result<void> assemble(std::string_view text, bool has_quoted_slash, NormalPath& 
   if (has_quoted_slash)
     for (char& c : out.path)
       if (c == kQuotedSlash) c = '/';
-  out.lower = to_lower(out.path);
+  set_lower(out);
   return {};
+}
+
+// A path that is its own reading, which nearly every one is: nothing to decode, to resolve or to refuse. False: ask the
+// long way, which knows; `out` is as before but for its spans.
+bool take_plain(std::string_view raw, NormalPath& out) {
+  std::size_t count = 0, begin = 1;
+  int depth = 0;
+  bool quoted = false;
+  const auto end_segment = [&](std::size_t end) {
+    if (end == begin || raw[end - 1] == '.' || count == kPathSegmentsMax) return false;
+    out.spans[count++] = {static_cast<std::uint32_t>(begin), static_cast<std::uint32_t>(end - begin)};
+    begin = end + 1;
+    return true;
+  };
+  for (std::size_t i = 1; i < raw.size(); ++i) {
+    const char c = raw[i];
+    if (kPlainInPath[static_cast<unsigned char>(c)]) continue;
+    if (c == '/') {
+      if (quoted || !end_segment(i)) return false;
+    } else if (c == '(') {
+      if (!quoted) ++depth;
+    } else if (c == ')') {
+      if (!quoted && depth > 0) --depth;
+    } else if (c == '\'') {
+      if (depth > 0) quoted = !quoted;
+    } else {
+      return false;
+    }
+  }
+  if (!end_segment(raw.size())) return false;
+  out.count = count;
+  out.path = raw;
+  set_lower(out);
+  return true;
 }
 
 // Decodes a query component. Returns raw itself when there is nothing to decode.
@@ -182,6 +223,7 @@ Result<NormalPath> normalise(std::string_view target) {
     out.query = target.substr(mark + 1);
     if (out.query.find('#') != out.query.npos) return refuse("the target contains a fragment");
   }
+  if (take_plain(raw, out)) return out;
   auto decoded = decode(raw);
   if (!decoded) return std::unexpected(decoded.error());
   if (const char* why = check_decoded(decoded->text, decoded->non_ascii)) return refuse(why);

@@ -40,9 +40,9 @@ struct NormalPath {
   std::string encoded() const;
 
   struct Span {
-    std::uint32_t begin = 0, length = 0;
+    std::uint32_t begin, length;
   };
-  std::array<Span, kPathSegmentsMax> spans;
+  std::array<Span, kPathSegmentsMax> spans;  // the first `count`
   std::size_t count = 0;
 
  private:

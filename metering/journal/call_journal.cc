@@ -12,14 +12,14 @@ std::uint64_t microseconds(Duration duration) {
 }
 
 // Equal operations of a batch become one with a count. Looking back a little finds them: a batch repeats few.
-void fill_operations(std::vector<usage::CallBegin::Operation>& out,
-                     std::span<const usage::CountedOperation> operations) {
+template <class Operation>
+void fill_operations(std::vector<Operation>& out, std::span<const usage::CountedOperation> operations) {
   constexpr std::size_t kLookBack = 16;
   std::size_t size = 0;
   for (const usage::CountedOperation& operation : operations) {
     bool counted = false;
     for (std::size_t i = size; i > 0 && i + kLookBack > size; --i) {
-      usage::CallBegin::Operation& known = out[i - 1];
+      Operation& known = out[i - 1];
       if (known.object != operation.object || known.operation != operation.operation ||
           known.section != operation.section || known.product != operation.product)
         continue;
@@ -29,7 +29,7 @@ void fill_operations(std::vector<usage::CallBegin::Operation>& out,
     }
     if (counted) continue;
     if (out.size() == size) out.emplace_back();
-    usage::CallBegin::Operation& made = out[size++];
+    Operation& made = out[size++];
     made.object = operation.object;
     made.operation = operation.operation;
     made.section = operation.section;
@@ -39,26 +39,18 @@ void fill_operations(std::vector<usage::CallBegin::Operation>& out,
   out.resize(size);
 }
 
-}  // namespace
-
-StreamCallJournal::StreamCallJournal(Journal& journal, unsigned worker)
-    : journal_(journal), stream_(journal.stream(worker)) {}
-
-bool StreamCallJournal::writable() const {
-  return journal_.writable();
-}
-
-void StreamCallJournal::fill(usage::CallBegin& begin, const usage::Fact& fact,
-                             std::span<const usage::ChargedAccount> accounts) const {
+template <class Text>
+void fill(usage::CallBeginOf<Text>& begin, const usage::Fact& fact,
+          std::span<const usage::ChargedAccount> accounts) {
   begin.call = 0;
   begin.time_ms = std::chrono::duration_cast<Milliseconds>(fact.time.time_since_epoch()).count();
-  begin.request_id = fact.request_id.substr(0, kTextMax);
+  begin.request_id = fact.request_id.substr(0, StreamCallJournal::kTextMax);
   begin.user = fact.user;
   begin.tenant = fact.tenant;
   begin.organization = fact.organization;
   begin.client_address = fact.client_address;
-  begin.method = fact.method.substr(0, kTextMax);
-  begin.path = fact.path.substr(0, kPathMax);
+  begin.method = fact.method.substr(0, StreamCallJournal::kTextMax);
+  begin.path = fact.path.substr(0, StreamCallJournal::kPathMax);
   begin.kind = fact.kind;
   begin.staff = fact.staff;
   fill_operations(begin.operations, fact.operations);
@@ -68,6 +60,15 @@ void StreamCallJournal::fill(usage::CallBegin& begin, const usage::Fact& fact,
     begin.charged[i].field = accounts[i].field;
     begin.charged[i].units = accounts[i].units;
   }
+}
+
+}  // namespace
+
+StreamCallJournal::StreamCallJournal(Journal& journal, unsigned worker)
+    : journal_(journal), stream_(journal.stream(worker)) {}
+
+bool StreamCallJournal::writable() const {
+  return journal_.writable();
 }
 
 usage::CallHandle StreamCallJournal::begin(const usage::Fact& fact,

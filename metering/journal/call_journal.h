@@ -4,7 +4,7 @@
 //   auto handle = calls.begin(fact, accounts); ... calls.charged(handle); calls.sent(handle); ...
 //   calls.record(handle, fact, accounts, false);
 //
-// The entries are kept and filled anew, so that a call in steady state allocates nothing that outlives it. Texts that clients
+// The entries are kept and filled anew, so that a call in steady state allocates nothing. Texts that clients
 // make up are cut: path at kPathMax bytes, request id and method at kTextMax. Names that are billed by are never cut.
 //
 // Threads: the worker's.
@@ -35,12 +35,10 @@ class StreamCallJournal final : public usage::CallJournal {
   std::uint64_t unwritten() const { return unwritten_; }
 
  private:
-  void fill(usage::CallBegin& begin, const usage::Fact& fact,
-            std::span<const usage::ChargedAccount> accounts) const;
 
   const Journal& journal_;
   Stream& stream_;
-  usage::CallBegin begin_;
+  usage::CallBeginView begin_;  // of the call at hand
   usage::CallEnd end_;
   std::uint64_t unwritten_ = 0;
 };

@@ -94,7 +94,7 @@ class Stream {
  public:
   virtual ~Stream() = default;
   // nullopt: no room in segment or table; nothing was written. `begin.call` is set here.
-  virtual std::optional<OpenCall> begin_call(usage::CallBegin& begin) = 0;
+  virtual std::optional<OpenCall> begin_call(usage::CallBeginView& begin) = 0;
   virtual void charged(OpenCall call) = 0;  // units were taken (or may have been, from now on)
   virtual void uncharged(OpenCall call) = 0;  // refused or given back: nothing is taken any more
   virtual void sent(OpenCall call) = 0;     // from now on the upstream may receive it
@@ -143,6 +143,7 @@ class Journal {
 class Reader final : public usage::EntrySource {
  public:
   explicit Reader(std::string directory);
+  ~Reader() override;
   // Names the directory for good, whatever incarnations its proxies had.
   Result<std::uint32_t> incarnation() const override;
   Result<std::vector<StreamInfo>> streams() const override;
@@ -158,7 +159,10 @@ class Reader final : public usage::EntrySource {
   Result<std::vector<LiveUse>> live() const;
 
  private:
+  // How far a segment was listed and read, so that a reader that comes again looks at what is new.
+  struct Seen;
   std::string directory_;
+  std::unique_ptr<Seen> seen_;
 };
 
 }  // namespace tollgate::journal

@@ -2,7 +2,9 @@
 // completed.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
+#include <mutex>
 
 #include "metering/journal/directory.h"
 #include "metering/journal/journal.h"
@@ -28,17 +30,45 @@ Result<std::optional<Opened>> open_segment(const SegmentName& name) {
   return Opened{name, std::move(**view)};
 }
 
-Result<std::uint64_t> last_number(const Opened& opened) {
-  if (!opened.view) return std::uint64_t{0};
-  if (opened.view->closed()) return opened.view->closed()->last;
-  const auto walk = opened.view->walk(true, [](const usage::EntryView&) { return true; });
-  if (!walk) return std::unexpected(walk.error());
-  return walk->last;
-}
-
 }  // namespace
 
-Reader::Reader(std::string directory) : directory_(std::move(directory)) {}
+// By path of the segment. A place is only taken from a walk that met no damage, and only used where the entry still is.
+struct Reader::Seen {
+  struct Places {
+    SegmentView::Place listed, read;
+  };
+  std::mutex mutex;
+  std::map<std::string, Places> segments;
+
+  SegmentView::Place of(const std::string& path, SegmentView::Place Places::* which) {
+    const std::lock_guard lock(mutex);
+    const auto found = segments.find(path);
+    return found == segments.end() ? SegmentView::Place{} : found->second.*which;
+  }
+  void note(const std::string& path, SegmentView::Place Places::* which, const SegmentView::Walk& walk) {
+    if (!walk.damages.empty() || walk.place.at == 0) return;
+    const std::lock_guard lock(mutex);
+    segments[path].*which = walk.place;
+  }
+  void keep_only(const std::vector<SegmentName>& names) {
+    const std::lock_guard lock(mutex);
+    std::erase_if(segments, [&](const auto& one) {
+      return std::ranges::find(names, one.first, &SegmentName::path) == names.end();
+    });
+  }
+  Result<std::uint64_t> last_number(const Opened& opened) {
+    if (!opened.view) return std::uint64_t{0};
+    if (opened.view->closed()) return opened.view->closed()->last;
+    const auto walk = opened.view->walk(
+        true, [](const usage::EntryView&) { return true; }, of(opened.name.path, &Places::listed));
+    if (!walk) return std::unexpected(walk.error());
+    note(opened.name.path, &Places::listed, *walk);
+    return walk->last;
+  }
+};
+
+Reader::Reader(std::string directory) : directory_(std::move(directory)), seen_(std::make_unique<Seen>()) {}
+Reader::~Reader() = default;
 
 Result<std::uint32_t> Reader::incarnation() const {
   const auto identity = read_identity(directory_);
@@ -51,6 +81,7 @@ Result<std::uint32_t> Reader::incarnation() const {
 Result<std::vector<Reader::StreamInfo>> Reader::streams() const {
   const auto segments = list_segments(directory_);
   if (!segments) return std::unexpected(segments.error());
+  seen_->keep_only(*segments);
   std::map<std::string, StreamInfo> streams;
   for (const SegmentName& name : *segments) {
     const auto opened = open_segment(name);
@@ -68,7 +99,7 @@ Result<std::vector<Reader::StreamInfo>> Reader::streams() const {
     ++info.segments;
     info.bytes += name.bytes;
     if (!(*opened)->view) continue;
-    const auto last = last_number(**opened);
+    const auto last = seen_->last_number(**opened);
     if (!last) return std::unexpected(last.error());
     const std::uint64_t first = (*opened)->view->start().first;
     if (info.first == 0 || info.last + 1 == info.first) info.first = first;  // nothing was in those before it
@@ -92,12 +123,18 @@ Result<void> Reader::read(const std::string& stream, std::uint64_t after,
   std::uint64_t seen = after, last = 0;  // last: entry number before the segment at hand
   bool stopped = false;
   const auto read_one = [&](const SegmentView& view, bool around) -> Result<void> {
-    const auto walk = view.walk(around, [&](const usage::EntryView& entry) {
-      if (entry.number <= seen) return true;
-      at.number = seen = entry.number;
-      return visit(at, entry);
-    });
+    SegmentView::Place from = seen_->of(view.path(), &Seen::Places::read);
+    if (from.number > seen + 1) from = {};
+    const auto walk = view.walk(
+        around,
+        [&](const usage::EntryView& entry) {
+          if (entry.number <= seen) return true;
+          at.number = seen = entry.number;
+          return visit(at, entry);
+        },
+        from);
     if (!walk) return std::unexpected(walk.error());
+    seen_->note(view.path(), &Seen::Places::read, *walk);
     stopped = walk->stopped;
     last = view.closed() ? std::max(walk->last, view.closed()->last) : walk->last;
     return {};

@@ -204,12 +204,19 @@ Result<std::optional<SegmentView>> SegmentView::open(const std::string& path, bo
   return std::optional<SegmentView>(std::move(view));
 }
 
-Result<SegmentView::Walk> SegmentView::walk(bool around, const Visit& visit) const {
+Result<SegmentView::Walk> SegmentView::walk(bool around, const Visit& visit, Place from) const {
   const std::string_view all = mapping_.bytes();
   const std::uint64_t limit = close_ ? std::min<std::uint64_t>(close_->end, all.size()) : all.size();
   Walk walk;
   walk.last = start_.first - 1;
   std::uint64_t at = kSegmentHeaderBytes;
+  if (from.at >= at && from.at < limit && from.number > walk.last) {
+    const auto entry = usage::parse_entry(all.substr(from.at, limit - from.at));
+    if (entry && *entry && (*entry)->number == from.number) {
+      at = walk.end = from.at;
+      walk.last = from.number - 1;
+    }
+  }
   while (at < limit) {
     std::string wrong;
     std::optional<usage::EntryView> entry;
@@ -232,6 +239,7 @@ Result<SegmentView::Walk> SegmentView::walk(bool around, const Visit& visit) con
         return walk;
       }
       walk.last = entry->number;
+      walk.place = {at, entry->number};
       at += entry->size;
       walk.end = at;
       continue;

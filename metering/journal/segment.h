@@ -115,15 +115,22 @@ class SegmentView {
   const std::optional<SegmentClose>& closed() const { return close_; }
   const std::string& path() const { return path_; }
 
+  // An entry that was read before. A later walk that begins there need not look at those before it again.
+  struct Place {
+    std::uint64_t at;  // 0: none
+    std::uint64_t number;
+  };
   struct Walk {
     std::uint64_t end = kSegmentHeaderBytes;  // behind the last whole entry
     std::uint64_t last = 0;                   // its number; first - 1 when there is none
+    Place place{};                            // of that entry
     std::vector<std::string> damages;         // with `around` only; where and what
     bool stopped = false;                     // by the visitor
   };
   using Visit = std::function<bool(const usage::EntryView&)>;
   // All entries up to the last whole one. Damage is an error, or with `around` reported and passed over.
-  Result<Walk> walk(bool around, const Visit& visit) const;
+  // `from`: begins with that entry if it is (still) there and whole, else with the first.
+  Result<Walk> walk(bool around, const Visit& visit, Place from = {}) const;
 
  private:
   std::optional<std::uint64_t> find_next(std::uint64_t from, std::uint64_t limit, std::uint64_t number) const;

@@ -74,7 +74,7 @@ void StreamWriter::begin_segment(std::shared_ptr<Segment> segment, std::uint64_t
   current_ = std::move(segment);
 }
 
-std::optional<OpenCall> StreamWriter::begin_call(usage::CallBegin& begin) {
+std::optional<OpenCall> StreamWriter::begin_call(usage::CallBeginView& begin) {
   const Seat seat(seat_);
   std::uint64_t units = 0;
   for (const auto& operation : begin.operations) units += operation.count;

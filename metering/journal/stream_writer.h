@@ -49,7 +49,7 @@ class StreamWriter final : public Stream {
   static Result<std::unique_ptr<StreamWriter>> open(Shared& shared, SegmentList& list, const Begin& begin,
                                                     OpenTable table);
 
-  std::optional<OpenCall> begin_call(usage::CallBegin& begin) override;
+  std::optional<OpenCall> begin_call(usage::CallBeginView& begin) override;
   void charged(OpenCall call) override;
   void uncharged(OpenCall call) override;
   void sent(OpenCall call) override;

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <utility>
+
 #include "metering/base/check.h"
 #include "metering/licence/index.h"
 
@@ -124,6 +126,25 @@ ResolvedUse Policy::resolve(const ObjectUse& use) const {
 }
 
 namespace {
+
+// Parts of a request; the first ones, which nearly all requests have no more than, take no memory of their own.
+class PartSet {
+ public:
+  // False: it was in already.
+  bool add(std::uint32_t part) {
+    if (part < 64) {
+      const std::uint64_t bit = std::uint64_t{1} << part, before = std::exchange(first_, first_ | bit);
+      return (before & bit) == 0;
+    }
+    if (others_.size() <= part) others_.resize(part + 1);
+    if (others_[part]) return false;
+    return others_[part] = true;
+  }
+
+ private:
+  std::uint64_t first_ = 0;
+  std::vector<bool> others_;
+};
 
 // One use judged: what it counts as, and whether it is granted.
 struct Judgement {
@@ -252,7 +273,8 @@ Decision Policy::decide(const identity::Principal& principal, const Classificati
   if (kind != Kind::objects && (kind != Kind::unknown || everything)) return decision;
 
   if (decision.reason != Reason::ok) judge.bound = false;  // denied already: the objects are only listed
-  std::vector<bool> part_counted;
+  decision.units.reserve(classification.uses.size());
+  PartSet counted;
   for (const ObjectUse& use : classification.uses) {
     if (!enforced(use)) continue;
     Judgement judgement = judge.judge(use);
@@ -263,9 +285,7 @@ Decision Policy::decide(const identity::Principal& principal, const Classificati
           use.in_batch ? fmt::format("batch[{}]: {}", use.part, judgement.detail) : judgement.detail;
     }
     if (!classification.counted || kind != Kind::objects) continue;
-    if (part_counted.size() <= use.part) part_counted.resize(use.part + 1);
-    if (part_counted[use.part]) continue;
-    part_counted[use.part] = true;
+    if (!counted.add(use.part)) continue;
     decision.units.push_back(judgement.unit);
   }
   decision.metered =

@@ -30,6 +30,11 @@ constexpr auto kPlain = byte_table(is_plain);
 // "q:{p017}:" is always 9 bytes.
 constexpr std::size_t kPrefixBytes = 9;
 
+// Its digits into a "{p000}".
+void write_partition(unsigned partition, char* tag) {
+  for (std::size_t at = 4; at > 1; --at, partition /= 10) tag[at] = static_cast<char>('0' + partition % 10);
+}
+
 }  // namespace
 
 std::uint16_t crc16(std::string_view bytes) {
@@ -81,21 +86,25 @@ std::optional<std::string> unescape_name(std::string_view text) {
 std::string hash_tag(unsigned partition) {
   CHECK(partition < kPartitions, "256 partitions");
   std::string out = "{p000}";
-  for (std::size_t at = 4; at > 1; --at, partition /= 10) out[at] = static_cast<char>('0' + partition % 10);
+  write_partition(partition, out.data());
   return out;
 }
 
 std::string subject_key(const Subject& subject) {
   std::string out;
+  write_subject_key(subject, out);
+  return out;
+}
+
+void write_subject_key(const Subject& subject, std::string& out) {
+  out.clear();
   out.reserve(64);
-  out.append(kPrefixBytes, ':');
+  out.append("q:{p000}:");
   append_escaped(out, subject.tenant);
   if (subject.organization) append_escaped(out.append(":o:"), *subject.organization);
   if (subject.user) append_escaped(out.append(":u:"), *subject.user);
   if (!subject.organization && !subject.user) out.append(":t");
-  const std::string_view who = std::string_view(out).substr(kPrefixBytes);
-  out.replace(0, 2, "q:").replace(2, 6, hash_tag(crc16(who) % kPartitions));
-  return out;
+  write_partition(crc16(std::string_view(out).substr(kPrefixBytes)) % kPartitions, out.data() + 2);
 }
 
 unsigned partition_of(std::string_view subject_key) {

@@ -34,6 +34,7 @@ struct Subject {
 };
 
 std::string subject_key(const Subject& subject);
+void write_subject_key(const Subject& subject, std::string& key);  // the same in place of what is there
 // The partition in a key that subject_key made, 0..255.
 unsigned partition_of(std::string_view subject_key);
 // "{p017}": for further keys that must live in the slot of a partition.

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "metering/base/ascii.h"
+#include "metering/base/append.h"
 
 namespace tollgate::quota {
 namespace {
@@ -19,25 +19,18 @@ bool contains(std::span<const std::uint32_t> indexes, std::size_t index) {
   return std::ranges::find(indexes, index) != indexes.end();
 }
 
-void append_structured_string(std::string& out, std::string_view text) {
-  out.push_back('"');
-  for (char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte > 0x7E) {
-      fmt::format_to(std::back_inserter(out), "%{:02X}", byte);
-      continue;
-    }
-    if (c == '"' || c == '\\') out.push_back('\\');
-    out.push_back(c);
-  }
-  out.push_back('"');
+bool is_plain(char c) {
+  return c >= 0x20 && c <= 0x7E && c != '"' && c != '\\';
 }
 
-void append_rate_limit(std::string& out, std::string_view policy_name, const AccountState& state) {
-  append_structured_string(out, policy_name);
-  append_decimal(out.append(";r="), structured_integer(state.remaining()));
+void append_rate_limit(Appender& out, std::string_view policy_name, const AccountState& state) {
+  if (std::ranges::all_of(policy_name, is_plain))
+    out.text("\"").text(policy_name).text("\"");
+  else
+    out.text(structured_string(policy_name));
+  out.text(";r=").decimal(structured_integer(state.remaining()));
   if (state.next_free_after > Milliseconds(0))
-    append_decimal(out.append(";t="), structured_integer(seconds_up(state.next_free_after)));
+    out.text(";t=").decimal(structured_integer(seconds_up(state.next_free_after)));
 }
 
 // Part of the limit that is left; a limit of 0 has nothing left.
@@ -53,8 +46,17 @@ std::uint64_t seconds_up(Milliseconds duration) {
 }
 
 std::string structured_string(std::string_view text) {
-  std::string out;
-  append_structured_string(out, text);
+  std::string out = "\"";
+  for (char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte > 0x7E) {
+      fmt::format_to(std::back_inserter(out), "%{:02X}", byte);
+      continue;
+    }
+    if (!is_plain(c)) out.push_back('\\');
+    out.push_back(c);
+  }
+  out.push_back('"');
   return out;
 }
 
@@ -92,7 +94,10 @@ std::optional<std::size_t> nearest_to_exhaustion(std::span<const AccountCharge> 
 
 std::string rate_limit(std::string_view policy_name, const AccountState& state) {
   std::string out;
-  append_rate_limit(out, policy_name, state);
+  {
+    Appender to(out);
+    append_rate_limit(to, policy_name, state);
+  }
   return out;
 }
 
@@ -111,29 +116,29 @@ std::string rate_limit_field_lines(const FieldOptions& options, std::string_view
                                    std::span<const Rule> rules, std::span<const AccountCharge> charges,
                                    std::span<const AccountState> states,
                                    std::span<const std::uint32_t> violated) {
-  std::string out;
-  const auto nearest = nearest_to_exhaustion(charges, states, violated);
-  if (nearest && charges[*nearest].rule < rules.size()) {
-    const AccountState& state = states[*nearest];
-    if (options.rate_limit) {
-      out.reserve(policy.size() + 96);
-      out.append("RateLimit-Policy: ").append(policy).append("\r\nRateLimit: ");
-      append_rate_limit(out, rules[charges[*nearest].rule].name, state);
-      out.append("\r\n");
+  std::string lines;
+  lines.reserve(policy.size() + 160);
+  {
+    Appender out(lines);
+    const auto nearest = nearest_to_exhaustion(charges, states, violated);
+    if (nearest && charges[*nearest].rule < rules.size()) {
+      const AccountState& state = states[*nearest];
+      if (options.rate_limit) {
+        out.text("RateLimit-Policy: ").text(policy).text("\r\nRateLimit: ");
+        append_rate_limit(out, rules[charges[*nearest].rule].name, state);
+        out.text("\r\n");
+      }
+      if (options.legacy) {
+        out.text("X-RateLimit-Limit: ").decimal(state.limit);
+        out.text("\r\nX-RateLimit-Remaining: ").decimal(state.remaining());
+        out.text("\r\nX-RateLimit-Reset: ").decimal(seconds_up(state.next_free_after)).text("\r\n");
+      }
     }
-    if (options.legacy) {
-      append_decimal(out.append("X-RateLimit-Limit: "), state.limit);
-      append_decimal(out.append("\r\nX-RateLimit-Remaining: "), state.remaining());
-      append_decimal(out.append("\r\nX-RateLimit-Reset: "), seconds_up(state.next_free_after));
-      out.append("\r\n");
-    }
+    if (!violated.empty())
+      if (const auto seconds = retry_after_seconds(states, violated))
+        out.text("Retry-After: ").decimal(*seconds).text("\r\n");
   }
-  if (!violated.empty())
-    if (const auto seconds = retry_after_seconds(states, violated)) {
-      append_decimal(out.append("Retry-After: "), *seconds);
-      out.append("\r\n");
-    }
-  return out;
+  return lines;
 }
 
 }  // namespace tollgate::quota

@@ -1,6 +1,7 @@
 #include "metering/quota/rules.h"
 
 #include <algorithm>
+#include <array>
 #include <optional>
 
 #include "metering/base/ascii.h"
@@ -29,8 +30,8 @@ bool per_operation(const Rule& rule) {
          names(rule, Dimension::operation);
 }
 
-std::string field_of(const Rule& rule, const CountedOperation& operation) {
-  std::string field = rule.name;
+void write_field(const Rule& rule, const CountedOperation& operation, std::string& field) {
+  field = rule.name;
   auto append = [&](Dimension dimension, std::string_view value) {
     if (names(rule, dimension)) append_escaped(field.append("|"), value);
   };
@@ -38,7 +39,6 @@ std::string field_of(const Rule& rule, const CountedOperation& operation) {
   // CRM servers compare names without case: another spelling of an object is no second account.
   append(Dimension::object, to_lower(operation.object));
   append(Dimension::operation, operation.operation);
-  return field;
 }
 
 std::uint64_t limit_for(const Rule& rule, const Caller& caller) {
@@ -50,38 +50,76 @@ std::uint64_t limit_for(const Rule& rule, const Caller& caller) {
   return found == rule.overrides.end() ? rule.limit : found->second;
 }
 
-// Adds one account's units to the list, or to the entry that is already there.
-void merge(std::vector<AccountCharge>& charges, std::size_t from, AccountCharge&& charge) {
-  for (std::size_t i = from; i < charges.size(); ++i)
-    if (charges[i].key == charge.key) {
-      charges[i].units += charge.units;
-      return;
-    }
-  charges.push_back(std::move(charge));
-}
+// Makes the charges of one call one after the other, in memory of earlier ones.
+class ChargeList {
+ public:
+  ChargeList(const Caller& caller, std::vector<AccountCharge>& out) : caller_(caller), out_(out) {}
+  ~ChargeList() { out_.resize(size_); }
+  ChargeList(const ChargeList&) = delete;
+  ChargeList& operator=(const ChargeList&) = delete;
 
-void charge_rule(std::vector<AccountCharge>& charges, const Rule& rule, std::uint32_t number,
-                 const Caller& caller, std::span<const CountedOperation> operations) {
-  AccountCharge charge;
+  std::size_t size() const { return size_; }
+  AccountCharge& operator[](std::size_t i) { return out_[i]; }
+
+  // The next charge, of one unit, with its subject; the field is still to be written. Each subject key is made once.
+  AccountCharge& add(bool organization, bool user) {
+    if (size_ == out_.size()) out_.emplace_back();
+    std::optional<std::size_t>& first = first_of_[(organization ? 2 : 0) + (user ? 1 : 0)];
+    AccountCharge& charge = out_[size_];
+    if (first) {
+      charge.key.subject_key = out_[*first].key.subject_key;
+    } else {
+      Subject subject{caller_.tenant, std::nullopt, std::nullopt};
+      if (organization) subject.organization = caller_.organization;
+      if (user) subject.user = caller_.user;
+      write_subject_key(subject, charge.key.subject_key);
+      first = size_;
+    }
+    charge.key.field.clear();
+    charge.units = 1;
+    ++size_;
+    return charge;
+  }
+  // The last charge goes into the entry of the same account from `from` on, if there is one.
+  void merge_last(std::size_t from) {
+    for (std::size_t i = from; i + 1 < size_; ++i)
+      if (out_[i].key == out_[size_ - 1].key) {
+        out_[i].units += out_[size_ - 1].units;
+        --size_;
+        return;
+      }
+  }
+
+ private:
+  const Caller& caller_;
+  std::vector<AccountCharge>& out_;
+  std::size_t size_ = 0;
+  std::array<std::optional<std::size_t>, 4> first_of_;  // by organization and user: a charge that has the key
+};
+
+AccountCharge& add_charge(ChargeList& charges, const Rule& rule, std::uint32_t number, const Caller& caller) {
+  AccountCharge& charge = charges.add(names(rule, Dimension::organization), names(rule, Dimension::user));
   charge.limit = limit_for(rule, caller);
   charge.window = rule.window;
   charge.bucket = rule.bucket;
   charge.rule = number;
   charge.shadow = rule.shadow;
-  charge.key.subject_key = subject_key(subject_of(rule, caller));
+  return charge;
+}
+
+void charge_rule(ChargeList& charges, const Rule& rule, std::uint32_t number, const Caller& caller,
+                 std::span<const CountedOperation> operations) {
   if (!per_operation(rule)) {
+    AccountCharge& charge = add_charge(charges, rule, number, caller);
     charge.units = rule.on == Scope::all ? 1 : static_cast<std::uint32_t>(operations.size());
     charge.key.field = rule.name;
-    charges.push_back(std::move(charge));
     return;
   }
   static constexpr CountedOperation kNone{};  // on: all, nothing licensed was touched
   const std::size_t from = charges.size();
   for (const CountedOperation& operation : operations.empty() ? std::span(&kNone, 1) : operations) {
-    AccountCharge one = charge;
-    one.units = 1;
-    one.key.field = field_of(rule, operation);
-    merge(charges, from, std::move(one));
+    write_field(rule, operation, add_charge(charges, rule, number, caller).key.field);
+    charges.merge_last(from);
   }
   // Every call is one unit of each account it touches, however many of its operations meet there.
   if (rule.on == Scope::all)
@@ -96,35 +134,35 @@ Rules::Rules(std::vector<Rule> rules, bool count_by_object)
     CHECK(!rule.name.empty() && rule.window.count() > 0, "rules are checked when the configuration is read");
     if (rule.bucket.count() <= 0) rule.bucket = default_bucket(rule.window);
   }
+  auto rule = std::ranges::find_if(rules_, [](const Rule& r) { return names(r, Dimension::user); });
+  observed_window_ = rule != rules_.end() ? rule->window : kObservationWindow;
+  observed_bucket_ = rule != rules_.end() ? rule->bucket : default_bucket(kObservationWindow);
 }
 
-std::vector<AccountCharge> Rules::charges(const Caller& caller,
-                                          std::span<const CountedOperation> licensed_operations) const {
-  std::vector<AccountCharge> charges;
-  charges.reserve(rules_.size() + (count_by_object_ ? licensed_operations.size() : 0));
+void Rules::list_charges(const Caller& caller, std::span<const CountedOperation> licensed_operations,
+                         std::vector<AccountCharge>& out) const {
+  out.reserve(rules_.size() + (count_by_object_ ? licensed_operations.size() : 0));
+  ChargeList charges(caller, out);
   for (std::uint32_t number = 0; number < rules_.size(); ++number) {
     const Rule& rule = rules_[number];
     if (caller.staff && !rule.applies_to_staff) continue;
     if (rule.on == Scope::licensed && licensed_operations.empty()) continue;
     charge_rule(charges, rule, number, caller, licensed_operations);
   }
-  if (!count_by_object_ || caller.staff || licensed_operations.empty()) return charges;
-  const Observation where = observation(caller);
+  if (!count_by_object_ || caller.staff) return;
   const std::size_t from = charges.size();
   for (const CountedOperation& operation : licensed_operations) {
-    AccountCharge charge;
+    AccountCharge& charge = charges.add(false, true);
     charge.limit = kUnlimited;
-    charge.window = where.window;
-    charge.bucket = where.bucket;
-    charge.units = 1;
+    charge.window = observed_window_;
+    charge.bucket = observed_bucket_;
     charge.rule = kObservation;
-    charge.key.subject_key = where.subject_key;
-    charge.key.field = where.prefix;
+    charge.shadow = false;
+    charge.key.field.append(kObservationField).push_back('|');
     append_escaped(charge.key.field, operation.object);
     append_escaped(charge.key.field.append("|"), operation.operation);
-    merge(charges, from, std::move(charge));
+    charges.merge_last(from);
   }
-  return charges;
 }
 
 Rules::Observation Rules::observation(const Caller& caller) const {
@@ -132,13 +170,8 @@ Rules::Observation Rules::observation(const Caller& caller) const {
   if (!count_by_object_) return out;
   out.subject_key = subject_key({caller.tenant, std::nullopt, caller.user});
   out.prefix = std::string(kObservationField) + "|";
-  out.window = kObservationWindow;
-  out.bucket = default_bucket(kObservationWindow);
-  auto rule = std::ranges::find_if(rules_, [](const Rule& r) { return names(r, Dimension::user); });
-  if (rule != rules_.end()) {
-    out.window = rule->window;
-    out.bucket = rule->bucket;
-  }
+  out.window = observed_window_;
+  out.bucket = observed_bucket_;
   return out;
 }
 

@@ -48,7 +48,14 @@ class Rules {
   // With count_by_object, one unlimited account a (object, operation) is added per call for GET /.tollgate/usage;
   // its `rule` is kObservation.
   std::vector<AccountCharge> charges(const Caller& caller,
-                                     std::span<const CountedOperation> licensed_operations) const;
+                                     std::span<const CountedOperation> licensed_operations) const {
+    std::vector<AccountCharge> charges;
+    list_charges(caller, licensed_operations, charges);
+    return charges;
+  }
+  // The same in place of what `charges` held, whose memory is used again.
+  void list_charges(const Caller& caller, std::span<const CountedOperation> licensed_operations,
+                    std::vector<AccountCharge>& charges) const;
   // The accounts of a caller that can be listed without a call: rules per tenant, organization, user.
   std::vector<AccountCharge> accounts(const Caller& caller) const;
 
@@ -68,6 +75,7 @@ class Rules {
  private:
   std::vector<Rule> rules_;
   bool count_by_object_;
+  Milliseconds observed_window_{0}, observed_bucket_{0};  // of observation accounts
 };
 
 }  // namespace tollgate::quota

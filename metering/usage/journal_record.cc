@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "metering/base/append.h"
 #include "metering/base/check.h"
 
 #if defined(__x86_64__)
@@ -61,12 +62,21 @@ std::uint32_t crc_by_table(std::string_view bytes, std::uint32_t crc) {
 __attribute__((target("sse4.2"))) std::uint32_t crc_by_instruction(std::string_view bytes,
                                                                    std::uint32_t crc) {
   std::uint64_t wide = crc;
-  while (bytes.size() >= 8) {
-    wide = _mm_crc32_u64(wide, load<std::uint64_t>(bytes.data()));
-    bytes.remove_prefix(8);
+  const char* at = bytes.data();
+  const char* const end = at + bytes.size();
+  for (; end - at >= 32; at += 32) {
+    wide = _mm_crc32_u64(wide, load<std::uint64_t>(at));
+    wide = _mm_crc32_u64(wide, load<std::uint64_t>(at + 8));
+    wide = _mm_crc32_u64(wide, load<std::uint64_t>(at + 16));
+    wide = _mm_crc32_u64(wide, load<std::uint64_t>(at + 24));
   }
+  for (; end - at >= 8; at += 8) wide = _mm_crc32_u64(wide, load<std::uint64_t>(at));
   crc = static_cast<std::uint32_t>(wide);
-  for (const char c : bytes) crc = _mm_crc32_u8(crc, static_cast<unsigned char>(c));
+  if (end - at >= 4) {
+    crc = _mm_crc32_u32(crc, load<std::uint32_t>(at));
+    at += 4;
+  }
+  for (; at != end; ++at) crc = _mm_crc32_u8(crc, static_cast<unsigned char>(*at));
   return crc;
 }
 #endif
@@ -82,26 +92,57 @@ CrcFunction pick_crc() {
 
 // ---- fields
 
-void put_unsigned(std::uint64_t value, std::string& out) {
-  if (value < 0x80) return out.push_back(static_cast<char>(value));
-  char bytes[10];
-  std::size_t size = 0;
-  while (value >= 0x80) {
-    bytes[size++] = static_cast<char>(value | 0x80);
-    value >>= 7;
+constexpr std::size_t kNumberBytes = 10;  // at most
+
+// Writes fields into room that is large enough: two entries a call, so no end is looked for.
+class Fill {
+ public:
+  explicit Fill(char* at) : at_(at) {}
+  char* end() const { return at_; }
+
+  void number(std::uint64_t value) {
+    for (; value >= 0x80; value >>= 7) *at_++ = static_cast<char>(value | 0x80);
+    *at_++ = static_cast<char>(value);
   }
-  bytes[size++] = static_cast<char>(value);
-  out.append(bytes, size);
-}
+  void signed_number(std::int64_t value) {
+    number((static_cast<std::uint64_t>(value) << 1) ^ static_cast<std::uint64_t>(value >> 63));
+  }
+  void text(std::string_view text) {
+    number(text.size());
+    at_ = Appender::put(at_, text);
+  }
 
-void put_signed(std::int64_t value, std::string& out) {
-  put_unsigned((static_cast<std::uint64_t>(value) << 1) ^ static_cast<std::uint64_t>(value >> 63), out);
-}
+ private:
+  char* at_;
+};
 
-void put_text(std::string_view text, std::string& out) {
-  put_unsigned(text.size(), out);
-  out.append(text);
-}
+// Appends fields, looking for room each time.
+class FieldWriter {
+ public:
+  explicit FieldWriter(std::string& out) : out_(out) {}
+
+  FieldWriter& number(std::uint64_t value) {
+    Fill fill(out_.room(kNumberBytes));
+    fill.number(value);
+    out_.advance_to(fill.end());
+    return *this;
+  }
+  FieldWriter& signed_number(std::int64_t value) {
+    Fill fill(out_.room(kNumberBytes));
+    fill.signed_number(value);
+    out_.advance_to(fill.end());
+    return *this;
+  }
+  FieldWriter& text(std::string_view text) {
+    Fill fill(out_.room(kNumberBytes + text.size()));
+    fill.text(text);
+    out_.advance_to(fill.end());
+    return *this;
+  }
+
+ private:
+  Appender out_;
+};
 
 // Reads fields one after the other. After the first that is not there everything is empty and failed() is true.
 class Fields {
@@ -109,6 +150,11 @@ class Fields {
   explicit Fields(std::string_view bytes) : left_(bytes) {}
 
   std::uint64_t number() {
+    if (!left_.empty() && static_cast<unsigned char>(left_.front()) < 0x80) {  // nearly every one
+      const auto byte = static_cast<unsigned char>(left_.front());
+      left_.remove_prefix(1);
+      return byte;
+    }
     std::uint64_t value = 0;
     for (unsigned shift = 0; shift < 64; shift += 7) {
       if (left_.empty()) return give_up();
@@ -175,88 +221,124 @@ std::uint32_t crc32c_by_table(std::string_view bytes, std::uint32_t before) {
   return ~crc_by_table(bytes, ~before);
 }
 
+namespace {
+
+template <class Text>
+std::size_t most_bytes(const CallBeginOf<Text>& entry) {
+  std::size_t size = 5 * kNumberBytes;
+  for (const Text* text : {&entry.request_id, &entry.user, &entry.tenant, &entry.organization,
+                           &entry.client_address, &entry.method, &entry.path, &entry.kind})
+    size += kNumberBytes + text->size();
+  for (const auto& operation : entry.operations)
+    size += 5 * kNumberBytes + operation.object.size() + operation.operation.size() +
+            operation.section.size() + operation.product.size();
+  for (const auto& charged : entry.charged)
+    size += 3 * kNumberBytes + charged.subject_key.size() + charged.field.size();
+  return size;
+}
+
+template <class Text>
+void encode_begin(const CallBeginOf<Text>& entry, std::string& out) {
+  Appender to(out);
+  Fill fields(to.room(most_bytes(entry)));
+  fields.number(entry.call);
+  fields.signed_number(entry.time_ms);
+  for (const Text* text : {&entry.request_id, &entry.user, &entry.tenant, &entry.organization,
+                           &entry.client_address, &entry.method, &entry.path, &entry.kind})
+    fields.text(*text);
+  fields.number(entry.staff ? 1 : 0);
+  fields.number(entry.operations.size());
+  for (const auto& operation : entry.operations) {
+    fields.text(operation.object);
+    fields.text(operation.operation);
+    fields.text(operation.section);
+    fields.text(operation.product);
+    fields.number(operation.count);
+  }
+  fields.number(entry.charged.size());
+  for (const auto& charged : entry.charged) {
+    fields.text(charged.subject_key);
+    fields.text(charged.field);
+    fields.number(charged.units);
+  }
+  to.advance_to(fields.end());
+}
+
+}  // namespace
+
 void encode(const CallBegin& entry, std::string& out) {
-  put_unsigned(entry.call, out);
-  put_signed(entry.time_ms, out);
-  for (const std::string* text : {&entry.request_id, &entry.user, &entry.tenant, &entry.organization,
-                                  &entry.client_address, &entry.method, &entry.path, &entry.kind})
-    put_text(*text, out);
-  put_unsigned(entry.staff ? 1 : 0, out);
-  put_unsigned(entry.operations.size(), out);
-  for (const CallBegin::Operation& operation : entry.operations) {
-    put_text(operation.object, out);
-    put_text(operation.operation, out);
-    put_text(operation.section, out);
-    put_text(operation.product, out);
-    put_unsigned(operation.count, out);
-  }
-  put_unsigned(entry.charged.size(), out);
-  for (const CallBegin::Charged& charged : entry.charged) {
-    put_text(charged.subject_key, out);
-    put_text(charged.field, out);
-    put_unsigned(charged.units, out);
-  }
+  encode_begin(entry, out);
+}
+
+void encode(const CallBeginView& entry, std::string& out) {
+  encode_begin(entry, out);
 }
 
 void encode(const CallEnd& entry, std::string& out) {
-  put_unsigned(entry.call, out);
-  put_unsigned(std::to_underlying(entry.outcome), out);
-  put_text(entry.reason, out);
-  put_unsigned(entry.status, out);
-  put_unsigned(entry.units, out);
-  put_unsigned(entry.given_back ? 1 : 0, out);
-  put_unsigned(entry.degraded ? 1 : 0, out);
+  std::string alone;  // as a text, so that a CallBegin can grow here too
+  if (entry.alone) encode(*entry.alone, alone);
+  Appender to(out);
+  Fill fields(to.room((16 + entry.buckets.size()) * kNumberBytes + entry.reason.size() +
+                      entry.upstream_server.size() + alone.size()));
+  fields.number(entry.call);
+  fields.number(std::to_underlying(entry.outcome));
+  fields.text(entry.reason);
+  fields.number(entry.status);
+  fields.number(entry.units);
+  fields.number(entry.given_back ? 1 : 0);
+  fields.number(entry.degraded ? 1 : 0);
   for (const std::uint64_t value :
        {entry.bytes_in, entry.bytes_out, entry.total_us, entry.upstream_us, entry.store_us})
-    put_unsigned(value, out);
-  put_text(entry.upstream_server, out);
-  put_unsigned(entry.attempts, out);
-  put_unsigned(entry.buckets.size(), out);
-  for (const std::int64_t bucket : entry.buckets) put_signed(bucket, out);
-  if (entry.alone) {
-    std::string body;  // as a text, so that a CallBegin can grow here too
-    encode(*entry.alone, body);
-    put_text(body, out);
-  } else {
-    put_unsigned(0, out);
-  }
+    fields.number(value);
+  fields.text(entry.upstream_server);
+  fields.number(entry.attempts);
+  fields.number(entry.buckets.size());
+  for (const std::int64_t bucket : entry.buckets) fields.signed_number(bucket);
+  fields.text(alone);
+  to.advance_to(fields.end());
 }
 
 void encode(const OpEntry& entry, std::string& out) {
-  put_unsigned(entry.incarnation, out);
-  put_unsigned(entry.partition, out);
-  put_unsigned(entry.seq, out);
-  put_text(entry.subject_key, out);
-  put_unsigned(entry.accounts.size(), out);
+  FieldWriter fields(out);
+  fields.number(entry.incarnation).number(entry.partition).number(entry.seq).text(entry.subject_key);
+  fields.number(entry.accounts.size());
   for (const OpEntry::Account& account : entry.accounts) {
-    put_text(account.field, out);
+    fields.text(account.field);
     for (const std::uint64_t value : {account.window_ms, account.bucket_ms, account.limit, account.returned})
-      put_unsigned(value, out);
-    put_unsigned(account.forget ? 1 : 0, out);
-    put_unsigned(account.uses.size(), out);
-    for (const auto& [bucket, units] : account.uses) {
-      put_signed(bucket, out);
-      put_signed(units, out);
-    }
+      fields.number(value);
+    fields.number(account.forget ? 1 : 0).number(account.uses.size());
+    for (const auto& [bucket, units] : account.uses) fields.signed_number(bucket).signed_number(units);
   }
 }
 
 void encode(const AuditEntry& entry, std::string& out) {
-  put_signed(entry.time_ms, out);
+  FieldWriter fields(out);
+  fields.signed_number(entry.time_ms);
   for (const std::string* text : {&entry.actor, &entry.action, &entry.subject, &entry.detail, &entry.reason})
-    put_text(*text, out);
+    fields.text(*text);
 }
 
 void encode(const MarkEntry& entry, std::string& out) {
-  put_signed(entry.time_ms, out);
-  put_unsigned(entry.incarnation, out);
+  FieldWriter fields(out);
+  fields.signed_number(entry.time_ms).number(entry.incarnation);
   for (const std::string* text : {&entry.what, &entry.version, &entry.boot_id, &entry.detail})
-    put_text(*text, out);
+    fields.text(*text);
 }
 
 Result<CallBegin> decode_call_begin(std::string_view body) {
-  Fields fields(body);
   CallBegin entry;
+  if (auto decoded = decode(body, entry); !decoded) return std::unexpected(decoded.error());
+  return entry;
+}
+
+Result<CallEnd> decode_call_end(std::string_view body) {
+  CallEnd entry;
+  if (auto decoded = decode(body, entry); !decoded) return std::unexpected(decoded.error());
+  return entry;
+}
+
+Result<void> decode(std::string_view body, CallBegin& entry) {
+  Fields fields(body);
   entry.call = fields.number();
   entry.time_ms = fields.signed_number();
   for (std::string* text : {&entry.request_id, &entry.user, &entry.tenant, &entry.organization,
@@ -280,12 +362,11 @@ Result<CallBegin> decode_call_begin(std::string_view body) {
     if (fields.failed()) break;
   }
   if (fields.failed()) return damaged("call_begin");
-  return entry;
+  return {};
 }
 
-Result<CallEnd> decode_call_end(std::string_view body) {
+Result<void> decode(std::string_view body, CallEnd& entry) {
   Fields fields(body);
-  CallEnd entry;
   entry.call = fields.number();
   const std::uint64_t outcome = fields.number();
   entry.reason = fields.text();
@@ -303,12 +384,11 @@ Result<CallEnd> decode_call_end(std::string_view body) {
   const std::string_view alone = fields.text();
   if (fields.failed() || outcome > std::to_underlying(CallOutcome::void_maybe)) return damaged("call_end");
   entry.outcome = static_cast<CallOutcome>(outcome);
-  if (!alone.empty()) {
-    auto begin = decode_call_begin(alone);
-    if (!begin) return damaged("call_end");
-    entry.alone = std::move(*begin);
-  }
-  return entry;
+  if (alone.empty())
+    entry.alone.reset();
+  else if (!decode(alone, entry.alone ? *entry.alone : entry.alone.emplace()))
+    return damaged("call_end");
+  return {};
 }
 
 Result<OpEntry> decode_op(std::string_view body) {

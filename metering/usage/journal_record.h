@@ -45,25 +45,28 @@ std::uint32_t crc32c(std::string_view bytes, std::uint32_t before = 0);
 std::uint32_t crc32c_by_table(std::string_view bytes, std::uint32_t before = 0);  // the same sum, on any processor
 
 // A call is named by (stream, call): one more than the call before on the same stream, never used twice.
-struct CallBegin {
+template <class Text>
+struct CallBeginOf {
   std::uint64_t call = 0;
   std::int64_t time_ms = 0;             // arrival, calendar clock of the proxy
-  std::string request_id, user, tenant, organization, client_address, method, path, kind;
+  Text request_id, user, tenant, organization, client_address, method, path, kind;
   bool staff = false;
   struct Operation {
-    std::string object, operation, section, product;
+    Text object, operation, section, product;
     std::uint32_t count = 1;            // equal operations of a batch are one entry
     bool operator==(const Operation&) const = default;
   };
   std::vector<Operation> operations;    // licensed ones
   struct Charged {
-    std::string subject_key, field;     // quota accounts, observation accounts not included
+    Text subject_key, field;  // quota accounts, observation accounts not included
     std::uint32_t units = 0;
     bool operator==(const Charged&) const = default;
   };
   std::vector<Charged> charged;         // asked for; call_end says what became of it
-  bool operator==(const CallBegin&) const = default;
+  bool operator==(const CallBeginOf&) const = default;
 };
+using CallBegin = CallBeginOf<std::string>;
+using CallBeginView = CallBeginOf<std::string_view>;  // to write one of what lies elsewhere
 
 enum class CallOutcome : std::uint8_t {
   done = 0,          // ended by itself: reason and status say how
@@ -123,12 +126,16 @@ struct MarkEntry {
 
 // Body bytes of an entry, appended to `out`.
 void encode(const CallBegin& entry, std::string& out);
+void encode(const CallBeginView& entry, std::string& out);
 void encode(const CallEnd& entry, std::string& out);
 void encode(const OpEntry& entry, std::string& out);
 void encode(const AuditEntry& entry, std::string& out);
 void encode(const MarkEntry& entry, std::string& out);
 Result<CallBegin> decode_call_begin(std::string_view body);
 Result<CallEnd> decode_call_end(std::string_view body);
+// The same in place of what `entry` held, whose memory is used again. On failure something is in it.
+Result<void> decode(std::string_view body, CallBegin& entry);
+Result<void> decode(std::string_view body, CallEnd& entry);
 Result<OpEntry> decode_op(std::string_view body);
 Result<AuditEntry> decode_audit(std::string_view body);
 Result<MarkEntry> decode_mark(std::string_view body);

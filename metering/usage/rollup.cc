@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::int64_t kHourMs = 3'600'000;
 constexpr std::size_t kPerDecade = 32;
+constexpr std::size_t kSpareMax = 64;                        // ended calls whose memory is kept
 constexpr std::size_t kInner = LatencySketch::kBuckets - 2;  // 7 decades
 
 // bounds()[i] is the first microsecond of bucket i + 1; the last one begins at 1 000 s.
@@ -192,68 +193,126 @@ std::uint64_t billable_units(const CallBegin& begin, const CallEnd& end) {
   return operations;
 }
 
-void add_call(Rollup& rollup, const CallBegin& begin, const CallEnd& end) {
+RollupSums& RowIndex::row(const CallBegin& begin, std::string_view product, std::string_view object,
+                          std::string_view operation) {
+  const std::int64_t hour = hour_of(begin.time_ms);
+  std::uint64_t hash = static_cast<std::uint64_t>(hour);
+  for (const std::string_view text : {std::string_view(begin.tenant), std::string_view(begin.organization),
+                                      std::string_view(begin.user), product, object, operation})
+    hash = (hash ^ std::hash<std::string_view>()(text)) * 0x9e3779b97f4a7c15ULL;
+  const auto is_it = [&](const RollupKey& key) {
+    return key.hour == hour && key.user == begin.user && key.object == object && key.operation == operation &&
+           key.product == product && key.organization == begin.organization && key.tenant == begin.tenant;
+  };
+  if (auto found = rows_.find(hash); found != rows_.end() && is_it(found->second->first))
+    return found->second->second;
+  const auto row =
+      rollup_
+          .try_emplace(RollupKey{hour, begin.tenant, begin.organization, begin.user, std::string(product),
+                                 std::string(object), std::string(operation)})
+          .first;
+  rows_.try_emplace(hash, &*row);
+  return row->second;
+}
+
+namespace {
+
+// Adds its part of a call to one row. `operations`: of the whole call; `first`: takes what does not divide.
+void add_part(RollupSums& row, const CallEnd& end, std::uint64_t count, std::uint64_t operations,
+              std::uint64_t units, bool first) {
+  auto share = [&](std::uint64_t sum) {
+    return operations == 1 ? sum : sum / operations * count + (first ? sum % operations : 0);
+  };
+  if (end.outcome == CallOutcome::void_charged) {
+    row.void_charged += count;
+  } else if (end.outcome == CallOutcome::void_maybe) {
+    row.void_maybe += count;
+  } else if (end.given_back) {
+    row.given_back += count;
+  } else if (units > 0) {
+    const std::uint64_t calls = share(units);
+    row.calls += calls;
+    if (end.outcome == CallOutcome::interrupted) row.interrupted += calls;
+    if (end.degraded) row.degraded += calls;
+    if (failed_upstream(end)) row.errors += calls;
+  } else if (end.reason == "ok" || end.outcome == CallOutcome::interrupted) {
+    row.free += count;
+  } else {
+    row.denied[end.reason] += count;
+  }
+  row.bytes_in += share(end.bytes_in);
+  row.bytes_out += share(end.bytes_out);
+  row.backend_us += share(end.upstream_us);
+  if (end.upstream_us > 0) row.latency.add(end.upstream_us);
+}
+
+}  // namespace
+
+void add_call(RowIndex& rows, const CallBegin& begin, const CallEnd& end) {
+  const std::uint64_t units = billable_units(begin, end);
+  if (begin.operations.size() == 1 && begin.operations.front().count == 1) {
+    const CallBegin::Operation& only = begin.operations.front();
+    return add_part(rows.row(begin, only.product, only.object, only.operation), end, 1, 1, units, true);
+  }
   const std::vector<Part> parts = parts_of(begin);
   std::uint64_t operations = 0;
   for (const Part& part : parts) operations += part.count;
-  const std::uint64_t units = billable_units(begin, end);
-
   bool first = true;
   for (const Part& part : parts) {
-    // Rows get count / operations of a sum; the first has what does not divide.
-    auto share = [&](std::uint64_t sum) {
-      return sum / operations * part.count + (first ? sum % operations : 0);
-    };
-    RollupSums& row =
-        rollup[RollupKey{hour_of(begin.time_ms), begin.tenant, begin.organization, begin.user,
-                         std::string(part.product), std::string(part.object), std::string(part.operation)}];
-    if (end.outcome == CallOutcome::void_charged) {
-      row.void_charged += part.count;
-    } else if (end.outcome == CallOutcome::void_maybe) {
-      row.void_maybe += part.count;
-    } else if (end.given_back) {
-      row.given_back += part.count;
-    } else if (units > 0) {
-      const std::uint64_t calls = share(units);
-      row.calls += calls;
-      if (end.outcome == CallOutcome::interrupted) row.interrupted += calls;
-      if (end.degraded) row.degraded += calls;
-      if (failed_upstream(end)) row.errors += calls;
-    } else if (end.reason == "ok" || end.outcome == CallOutcome::interrupted) {
-      row.free += part.count;
-    } else {
-      row.denied[end.reason] += part.count;
-    }
-    row.bytes_in += share(end.bytes_in);
-    row.bytes_out += share(end.bytes_out);
-    row.backend_us += share(end.upstream_us);
-    if (end.upstream_us > 0) row.latency.add(end.upstream_us);
+    add_part(rows.row(begin, part.product, part.object, part.operation), end, part.count, operations, units,
+             first);
     first = false;
   }
 }
 
-void RollupBuilder::add(const CallBegin& begin) {
-  open_.insert_or_assign(begin.call, Open{entry_, begin});
+void add_call(Rollup& rollup, const CallBegin& begin, const CallEnd& end) {
+  RowIndex rows(rollup);
+  add_call(rows, begin, end);
 }
 
-void RollupBuilder::add(const CallEnd& end) {
-  if (end.call == 0) {
-    if (end.alone)
-      add_call(rollup_, *end.alone, end);
+Result<void> RollupBuilder::add_begin(std::string_view body) {
+  if (spare_.empty()) spare_.push_back(OpenCalls{{0, Open{}}}.extract(0));
+  OpenCalls::node_type node = std::move(spare_.back());
+  spare_.pop_back();
+  Result<void> decoded = decode(body, node.mapped().begin);
+  if (!decoded) {
+    spare_.push_back(std::move(node));
+    return decoded;
+  }
+  node.key() = node.mapped().begin.call;
+  node.mapped().entry = entry_;
+  auto put = open_.insert(std::move(node));
+  if (!put.inserted) {
+    std::swap(put.position->second, put.node.mapped());
+    spare_.push_back(std::move(put.node));
+  }
+  return {};
+}
+
+Result<void> RollupBuilder::add_end(std::string_view body) {
+  if (auto decoded = decode(body, end_); !decoded) return decoded;
+  if (end_.call == 0) {
+    if (end_.alone)
+      add_call(rows_, *end_.alone, end_);
     else
-      orphans_.push_back({entry_, 0, end.units});
-    return;
+      orphans_.push_back({entry_, 0, end_.units});
+    return {};
   }
-  auto found = open_.find(end.call);
+  auto found = open_.find(end_.call);
   if (found == open_.end()) {
-    orphans_.push_back({entry_, end.call, end.units});
-    return;
+    orphans_.push_back({entry_, end_.call, end_.units});
+    return {};
   }
-  add_call(rollup_, found->second.begin, end);
-  open_.erase(found);
+  add_call(rows_, found->second.begin, end_);
+  if (spare_.size() < kSpareMax)
+    spare_.push_back(open_.extract(found));
+  else
+    open_.erase(found);
+  return {};
 }
 
 Rollup RollupBuilder::take() {
+  rows_.clear();
   return std::exchange(rollup_, {});
 }
 

@@ -17,6 +17,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "metering/usage/journal_record.h"
@@ -78,7 +79,23 @@ std::map<std::string, std::uint64_t> parse_denied(std::string_view text);
 std::int64_t hour_of(std::int64_t time_ms);
 // Billable units of a call: `units` of its end; an interrupted call whose end says none counts its operations.
 std::uint64_t billable_units(const CallBegin& begin, const CallEnd& end);
+// The rows of a roll-up by their key, made when they are missing: found by hash, and without making a key.
+class RowIndex {
+ public:
+  explicit RowIndex(Rollup& rollup) : rollup_(rollup) {}
+  RowIndex(const RowIndex&) = delete;
+  RowIndex& operator=(const RowIndex&) = delete;
+  RollupSums& row(const CallBegin& begin, std::string_view product, std::string_view object,
+                  std::string_view operation);
+  void clear() { rows_.clear(); }  // the roll-up was emptied
+
+ private:
+  Rollup& rollup_;
+  std::unordered_map<std::uint64_t, Rollup::pointer> rows_;  // by hash; of two that share one, the first
+};
+
 // Adds one finished call to its rows.
+void add_call(RowIndex& rows, const CallBegin& begin, const CallEnd& end);
 void add_call(Rollup& rollup, const CallBegin& begin, const CallEnd& end);
 
 // Reads entries of one stream in order and sums them. Holds begins whose end has not come (bounded by the calls under
@@ -90,8 +107,9 @@ class RollupBuilder {
     std::uint64_t entry = 0;
     CallBegin begin;
   };
-  void add(const CallBegin& begin);
-  void add(const CallEnd& end);
+  // The body of a call_begin or a call_end entry. An error: it cannot be read.
+  Result<void> add_begin(std::string_view body);
+  Result<void> add_end(std::string_view body);
   void set_entry(std::uint64_t number) { entry_ = number; }  // of the next add
   Rollup take();                                             // what was summed since the last take
 
@@ -105,10 +123,14 @@ class RollupBuilder {
   std::vector<Orphan> take_orphans();
 
  private:
+  using OpenCalls = std::map<std::uint64_t, Open>;
   std::uint64_t entry_ = 0;
-  std::map<std::uint64_t, Open> open_;  // call -> begin
+  OpenCalls open_;                           // call -> begin
+  std::vector<OpenCalls::node_type> spare_;  // of calls that ended: memory of those that begin
+  CallEnd end_;                              // the same
   std::vector<Orphan> orphans_;
   Rollup rollup_;
+  RowIndex rows_{rollup_};
 };
 
 }  // namespace tollgate::usage

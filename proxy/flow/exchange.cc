@@ -210,7 +210,7 @@ void Exchange::on_request_end(const std::vector<http::TrailerField>& trailers) {
   } else if (before == Request::streaming) {
     if (head_->framing == http::Framing::chunked) {
       scratch_.clear();
-      http::append_request_trailers(scratch_, *head_, trailers, identity_fields_);
+      http::append_request_trailers(scratch_, *head_, trailers, call_.snapshot->identity_headers);
       port_.upstream_write(scratch_);
     }
     watch_upstream();
@@ -316,32 +316,8 @@ void Exchange::on_upstream_ready(const ExchangePort::Upstream& upstream) {
   send_request();
 }
 
-void Exchange::list_identity_fields() {
-  const config::Identity& identity = settings().identity;
-  dropped_fields_.clear();
-  dropped_cookies_.clear();
-  identity_fields_.clear();
-  for (const auto& source : identity.sources)
-    if (!source.header.empty()) identity_fields_.push_back(source.header);
-  if (identity.forward_token) {
-    // Whom the upstream believes must be who was metered: another token in another place stays here.
-    if (identity.sources.size() > 1 && call_.token != nullptr)
-      for (const config::Identity::Source* source : other_tokens(identity, *head_)) {
-        if (!source->header.empty()) dropped_fields_.push_back(source->header);
-        if (!source->cookie.empty()) dropped_cookies_.push_back(source->cookie);
-      }
-  } else {
-    // Every place where a token may stand, not only the one that counted: a second one is a credential too.
-    if (identity.sources.empty()) dropped_fields_.push_back("authorization");
-    for (const auto& source : identity.sources) {
-      if (!source.header.empty()) dropped_fields_.push_back(source.header);
-      if (!source.cookie.empty()) dropped_cookies_.push_back(source.cookie);
-    }
-  }
-}
-
 void Exchange::append_upstream_head() {
-  list_identity_fields();
+  const config::Identity& identity = settings().identity;
   http::RequestForwarding forwarding;
   forwarding.framing = head_->framing;
   forwarding.content_length = head_->content_length;
@@ -353,11 +329,21 @@ void Exchange::append_upstream_head() {
   forwarding.default_host = upstream_server_;
   if (upstream_server_.starts_with("unix:")) forwarding.default_host = "localhost";
   const PreparedEdits& edits = edits_of(*call_.snapshot, *call_.route).request;
-  dropped_fields_.insert(dropped_fields_.end(), edits.drop.begin(), edits.drop.end());
   forwarding.extra_fields = edits.lines;
-  forwarding.drop_fields = dropped_fields_;
-  forwarding.identity_fields = identity_fields_;
-  forwarding.drop_cookies = dropped_cookies_;
+  forwarding.drop_fields = edits.drop;
+  forwarding.identity_fields = call_.snapshot->identity_headers;
+  forwarding.drop_cookies = call_.snapshot->dropped_cookies;
+  // Whom the upstream believes must be who was metered: another token in another place stays here.
+  if (identity.forward_token && identity.sources.size() > 1 && call_.token != nullptr) {
+    dropped_fields_ = edits.drop;
+    dropped_cookies_.clear();
+    for (const config::Identity::Source* source : other_tokens(identity, *head_)) {
+      if (!source->header.empty()) dropped_fields_.push_back(source->header);
+      if (!source->cookie.empty()) dropped_cookies_.push_back(source->cookie);
+    }
+    forwarding.drop_fields = dropped_fields_;
+    forwarding.drop_cookies = dropped_cookies_;
+  }
   forwarding.upgrade = upgrade_;
   forwarding.forward_expect = head_->expect_continue && request_ != Request::complete;
   http::append_request_head(scratch_, *head_, forwarding);
@@ -392,7 +378,7 @@ void Exchange::send_buffered_body() {
   if (!chunked) return;
   scratch_.clear();
   if (!body_.empty()) scratch_.append(http::kChunkEnd);
-  http::append_request_trailers(scratch_, *head_, trailers_, identity_fields_);
+  http::append_request_trailers(scratch_, *head_, trailers_, call_.snapshot->identity_headers);
   port_.upstream_write(scratch_);
 }
 

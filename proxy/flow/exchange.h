@@ -203,7 +203,6 @@ class Exchange {
   void answer_options();
   void acquire(bool fresh);
   void append_upstream_head();
-  void list_identity_fields();
   void send_request();
   void send_buffered_body();
   void resume_client();
@@ -248,8 +247,7 @@ class Exchange {
   std::vector<usage::ChargedAccount> accounts_;       // of call_.charges, those that limit; memory kept
   std::vector<std::string_view> shadow_violated_;     // names of rules; memory kept
   usage::CallHandle journalled_;                      // the call's entry in the journal
-  std::vector<std::string_view> dropped_fields_, dropped_cookies_;  // of the settings; memory kept
-  std::vector<std::string_view> identity_fields_;  // headers of identity.sources; memory kept
+  std::vector<std::string_view> dropped_fields_, dropped_cookies_;  // credentials of others; memory kept
   std::vector<std::string> reply_dropped_;  // what Connection of the reply names
   std::string upstream_server_;
   std::string peer_address_;

@@ -175,7 +175,7 @@ void Exchange::end(ClientEnd how) {
   record();
   reply_ = Reply::over;
   head_ = nullptr;
-  call_ = Call{};
+  gate_.forget(call_);
   trailers_.clear();
   body_.clear();
   if (body_.capacity() > kKeptMemoryMax) body_.shrink_to_fit();

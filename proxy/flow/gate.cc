@@ -78,6 +78,12 @@ bool may_be_anonymous(catalogue::Kind kind) {
 Gate::Gate(std::size_t token_cache_entries, std::uint64_t hash_seed)
     : cache_(token_cache_entries, hash_seed) {}
 
+void Gate::forget(Call& call) {
+  constexpr std::size_t kKept = 8;  // one large batch must not make the worker large
+  if (call.charges.capacity() > 0 && call.charges.size() <= kKept) spare_charges_ = std::move(call.charges);
+  call = Call{};
+}
+
 void Gate::fail(Call& call, Reason reason, std::string_view detail) {
   call.reason = reason;
   call.reply = problem(call, reason, detail);
@@ -216,7 +222,8 @@ Next Gate::decide(Call& call, const catalogue::Request& request) {
   for (const licence::Unit& unit : call.decision.units)
     operations_.push_back(
         {.object = unit.object, .operation = catalogue::name(unit.operation), .product = unit.product});
-  call.charges = snapshot.rules.charges(caller_of(principal), operations_);
+  if (call.charges.capacity() == 0) call.charges = std::move(spare_charges_);
+  snapshot.rules.list_charges(caller_of(principal), operations_, call.charges);
   if (call.life != nullptr) [[unlikely]]
     call.life->decided(call);
   return call.charges.empty() ? Next::forward : Next::charge;

@@ -41,6 +41,9 @@ class Gate {
   Next on_usage(Call& call, Result<std::vector<quota::AccountState>>&& states,
                 Result<std::vector<quota::Ledger::Listed>>&& objects);
 
+  // The call is over and becomes as new; memory that the next one fills again is kept.
+  void forget(Call& call);
+
   // A failure outside the gate becomes a reply in the same form (body past the limit, upstream dead, time-outs, ...).
   static void fail(Call& call, Reason reason, std::string_view detail);
 
@@ -59,6 +62,7 @@ class Gate {
   std::vector<catalogue::HeaderField> headers_;      // scratch of request_of
   std::string target_;                               // scratch of request_of
   std::vector<quota::CountedOperation> operations_;  // scratch of decide
+  std::vector<quota::AccountCharge> spare_charges_;  // of a call that is over
 };
 
 }  // namespace tollgate::flow

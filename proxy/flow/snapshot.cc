@@ -84,6 +84,21 @@ PreparedEdits prepare(const config::FieldEdits& settings) {
   return edits;
 }
 
+void prepare_identity(Snapshot& snapshot) {
+  const config::Identity& identity = snapshot.settings.identity;
+  for (const auto& source : identity.sources)
+    if (!source.header.empty()) snapshot.identity_headers.push_back(source.header);
+  if (identity.forward_token) return;
+  // Every place where a token may stand, not only the one that counted: a second one is a credential too.
+  for (const auto& source : identity.sources)
+    if (!source.cookie.empty()) snapshot.dropped_cookies.push_back(source.cookie);
+  for (RouteEdits& edits : snapshot.edits) {
+    std::vector<std::string_view>& drop = edits.request.drop;
+    if (identity.sources.empty()) drop.push_back("authorization");
+    drop.insert(drop.end(), snapshot.identity_headers.begin(), snapshot.identity_headers.end());
+  }
+}
+
 std::string_view without_port(std::string_view host) {
   if (host.starts_with('[')) return host.substr(0, std::min(host.find(']') + 1, host.size()));
   return host.substr(0, host.find(':'));
@@ -112,9 +127,12 @@ Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts) {
       .unlimited_addresses = std::move(*unlimited),
       .rate_limit_policy = std::move(policy),
       .edits = {},
+      .identity_headers = {},
+      .dropped_cookies = {},
       .generation = parts.generation});
   for (const config::Route& route : made->settings.routes)
     made->edits.push_back({prepare(route.request_fields), prepare(route.reply_fields)});
+  prepare_identity(*made);
   return made;
 }
 

@@ -25,7 +25,7 @@ struct PreparedEdits {
   std::string lines;
 };
 struct RouteEdits {
-  PreparedEdits request, reply;
+  PreparedEdits request, reply;  // request.drop: and fields that hold credentials, unless they are forwarded
 };
 
 struct Snapshot {
@@ -40,6 +40,8 @@ struct Snapshot {
   http::AddressSet unlimited_addresses;  // limits.per_address.exempt
   std::string rate_limit_policy;  // value of RateLimit-Policy: the same for every caller
   std::vector<RouteEdits> edits;  // one a route, in the order of settings.routes
+  std::vector<std::string_view> identity_headers;  // of settings.identity.sources
+  std::vector<std::string_view> dropped_cookies;   // those that hold credentials, unless they are forwarded
   std::uint64_t generation = 0;   // 1 at start, +1 a reload; token caches are emptied when it changes
 };
 

@@ -164,11 +164,14 @@ bool is_listed_as_protected(std::string_view name) {
                              [&](std::string_view family) { return begins(name, family); });
 }
 
-FieldRole known_role(std::string_view name) {
+FieldRole known_role(std::string_view name, bool underscores) {
   if (name.size() <= kLongest) {
     const char initial = fold(name.front());
-    for (std::size_t i = kFirst[name.size()]; i < kFirst[name.size() + 1]; ++i)
-      if (kKnown[i].name.front() == initial && is(name, kKnown[i].name)) return kKnown[i].role;
+    for (std::size_t i = kFirst[name.size()]; i < kFirst[name.size() + 1]; ++i) {
+      const std::string_view known = kKnown[i].name;
+      if (known.front() == initial && (underscores ? is(name, known) : equals_ignore_case(name, known)))
+        return kKnown[i].role;
+    }
   }
   if (is_vouched_for(name)) return FieldRole::forwarded_by;
   if (begins(name, "proxy-")) return FieldRole::hop;
@@ -179,8 +182,9 @@ FieldRole known_role(std::string_view name) {
 
 FieldRole role_of(std::string_view name) {
   if (name.empty()) return FieldRole::end_to_end;
-  const FieldRole role = known_role(name);
-  if (role != FieldRole::end_to_end || name.find('_') == std::string_view::npos) return role;
+  const bool underscores = name.find('_') != std::string_view::npos;
+  const FieldRole role = known_role(name, underscores);
+  if (role != FieldRole::end_to_end || !underscores) return role;
   return is_listed_as_protected(name) ? FieldRole::rewrite : FieldRole::end_to_end;
 }
 

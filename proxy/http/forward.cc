@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "metering/base/append.h"
 #include "metering/base/ascii.h"
 #include "metering/base/check.h"
 #include "proxy/http/address.h"
@@ -15,23 +16,21 @@ namespace {
 constexpr std::string_view kMaxForwards = "max-forwards";
 
 bool is_one_line(std::string_view text) {
-  return !contains_any(text, std::string_view("\r\n\0", 3));
+  return find_control(text, 0) == text.size();
 }
 bool are_whole_lines(std::string_view text) {
   return text.empty() || text.ends_with("\r\n");
 }
 
-void append_field(std::string& out, std::string_view name, std::string_view value) {
-  out.append(name).append(": ").append(value).append("\r\n");
+void append_field(Appender& out, std::string_view name, std::string_view value) {
+  char* at = Appender::put(out.room(name.size() + value.size() + 4), name);
+  at = Appender::put(Appender::put(at, ": "), value);
+  out.advance_to(Appender::put(at, "\r\n"));
 }
 
-void append_framing(std::string& out, Framing framing, std::uint64_t content_length) {
-  if (framing == Framing::chunked) out.append("Transfer-Encoding: chunked\r\n");
-  if (framing == Framing::length) {
-    out.append("Content-Length: ");
-    append_decimal(out, content_length);
-    out.append("\r\n");
-  }
+void append_framing(Appender& out, Framing framing, std::uint64_t content_length) {
+  if (framing == Framing::chunked) out.text("Transfer-Encoding: chunked\r\n");
+  if (framing == Framing::length) out.text("Content-Length: ").decimal(content_length).text("\r\n");
 }
 
 bool is_listed(std::span<const std::string_view> names, std::string_view name) {
@@ -59,9 +58,9 @@ bool is_disguised(std::span<const std::string_view> identity_fields, std::string
 }
 
 // Cookie without the pairs of some names. Nothing is written when nothing is left.
-void append_cookie_without(std::string& out, const Field& cookie, std::span<const std::string_view> dropped) {
+void append_cookie_without(Appender& out, const Field& cookie, std::span<const std::string_view> dropped) {
   const std::size_t begin = out.size();
-  out.append(cookie.name).append(": ");
+  out.text(cookie.name).text(": ");
   const std::size_t empty = out.size();
   std::string_view rest = cookie.value;
   while (!rest.empty()) {
@@ -70,50 +69,50 @@ void append_cookie_without(std::string& out, const Field& cookie, std::span<cons
     rest.remove_prefix(std::min(semicolon + 1, rest.size()));
     if (pair.empty() || std::ranges::find(dropped, trim(pair.substr(0, pair.find('=')))) != dropped.end())
       continue;
-    if (out.size() > empty) out.append("; ");
-    out.append(pair);
+    if (out.size() > empty) out.text("; ");
+    out.text(pair);
   }
   if (out.size() == empty)
-    out.resize(begin);
+    out.cut(begin);
   else
-    out.append("\r\n");
+    out.text("\r\n");
 }
 
 // The inbound list of a trusted peer, all lines joined; then one more element by `append`.
 template <class Append>
-void append_list(std::string& out, std::string_view name, const Fields& fields, bool keep, FieldRole role,
+void append_list(Appender& out, std::string_view name, const Fields& fields, bool keep, FieldRole role,
                  Append&& append) {
-  out.append(name).append(": ");
+  out.text(name).text(": ");
   if (keep) {
     for (const Field& field : fields) {
       // Only the exact name: a spelling with '_' is never a list of ours.
       if (role_of(field.name) != role || field.name.find('_') != std::string_view::npos ||
           field.value.empty())
         continue;
-      out.append(field.value).append(", ");
+      out.text(field.value).text(", ");
     }
   }
   append();
-  out.append("\r\n");
+  out.text("\r\n");
 }
 
-void append_forwarded_element(std::string& out, const RequestForwarding& forwarding, std::string_view host) {
+void append_forwarded_element(Appender& out, const RequestForwarding& forwarding, std::string_view host) {
   const std::optional<IpAddress> peer = parse_address(forwarding.peer_address);
   if (!peer)
-    out.append("for=unknown");
+    out.text("for=unknown");
   else if (peer->is_v4())
-    out.append("for=").append(peer->to_string());
+    out.text("for=").text(peer->to_string());
   else
-    out.append("for=\"[").append(peer->to_string()).append("]\"");
-  if (!host.empty()) out.append(";host=\"").append(host).append("\"");
-  out.append(forwarding.https ? ";proto=https" : ";proto=http");
+    out.text("for=\"[").text(peer->to_string()).text("]\"");
+  if (!host.empty()) out.text(";host=\"").text(host).text("\"");
+  out.text(forwarding.https ? ";proto=https" : ";proto=http");
 }
 
-void append_provenance(std::string& out, const RequestHead& head, const RequestForwarding& forwarding,
+void append_provenance(Appender& out, const RequestHead& head, const RequestForwarding& forwarding,
                        bool has_forwarded) {
   append_list(out, "X-Forwarded-For", head.fields, forwarding.trusted_peer, FieldRole::forwarded_for, [&] {
     const std::optional<IpAddress> peer = parse_address(forwarding.peer_address);
-    out.append(peer ? peer->to_string() : "unknown");
+    out.text(peer ? peer->to_string() : "unknown");
   });
   append_field(out, "X-Forwarded-Proto", forwarding.https ? "https" : "http");
   const std::string_view host =
@@ -124,7 +123,7 @@ void append_provenance(std::string& out, const RequestHead& head, const RequestF
                 [&] { append_forwarded_element(out, forwarding, head.authority); });
 }
 
-void append_hop_fields(std::string& out, const RequestHead& head, bool upgrade, bool accepts_trailers) {
+void append_hop_fields(Appender& out, const RequestHead& head, bool upgrade, bool accepts_trailers) {
   if (!upgrade && !accepts_trailers) return;
   append_field(out, "Connection", upgrade && accepts_trailers ? "upgrade, TE" : upgrade ? "upgrade" : "TE");
   if (accepts_trailers) append_field(out, "TE", "trailers");
@@ -133,22 +132,23 @@ void append_hop_fields(std::string& out, const RequestHead& head, bool upgrade, 
     if (equals_ignore_case(field.name, "upgrade")) append_field(out, "Upgrade", field.value);
 }
 
-void append_target(std::string& out, const RequestHead& head) {
-  out.append(head.path);
-  if (head.has_query) out.append("?").append(head.query);
+void append_target(Appender& out, const RequestHead& head) {
+  out.text(head.path);
+  if (head.has_query) out.text("?").text(head.query);
 }
 
 }  // namespace
 
-void append_request_head(std::string& out, const RequestHead& head, const RequestForwarding& forwarding) {
+void append_request_head(std::string& to, const RequestHead& head, const RequestForwarding& forwarding) {
   CHECK(forwarding.framing != Framing::until_close, "a request body never ends with the connection");
   CHECK(is_one_line(forwarding.request_id) && is_one_line(forwarding.forwarded_host) &&
             is_one_line(forwarding.default_host) && is_one_line(forwarding.via),
         "a value with a line end");
   CHECK(are_whole_lines(forwarding.extra_fields), "extra fields must be whole lines");
-  out.append(head.method).append(" ");
+  Appender out(to);
+  out.text(head.method).text(" ");
   append_target(out, head);
-  out.append(" HTTP/1.1\r\n");
+  out.text(" HTTP/1.1\r\n");
   append_field(out, "Host", head.authority.empty() ? forwarding.default_host : head.authority);
 
   const bool check_named = head.connection_names_fields;
@@ -184,9 +184,7 @@ void append_request_head(std::string& out, const RequestHead& head, const Reques
     if (!forwarding.identity_fields.empty() && is_disguised(forwarding.identity_fields, field.name)) continue;
     if (check_named && is_named_by_connection(head.fields, field.name)) continue;
     if (hops && equals_ignore_case(field.name, kMaxForwards)) {
-      out.append(field.name).append(": ");
-      append_decimal(out, *hops - std::min<std::uint64_t>(*hops, 1));
-      out.append("\r\n");
+      out.text(field.name).text(": ").decimal(*hops - std::min<std::uint64_t>(*hops, 1)).text("\r\n");
       continue;
     }
     append_field(out, field.name, field.value);
@@ -197,9 +195,9 @@ void append_request_head(std::string& out, const RequestHead& head, const Reques
   append_provenance(out, head, forwarding, has_forwarded);
   if (!forwarding.request_id.empty()) append_field(out, "X-Request-Id", forwarding.request_id);
   if (!forwarding.via.empty()) {
-    out.append(head.minor_version == 1 ? "Via: 1.1 " : "Via: 1.0 ").append(forwarding.via).append("\r\n");
+    out.text(head.minor_version == 1 ? "Via: 1.1 " : "Via: 1.0 ").text(forwarding.via).text("\r\n");
   }
-  out.append(forwarding.extra_fields).append("\r\n");
+  out.text(forwarding.extra_fields).text("\r\n");
 }
 
 bool connection_names(const RequestHead& head, std::span<const std::string_view> names) {
@@ -212,17 +210,18 @@ bool connection_names(const RequestHead& head, std::span<const std::string_view>
   return false;
 }
 
-void append_request_trailers(std::string& out, const RequestHead& head,
+void append_request_trailers(std::string& to, const RequestHead& head,
                              const std::vector<TrailerField>& trailers,
                              std::span<const std::string_view> identity_fields) {
-  out.append("0\r\n");
+  Appender out(to);
+  out.text("0\r\n");
   for (const TrailerField& field : trailers) {
     const bool poses = std::ranges::any_of(
         identity_fields, [&](std::string_view known) { return is_same_variable(known, field.name); });
     if (poses || (head.connection_names_fields && is_named_by_connection(head.fields, field.name))) continue;
     append_field(out, field.name, field.value);
   }
-  out.append("\r\n");
+  out.text("\r\n");
 }
 
 std::vector<std::string> names_in_connection(const ResponseHead& head) {
@@ -238,15 +237,16 @@ std::vector<std::string> names_in_connection(const ResponseHead& head) {
   return names;
 }
 
-void append_response_trailers(std::string& out, const std::vector<TrailerField>& trailers,
+void append_response_trailers(std::string& to, const std::vector<TrailerField>& trailers,
                               std::span<const std::string> dropped) {
-  if (dropped.empty()) return append_last_chunk(out, trailers);
-  out.append("0\r\n");
+  if (dropped.empty()) return append_last_chunk(to, trailers);
+  Appender out(to);
+  out.text("0\r\n");
   for (const TrailerField& field : trailers) {
     const auto is_same = [&](std::string_view name) { return equals_ignore_case(name, field.name); };
     if (!std::ranges::any_of(dropped, is_same)) append_field(out, field.name, field.value);
   }
-  out.append("\r\n");
+  out.text("\r\n");
 }
 
 bool switches_as_offered(const RequestHead& request, const ResponseHead& reply) {
@@ -277,13 +277,13 @@ Framing client_framing(const ResponseHead& head, std::uint8_t client_minor_versi
   return head.framing;
 }
 
-void append_response_head(std::string& out, const ResponseHead& head, const ResponseForwarding& forwarding) {
+void append_response_head(std::string& to, const ResponseHead& head, const ResponseForwarding& forwarding) {
   CHECK(is_one_line(forwarding.request_id) && is_one_line(forwarding.date), "a value with a line end");
   CHECK(are_whole_lines(forwarding.extra_fields), "extra fields must be whole lines");
   const bool interim = head.status < 200 && head.status != 101;
-  out.append("HTTP/1.1 ");
-  append_decimal(out, static_cast<std::uint64_t>(head.status));
-  out.append(" ").append(head.reason_phrase).append("\r\n");
+  Appender out(to);
+  out.text("HTTP/1.1 ").decimal(static_cast<std::uint64_t>(head.status)).text(" ").text(head.reason_phrase);
+  out.text("\r\n");
 
   const bool check_named = head.connection_names_fields;
   // The length a body would have had: of a reply to HEAD and of 304 (RFC 9110 section 8.6).
@@ -314,7 +314,7 @@ void append_response_head(std::string& out, const ResponseHead& head, const Resp
     append_field(out, field.name, field.value);
   }
   if (interim) {
-    out.append("\r\n");
+    out.text("\r\n");
     return;
   }
   const bool old = forwarding.client_minor_version == 0;
@@ -324,13 +324,13 @@ void append_response_head(std::string& out, const ResponseHead& head, const Resp
   if (!(forwarding.framing == Framing::chunked && old))
     append_framing(out, forwarding.framing, forwarding.content_length);
   if (forwarding.upgrade)
-    out.append("Connection: upgrade\r\n");
+    out.text("Connection: upgrade\r\n");
   else if (closes)
-    out.append("Connection: close\r\n");
+    out.text("Connection: close\r\n");
   else if (old)
-    out.append("Connection: keep-alive\r\n");
+    out.text("Connection: keep-alive\r\n");
   if (!forwarding.request_id.empty()) append_field(out, "X-Request-Id", forwarding.request_id);
-  out.append(forwarding.extra_fields).append("\r\n");
+  out.text(forwarding.extra_fields).text("\r\n");
 }
 
 }  // namespace tollgate::http

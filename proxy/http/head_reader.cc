@@ -50,6 +50,13 @@ HeadReader::Event HeadReader::next(std::string_view bytes) {
   // Two bytes past the limit are enough to see that it is crossed, however much has been received.
   bytes = bytes.substr(0, std::max(limits_.head_bytes + 2, scanned_));
   const std::size_t stop = scanned_ = find_control(bytes, scanned_);
+  // A whole field line within the limit, as nearly all are.
+  if (start_seen_ && stop + 2 <= bytes.size() && stop + 2 <= limits_.head_bytes && bytes[stop] == '\r' &&
+      bytes[stop + 1] == '\n') {
+    const std::string_view line(bytes.data() + line_, stop - line_);
+    line_ = scanned_ = stop + 2;
+    return line.empty() ? Event::end : read_field(line);
+  }
   const bool at_end = stop == bytes.size();
   const bool is_cr = !at_end && bytes[stop] == '\r';
   const bool has_next = stop + 1 < bytes.size();

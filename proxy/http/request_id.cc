@@ -12,15 +12,15 @@ bool is_valid_request_id(std::string_view id) {
          });
 }
 
-std::string make_request_id(Random& random) {
+void make_request_id(Random& random, std::string& id) {
   static constexpr char kAlphabet[] = "0123456789abcdefghjkmnpqrstvwxyz";
-  Wide bits = (static_cast<Wide>(random.next()) << 64) | random.next();
-  std::string id(kRequestIdMade, '0');
-  for (char& c : id) {
-    c = kAlphabet[static_cast<std::size_t>(bits & 31)];
-    bits >>= 5;
+  id.resize(kRequestIdMade);
+  char* at = id.data();
+  for (int half = 0; half < 2; ++half) {  // 12 characters of 5 bits and one of 4 each
+    std::uint64_t bits = random.next();
+    for (std::size_t i = 0; i < kRequestIdMade / 2; ++i, bits >>= 5)
+      *at++ = kAlphabet[static_cast<std::size_t>(bits & 31)];
   }
-  return id;
 }
 
 }  // namespace tollgate::http

@@ -14,6 +14,6 @@ inline constexpr std::size_t kRequestIdMin = 8, kRequestIdMax = 128, kRequestIdM
 bool is_valid_request_id(std::string_view id);
 
 // A new one: 26 characters 0-9 a-z without i l o u (Crockford's base 32), 128 bits of `random`. Not a secret.
-std::string make_request_id(Random& random);
+void make_request_id(Random& random, std::string& id);
 
 }  // namespace tollgate::http

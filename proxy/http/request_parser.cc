@@ -36,8 +36,9 @@ bool may_upgrade(const Fields& fields) {
 std::string_view check_target(std::string_view target) {
   if (target.empty()) return "no target in the request line";
   for (std::size_t i = 0; i < target.size(); ++i) {
+    while (i < target.size() && is_char(target[i], kTargetChar)) ++i;
+    if (i == target.size()) break;
     const char c = target[i];
-    if (is_char(c, kTargetChar)) continue;
     if (c == '#') return "a fragment in the target";
     if (c != '%') return "a byte in the target that must be percent-encoded";
     if (i + 2 >= target.size() || hex_value(target[i + 1]) < 0 || hex_value(target[i + 2]) < 0)

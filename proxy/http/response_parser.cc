@@ -100,11 +100,21 @@ bool ResponseParser::note_field(const Field& field) {
     place = index;
     return true;
   };
-  if (equals_ignore_case(field.name, "content-length"))
-    return once(content_length_, "more than one Content-Length");
-  if (equals_ignore_case(field.name, "transfer-encoding"))
-    return once(transfer_encoding_, "more than one Transfer-Encoding");
-  if (equals_ignore_case(field.name, "connection")) has_connection_ = true;
+  switch (field.name.size()) {
+    case 10:
+      if (equals_ignore_case(field.name, "connection")) has_connection_ = true;
+      break;
+    case 14:
+      if (equals_ignore_case(field.name, "content-length"))
+        return once(content_length_, "more than one Content-Length");
+      break;
+    case 17:
+      if (equals_ignore_case(field.name, "transfer-encoding"))
+        return once(transfer_encoding_, "more than one Transfer-Encoding");
+      break;
+    default:
+      break;
+  }
   return true;
 }
 

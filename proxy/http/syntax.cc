@@ -95,14 +95,22 @@ std::size_t find_control_portable(std::string_view text, std::size_t from) {
 std::size_t find_control(std::string_view text, std::size_t from) {
 #if defined(__SSE2__)
   const __m128i below = _mm_set1_epi8(0x1f), tab = _mm_set1_epi8('\t'), del = _mm_set1_epi8(0x7f);
-  while (from + 16 <= text.size()) {
-    const __m128i block = _mm_loadu_si128(reinterpret_cast<const __m128i*>(text.data() + from));
+  const auto hits = [&](std::size_t at) {
+    const __m128i block = _mm_loadu_si128(reinterpret_cast<const __m128i*>(text.data() + at));
     const __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(block, below), block);
     const __m128i hit =
         _mm_or_si128(_mm_andnot_si128(_mm_cmpeq_epi8(block, tab), low), _mm_cmpeq_epi8(block, del));
-    const unsigned mask = static_cast<unsigned>(_mm_movemask_epi8(hit));
-    if (mask != 0) return from + static_cast<std::size_t>(std::countr_zero(mask));
+    return static_cast<unsigned>(_mm_movemask_epi8(hit));
+  };
+  while (from + 16 <= text.size()) {
+    if (const unsigned mask = hits(from); mask != 0)
+      return from + static_cast<std::size_t>(std::countr_zero(mask));
     from += 16;
+  }
+  if (text.size() >= 16 && from < text.size()) {  // the last 16 bytes, without those before `from`
+    const std::size_t at = text.size() - 16;
+    const unsigned mask = hits(at) >> (from - at);
+    return mask == 0 ? text.size() : from + static_cast<std::size_t>(std::countr_zero(mask));
   }
 #endif
   return find_control_portable(text, from);

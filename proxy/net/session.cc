@@ -68,7 +68,7 @@ void Session::next_request() {
 
 flow::Arrival Session::arrival() {
   generation_ = worker_.generation();
-  request_id_ = http::make_request_id(worker_.random());
+  http::make_request_id(worker_.random(), request_id_);
   flow::Arrival arrival;
   arrival.snapshot = generation_->snapshot;
   arrival.peer_address = connection_->peer_address();

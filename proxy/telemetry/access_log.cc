@@ -23,24 +23,34 @@ constexpr Milliseconds kFlushInterval{200};
 constexpr std::size_t kFlushBytes = 256 * 1024;
 
 // RFC 3339 in UTC with milliseconds. The second's part is written once a second and thread.
-struct TimeText {
-  explicit TimeText(UnixTime time) {
-    struct Written {
-      std::int64_t second = INT64_MIN;
-      std::string text;
-    };
-    thread_local Written written;
-    const std::int64_t second = unix_seconds(time);
-    if (written.second != second)
-      written = {second,
-                 fmt::format("{:%Y-%m-%dT%H:%M:%S}.000Z", fmt::gmtime(static_cast<std::time_t>(second)))};
-    text = written.text;
-    auto millis = std::chrono::duration_cast<Milliseconds>(time.time_since_epoch() - Seconds(second)).count();
-    for (std::size_t at = text.size() - 2; millis > 0; --at, millis /= 10)
-      text[at] = static_cast<char>('0' + millis % 10);
+constexpr std::size_t kTimeBytes = 24;
+void write_time(char* to, UnixTime time) {
+  struct Written {
+    std::int64_t second = INT64_MIN;
+    std::array<char, kTimeBytes> text;
+  };
+  thread_local Written written;
+  const std::int64_t second = unix_seconds(time);
+  if (written.second != second) {
+    written.second = second;
+    fmt::format_to_n(written.text.data(), kTimeBytes, "{:%Y-%m-%dT%H:%M:%S}.000Z",
+                     fmt::gmtime(static_cast<std::time_t>(second)));
   }
-  std::string text;
-};
+  std::memcpy(to, written.text.data(), kTimeBytes);
+  const auto millis = static_cast<unsigned>(
+      std::chrono::duration_cast<Milliseconds>(time.time_since_epoch() - Seconds(second)).count());
+  to[20] = static_cast<char>('0' + millis / 100);
+  to[21] = static_cast<char>('0' + millis / 10 % 10);
+  to[22] = static_cast<char>('0' + millis % 10);
+}
+
+// "00" to "99"
+constexpr auto kPairs = [] {
+  std::array<std::array<char, 2>, 100> pairs{};
+  for (std::size_t i = 0; i < 100; ++i)
+    pairs[i] = {static_cast<char>('0' + i / 10), static_cast<char>('0' + i % 10)};
+  return pairs;
+}();
 
 // Everything of a line but its texts, and of an operation but its.
 constexpr std::size_t kLineBytes = 1024, kOperationBytes = 64;
@@ -57,30 +67,27 @@ class LineWriter {
     at_ += N - 1;
     return *this;
   }
-  void raw(std::string_view bytes) { at_ = std::copy(bytes.begin(), bytes.end(), at_); }
-  void text(std::string_view text) {
-    if (!is_plain_json(text)) {
-      std::string escaped;
-      append_json_string(escaped, text);
-      return raw(escaped);
-    }
-    *at_++ = '"';
-    raw(text);
-    *at_++ = '"';
+  void time(UnixTime time) {
+    write_time(at_, time);
+    at_ += kTimeBytes;
   }
+  void text(std::string_view text) { at_ = write_json_string(at_, text); }
   void number(std::integral auto number) { at_ = std::to_chars(at_, at_ + 20, number).ptr; }
   // With as many decimals as it takes, microseconds at most: 0.0015.
   void seconds(Duration duration) {
     auto left = static_cast<std::uint64_t>(
         std::max<std::int64_t>(std::chrono::duration_cast<std::chrono::microseconds>(duration).count(), 0));
-    number(left / 1'000'000);
-    left %= 1'000'000;
-    if (left == 0) return;
-    *at_++ = '.';
-    for (std::uint64_t digit = 100'000; left > 0; digit /= 10) {
-      *at_++ = static_cast<char>('0' + left / digit);
-      left %= digit;
-    }
+    if (left < 1'000'000)
+      *at_++ = '0';
+    else
+      number(left / 1'000'000);
+    auto decimals = static_cast<std::uint32_t>(left % 1'000'000);
+    if (decimals == 0) return;
+    *at_ = '.';
+    for (std::size_t i = 7; i > 1; decimals /= 100)
+      std::memcpy(at_ + (i -= 2), kPairs[decimals % 100].data(), 2);
+    at_ += 7;
+    while (at_[-1] == '0') --at_;
   }
 
  private:
@@ -94,7 +101,10 @@ int open_log(const std::string& path) {
 
 }  // namespace
 
-void append_access_line(std::string& out, const usage::Fact& fact) {
+namespace {
+
+// Most that the line can take.
+std::size_t line_bytes(const usage::Fact& fact) {
   std::size_t text = fact.request_id.size() + fact.client_address.size() + fact.user.size() +
                      fact.tenant.size() + fact.organization.size() + fact.method.size() + fact.path.size() +
                      fact.kind.size() + fact.upstream_server.size() + code(fact.reason).size();
@@ -102,10 +112,12 @@ void append_access_line(std::string& out, const usage::Fact& fact) {
     text += kOperationBytes + operation.object.size() + operation.operation.size() +
             operation.section.size() + operation.product.size();
   for (std::string_view limit : fact.shadow_violated) text += 3 + limit.size();
-  const std::size_t from = out.size();
-  out.resize(from + kLineBytes + 6 * text);
-  LineWriter line(out.data() + from);
-  line.literal("{\"time\":\"").raw(TimeText(fact.time).text);
+  return kLineBytes + 6 * text;
+}
+
+char* write_line(char* to, const usage::Fact& fact) {
+  LineWriter line(to);
+  line.literal("{\"time\":\"").time(fact.time);
   line.literal("\",\"request_id\":").text(fact.request_id);
   line.literal(",\"client\":").text(fact.client_address);
   line.literal(",\"user\":").text(fact.user);
@@ -146,7 +158,16 @@ void append_access_line(std::string& out, const usage::Fact& fact) {
   line.literal(",\"upstream\":").text(fact.upstream_server);
   if (fact.attempts > 1) line.literal(",\"attempts\":").number(fact.attempts);
   line.literal("}\n");
-  out.resize(static_cast<std::size_t>(line.end() - out.data()));
+  return line.end();
+}
+
+}  // namespace
+
+void append_access_line(std::string& out, const usage::Fact& fact) {
+  const std::size_t from = out.size();
+  out.resize_and_overwrite(from + line_bytes(fact), [&](char* all, std::size_t) {
+    return static_cast<std::size_t>(write_line(all + from, fact) - all);
+  });
 }
 
 struct AccessLog::Impl {

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "metering/base/append.h"
 #include "metering/base/ascii.h"
 #include "metering/base/json_text.h"
 #include "metering/base/reason.h"
@@ -28,6 +29,59 @@ TEST(JsonText, KeepsValidUtf8AndReplacesTheRest) {
   EXPECT_EQ(json("\xed\xa0\x80"), "\"\\ufffd\\ufffd\\ufffd\"");  // surrogate
   EXPECT_EQ(json("\xe2\x82"), "\"\\ufffd\\ufffd\"");             // cut short
   EXPECT_EQ(json("\xf4\x90\x80\x80"), "\"\\ufffd\\ufffd\\ufffd\\ufffd\"");
+}
+
+TEST(JsonText, WrittenIntoRoomItIsTheSame) {
+  for (std::size_t size = 0; size < 70; ++size) {
+    for (std::size_t at = 0; at < std::max<std::size_t>(size, 1); ++at) {
+      for (int byte = 0; byte < 256; ++byte) {
+        std::string text(size, 'x');
+        if (size > 0) text[at] = static_cast<char>(byte);
+        std::string room(2 + 6 * size, '\0');
+        char* const end = write_json_string(room.data(), text);
+        ASSERT_LE(static_cast<std::size_t>(end - room.data()), room.size());
+        ASSERT_EQ(std::string_view(room.data(), end), json(text)) << size << " " << at << " " << byte;
+      }
+    }
+  }
+}
+
+TEST(Ascii, WholeWordsAtOnceAreTheSameAsByteByByte) {
+  for (std::size_t size = 0; size < 36; ++size) {
+    for (std::size_t at = 0; at < size; ++at) {
+      for (int byte = 0; byte < 256; ++byte) {
+        std::string text(size, 'q'), other(size, 'Q');
+        text[at] = static_cast<char>(byte);
+        std::string lower = text;
+        for (char& c : lower) c = ascii_lower(c);
+        ASSERT_EQ(to_lower(text), lower);
+        ASSERT_TRUE(equals_ignore_case(text, lower));
+        ASSERT_EQ(equals_ignore_case(text, other), byte == 'q' || byte == 'Q');
+        ASSERT_FALSE(equals_ignore_case(text, text.substr(1)));
+        other[at] = static_cast<char>(byte ^ 0x20);
+        ASSERT_EQ(equals_ignore_case(text, other), is_alpha(static_cast<char>(byte)));
+      }
+    }
+  }
+}
+
+TEST(Append, WritesBehindWhatIsThereHoweverLittleRoomThereIs) {
+  for (std::size_t reserved : {0, 20, 100, 1000}) {
+    std::string out = "GET ", expected = out;
+    out.reserve(reserved);
+    {
+      Appender to(out);
+      for (std::uint64_t i = 0; i < 50; ++i) {
+        to.text("/").decimal(i * 1'000'003).text({}).text("\r\n");
+        expected += "/" + std::to_string(i * 1'000'003) + "\r\n";
+      }
+      to.cut(to.size() - 2);
+      *to.room(1) = '!';
+      to.advance_to(to.room(1) + 1);
+    }
+    expected.resize(expected.size() - 2);
+    EXPECT_EQ(out, expected + "!");
+  }
 }
 
 TEST(JsonText, WriterNestsAndSeparates) {

@@ -11,6 +11,7 @@
 #include "metering/billing/absorber.h"
 #include "metering/billing/billing.h"
 #include "metering/journal/journal.h"
+#include "tests/metering/journal/support/begin_call.h"
 #include "tests/metering/usage/support/call_mix.h"
 
 namespace tollgate::billing {
@@ -61,7 +62,7 @@ class RealJournal : public testing::Test {
   // One call from begin to end.
   static void call(CallMix& mix, journal::Stream& stream, Rollup& truth) {
     usage::CallBegin begin = mix.begin(0);
-    auto open = stream.begin_call(begin);
+    auto open = journal::begin_call(stream, begin);
     ASSERT_TRUE(open);
     usage::CallEnd end = mix.end(begin);
     ASSERT_TRUE(stream.end_call(*open, end));
@@ -107,7 +108,7 @@ TEST_F(RealJournal, EveryCallOfAWriterThatNeverWaitsIsInTheBook) {
       for (int i = 0; i < 3'000; ++i) {
         usage::CallBegin begin = mix.begin(0);
         std::optional<journal::OpenCall> open;
-        while (!(open = journal->stream(worker).begin_call(begin)))
+        while (!(open = journal::begin_call(journal->stream(worker), begin)))
           std::this_thread::yield();  // the next segment
         usage::CallEnd end = mix.end(begin);
         while (!journal->stream(worker).end_call(*open, end)) std::this_thread::yield();
@@ -140,7 +141,8 @@ TEST_F(RealJournal, CallsCutOffByAKillAreBilledAsFarAsTheyHadCome) {
       CallMix mix(20);
       usage::CallBegin one = mix.begin(0), two = mix.begin(0), three = mix.begin(0);
       one.operations = {{"Case", "read", "", "customer", 2}};
-      auto first = stream.begin_call(one), second = stream.begin_call(two), third = stream.begin_call(three);
+      auto first = journal::begin_call(stream, one), second = journal::begin_call(stream, two),
+           third = journal::begin_call(stream, three);
       if (!first || !second || !third) ::_exit(1);
       stream.charged(*first);
       stream.sent(*first);

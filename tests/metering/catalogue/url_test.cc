@@ -115,6 +115,28 @@ TEST(Url, NormalisingTwiceChangesNothing) {
   EXPECT_GT(accepted, 5000);
 }
 
+// A "." behind it vanishes, and makes it a path that is not its own reading.
+TEST(Url, PlainPathsReadAsThoseThatAreNot) {
+  constexpr std::string_view kPieces[] = {"a",  "B", "/",   "/",   "(", ")", "'", ".",
+                                          "..", ";", "%41", "%2F", "=", "@", " "};
+  Random random(17);
+  unsigned accepted = 0;
+  for (int i = 0; i < 200'000; ++i) {
+    std::string target = "/";
+    for (std::uint64_t pieces = random.below(9); pieces > 0; --pieces)
+      target += kPieces[random.below(std::size(kPieces))];
+    const auto one = normalise(target), other = normalise(target + "/.");
+    ASSERT_EQ(one.has_value(), other.has_value()) << target;
+    if (!one) continue;
+    ++accepted;
+    ASSERT_EQ(one->path, other->path) << target;
+    ASSERT_EQ(one->lower, other->lower) << target;
+    ASSERT_EQ(one->size(), other->size()) << target;
+    for (std::size_t s = 0; s < one->size(); ++s) ASSERT_EQ(one->segment(s), other->segment(s)) << target;
+  }
+  EXPECT_GT(accepted, 20'000U);
+}
+
 TEST(QueryCursor, DecodesPlusAndPercentAndKeepsBrokenPercent) {
   QueryCursor cursor("%24top=1&&a+b=c%2Bd&x&100%=%zz");
   ASSERT_TRUE(cursor.next());

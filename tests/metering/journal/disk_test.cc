@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <mutex>
 
+#include "tests/metering/journal/support/begin_call.h"
 #include "tests/metering/journal/support/journal_directory.h"
 
 namespace tollgate::journal {
@@ -60,7 +61,7 @@ TEST(Disk, FullDiskStopsNewCallsWhileThereIsRoomForTheEndsOfThoseUnderWay) {
   std::vector<OpenCall> calls;
   for (;;) {
     auto begin = call_of("ann");
-    const auto call = stream.begin_call(begin);
+    const auto call = begin_call(stream, begin);
     if (!call) break;
     if (begin.call % 10 == 0) {  // one in ten stays open
       calls.push_back(*call);
@@ -88,7 +89,7 @@ TEST(Disk, FullDiskStopsNewCallsWhileThereIsRoomForTheEndsOfThoseUnderWay) {
   EXPECT_TRUE(journal->writable());
   EXPECT_EQ(journal->trouble(), "");
   auto begin = call_of("bob");
-  EXPECT_TRUE(stream.begin_call(begin));
+  EXPECT_TRUE(begin_call(stream, begin));
   EXPECT_TRUE(without_gaps(entries_of(temp.journal(), "0")));
   for (const auto& [call, story] : calls_of(temp.journal(), "0"))
     EXPECT_TRUE(story.begins.at(0).user == "bob" || story.ends.size() == 1) << call;

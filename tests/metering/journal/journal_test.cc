@@ -8,6 +8,7 @@
 
 #include "metering/journal/open_table.h"
 #include "metering/journal/recovery.h"
+#include "tests/metering/journal/support/begin_call.h"
 #include "tests/metering/journal/support/journal_directory.h"
 
 namespace tollgate::journal {
@@ -26,7 +27,7 @@ TEST(Journal, WhatWasWrittenIsReadBackInOrderAcrossSegmentsAndStarts) {
     EXPECT_EQ(journal->recovery().clean, life > 0);
     for (int i = 0; i < 1'000; ++i) {
       auto begin = call_of("user-" + std::to_string(i));
-      auto call = journal->stream(0).begin_call(begin);
+      auto call = begin_call(journal->stream(0), begin);
       ASSERT_TRUE(call);
       EXPECT_EQ(begin.call, call->call);
       EXPECT_EQ(call->call, static_cast<std::uint64_t>(life * 1'000 + i + 1));
@@ -94,7 +95,7 @@ TEST(Journal, KilledProcessLeavesEachOpenCallWithOneEnd) {
     Stream& stream = journal->stream(0);
     const auto begin = [&](const char* user, std::uint32_t units) {
       auto entry = call_of(user, units);
-      return *stream.begin_call(entry);
+      return *begin_call(stream, entry);
     };
     begin("begun", 1);
     stream.charged(begin("charged", 2));
@@ -142,7 +143,7 @@ TEST(Journal, KilledBetweenTableAndEntryNeitherLosesNorRepeatsACall) {
   ASSERT_TRUE(killed_after([&] {
     Journal* journal = must_open(small_journal(temp.journal())).release();  // never closed
     auto begin = call_of("ended");
-    const OpenCall call = *journal->stream(0).begin_call(begin);
+    const OpenCall call = *begin_call(journal->stream(0), begin);
     journal->stream(0).sent(call);
     auto end = done();
     journal->stream(0).end_call(call, end);
@@ -158,7 +159,7 @@ TEST(Journal, KilledBetweenTableAndEntryNeitherLosesNorRepeatsACall) {
     auto journal = must_open(small_journal(temp.journal()));
     EXPECT_EQ(journal->recovery().interrupted + journal->recovery().void_maybe, 0u);
     auto begin = call_of("next");
-    EXPECT_EQ(journal->stream(0).begin_call(begin)->call, 2u);
+    EXPECT_EQ(begin_call(journal->stream(0), begin)->call, 2u);
   }
   EXPECT_EQ(calls_of(temp.journal(), "0").at(1).ends.size(), 1u);
 }
@@ -175,7 +176,7 @@ TEST(Journal, RecoveryThatIsKilledAtAnyStepEndsEachCallOnceAllTheSame) {
         Journal* journal = must_open(small_journal(temp.journal())).release();  // never closed
         for (int i = 0; i < 5; ++i) {
           auto begin = call_of("u" + std::to_string(i));
-          const OpenCall call = *journal->stream(0).begin_call(begin);
+          const OpenCall call = *begin_call(journal->stream(0), begin);
           if (i < 3) journal->stream(0).sent(call);
         }
       }));
@@ -261,13 +262,13 @@ TEST(Journal, AfterAPowerLossNumbersAreNeverUsedTwice) {
   ASSERT_TRUE(killed_after([&] {
     Journal* journal = must_open(small_journal(temp.journal())).release();  // never closed
     auto begin = call_of("ann");
-    journal->stream(0).begin_call(begin);
+    begin_call(journal->stream(0), begin);
   }));
   auto options = small_journal(temp.journal());
   options.boot_id = "boot-2";
   auto journal = must_open(options);
   auto begin = call_of("bob");
-  EXPECT_GT(journal->stream(0).begin_call(begin)->call, kNumbersSkipped);
+  EXPECT_GT(begin_call(journal->stream(0), begin)->call, kNumbersSkipped);
   const auto entries = entries_of(temp.journal(), "0");
   ASSERT_EQ(entries.size(), 3u);  // begin, its end by recovery, begin
   EXPECT_EQ(entries[0].number, 1u);
@@ -292,7 +293,7 @@ TEST(Journal, DirectoryMayHaveHadMoreOrFewerStreams) {
     Journal* journal = must_open(options).release();  // never closed
     for (unsigned worker = 0; worker < 4; ++worker) {
       auto begin = call_of("w" + std::to_string(worker));
-      journal->stream(worker).sent(*journal->stream(worker).begin_call(begin));
+      journal->stream(worker).sent(*begin_call(journal->stream(worker), begin));
     }
   }));
   {
@@ -307,7 +308,7 @@ TEST(Journal, DirectoryMayHaveHadMoreOrFewerStreams) {
   auto journal = must_open(options);
   for (unsigned worker = 0; worker < 6; ++worker) {
     auto begin = call_of("again");
-    const auto call = journal->stream(worker).begin_call(begin);
+    const auto call = begin_call(journal->stream(worker), begin);
     ASSERT_TRUE(call);
     EXPECT_EQ(call->call, worker < 4 ? 2u : 1u);
     auto end = done();
@@ -358,22 +359,22 @@ TEST(Journal, TableFullOfOpenCallsTakesNoMoreUntilOneEnds) {
   std::vector<OpenCall> calls;
   for (int i = 0; i < 3; ++i) {
     auto begin = call_of("u");
-    calls.push_back(*journal->stream(0).begin_call(begin));
+    calls.push_back(*begin_call(journal->stream(0), begin));
   }
   auto begin = call_of("late");
-  EXPECT_FALSE(journal->stream(0).begin_call(begin));
+  EXPECT_FALSE(begin_call(journal->stream(0), begin));
   auto end = done();
   ASSERT_TRUE(journal->stream(0).end_call(calls[1], end));
-  EXPECT_TRUE(journal->stream(0).begin_call(begin));
+  EXPECT_TRUE(begin_call(journal->stream(0), begin));
 }
 
 TEST(Journal, EntryBeyondTheLargestIsRefusedAndChangesNothing) {
   const TempDirectory temp;
   auto journal = must_open(small_journal(temp.journal()));
   auto huge = call_of(std::string(100'000, 'x'));
-  EXPECT_FALSE(journal->stream(0).begin_call(huge));
+  EXPECT_FALSE(begin_call(journal->stream(0), huge));
   auto begin = call_of("ann");
-  EXPECT_EQ(journal->stream(0).begin_call(begin)->call, 1u);
+  EXPECT_EQ(begin_call(journal->stream(0), begin)->call, 1u);
   EXPECT_EQ(entries_of(temp.journal(), "0").size(), 1u);
 }
 

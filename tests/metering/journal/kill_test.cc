@@ -13,6 +13,7 @@
 #include <deque>
 
 #include "metering/base/random.h"
+#include "tests/metering/journal/support/begin_call.h"
 #include "tests/metering/journal/support/journal_directory.h"
 
 namespace tollgate::journal {
@@ -77,7 +78,7 @@ void live(const std::string& directory, SharedBooks& books, std::uint64_t seed) 
       auto begin = call_of(std::to_string(index), 2);
       begin.path = std::string(random.below(300), 'p');
       books.steps[index] = beginning;
-      const auto call = stream.begin_call(begin);
+      const auto call = begin_call(stream, begin);
       if (!call) {
         books.trouble = 4;
         ::_exit(3);

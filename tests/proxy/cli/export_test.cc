@@ -11,6 +11,7 @@
 
 #include "metering/journal/journal.h"
 #include "proxy/cli/verify.h"
+#include "tests/metering/journal/support/begin_call.h"
 
 namespace tollgate::cli {
 namespace {
@@ -64,7 +65,7 @@ class ExportCommand : public testing::Test {
       usage::CallBegin begin{.time_ms = kBucket * 60'000 + i, .user = "ann", .tenant = "acme"};
       begin.operations.push_back({"Case", "read", "", "customer", 1});
       begin.charged.push_back({kAnn.subject_key, kAnn.field, 1});
-      auto open = stream.begin_call(begin);
+      auto open = journal::begin_call(stream, begin);
       ASSERT_TRUE(open);
       usage::CallEnd end{.reason = "ok", .status = 200, .units = 1, .bytes_out = 10};
       end.buckets = {kBucket};
