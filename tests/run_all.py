@@ -259,6 +259,8 @@ def part_bench(tally):
         one_check(tally, "bench micro, tiny", [micro, "--benchmark_min_time=0.001"], 300)
     one_check(tally, "bench compare, tiny", ["/usr/bin/python3", "bench/compare/compare.py", "--tiny", "--tollgate",
                                              os.path.join(BUILD, "release", "tollgate")], 300)
+    one_check(tally, "instructions of a metered request", ["/usr/bin/python3", "bench/instructions/instructions.py", "--tollgate",
+                                                           os.path.join(BUILD, "release", "tollgate")], 300)
     one_check(tally, "soak, tiny", ["/usr/bin/python3", "tests/endurance/soak.py", "--tiny"], 180)
 
 

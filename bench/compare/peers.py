@@ -50,6 +50,9 @@ def free_port():
         return sock.getsockname()[1]
 
 
+UNDER = {}  # name of a child -> command that it is run under
+
+
 class Child:
     """A program on one CPU with its output in FOLDER/NAME.log."""
 
@@ -57,7 +60,7 @@ class Child:
         self.log = os.path.join(folder, name + ".log")
         self.port = 0
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(["taskset", "-c", str(cpu), *command], cwd=folder, stdin=subprocess.DEVNULL,
+            self.process = subprocess.Popen(["taskset", "-c", str(cpu), *UNDER.get(name, []), *command], cwd=folder, stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
     def tree(self):

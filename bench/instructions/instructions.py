@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""User-space instructions a metered request costs, counted by callgrind: free of the machine's noise.
+
+    instructions.py                       compares with figures.json; exit 1 when a request costs over 3 % more than stated
+    instructions.py --update              states what it costs now, for a change that is worth its price or saves some
+    instructions.py --functions 40        and the dearest functions of the worker
+    instructions.py --tollgate BINARY     another binary
+
+One request at a time over 16 keep-alive connections, 1000 users in turn, each with its token verified and its lease there
+before counting begins; token, licence, exact quota in Redis, journal, access log and metrics are on. The figure is what the
+worker spends in the events of its sockets: what timers do by the clock is told apart, since it depends on how fast the
+machine is. nginx as a plain reverse proxy is counted beside it.
+"""
+import argparse
+import collections
+import glob
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, os.path.join(ROOT, "bench", "compare"))
+sys.dont_write_bytecode = True
+import peers  # noqa: E402
+
+FIGURES = os.path.join(HERE, "figures.json")
+TOLERANCE = 0.03
+CONNECTIONS, WARM_UP, REQUESTS = 16, 2_000, 3_000
+EVENTS = "tollgate::net::Watch::on_event(int, short, void*)"
+REPLY_BYTES = 1024
+
+
+class Costs:
+    """One thread's file of callgrind: instructions by function, alone and with what it calls."""
+
+    def __init__(self, path):
+        self.own, self.calls = collections.Counter(), collections.Counter()
+        names, function, in_call = {}, None, False
+
+        def name(text):
+            number, _, full = text.partition(" ")
+            if full:
+                names[number] = full
+            return names[number]
+
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("fn="):
+                    function = name(line[3:].rstrip("\n"))
+                elif line.startswith("cfn="):
+                    name(line[4:].rstrip("\n"))
+                elif line.startswith("calls="):
+                    in_call = True
+                elif function is not None and line[0] in "0123456789+-*":
+                    (self.calls if in_call else self.own)[function] += int(line.split()[1])
+                    in_call = False
+        self.total = sum(self.own.values())
+
+    def inclusive(self, function):
+        return self.own[function] + self.calls[function]
+
+
+def reply(connection):
+    """The status; the whole reply is read when it is a good one."""
+    got = b""
+    while b"\r\n\r\n" not in got or (got.startswith(b"HTTP/1.1 200 ") and len(got) - got.index(b"\r\n\r\n") - 4 < REPLY_BYTES):
+        more = connection.recv(65536)
+        if not more:
+            raise RuntimeError(f"the proxy closed the connection: {got!r}")
+        got += more
+    return int(got[9:12])
+
+
+def wait_until_ready(port, request):
+    """A proxy that has just begun to listen has no connection to its store yet."""
+    deadline = time.monotonic() + 30
+    while True:
+        with socket.create_connection(("127.0.0.1", port), 20) as connection:
+            connection.sendall(request)
+            status = reply(connection)
+        if status == 200:
+            return
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the proxy answers {status}")
+        time.sleep(0.1)
+
+
+def count(setup, name, start):
+    """Files of callgrind, one a thread, of REQUESTS requests to the proxy that start() starts under it."""
+    out = setup.path(name + ".callgrind")
+    peers.UNDER[name] = ["valgrind", "--tool=callgrind", "--fair-sched=yes", "--instr-atstart=no", "--separate-threads=yes",
+                         f"--callgrind-out-file={out}"]
+    port = peers.free_port()
+    child = start(setup, name, port)
+    try:
+        with open(setup.tokens, encoding="ascii") as file:
+            requests = [f"GET {peers.METERED_PATH} HTTP/1.1\r\nHost: portal.example\r\nAuthorization: Bearer {token}\r\n"
+                        "Accept: application/json\r\nUser-Agent: compare/1.0\r\n\r\n".encode() for token in file.read().split()]
+        wait_until_ready(port, requests[0])
+        connections = [socket.create_connection(("127.0.0.1", port), 20) for _ in range(CONNECTIONS)]
+
+        def send(number):
+            for i in range(number):
+                connection = connections[i % CONNECTIONS]
+                connection.sendall(requests[i % len(requests)])
+                if (status := reply(connection)) != 200:
+                    raise RuntimeError(f"the proxy answers {status}")
+
+        def control(*arguments):
+            subprocess.run(["callgrind_control", *arguments, str(child.process.pid)], check=True, timeout=60,
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        send(WARM_UP)
+        control("-i", "on")
+        send(REQUESTS)
+        control("-d")
+        deadline = time.monotonic() + 20
+        while not (files := glob.glob(out + ".1-*")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        costs = [Costs(file) for file in files]
+        for connection in connections:
+            connection.close()
+    finally:
+        child.stop()
+        if getattr(child, "store", None):
+            child.store.stop()
+    return costs
+
+
+def main(arguments):
+    for program in ["valgrind", "callgrind_control"]:
+        if not shutil.which(program):
+            sys.exit(f"{program} is missing: install valgrind")
+    if peers.missing("nginx"):
+        sys.exit(f"missing: {' '.join(peers.missing('nginx'))}")
+    with tempfile.TemporaryDirectory(prefix="tg_") as folder:
+        setup = peers.Setup(folder, arguments.tollgate)
+        try:
+            ours = count(setup, "tollgate", peers.tollgate)
+            theirs = count(setup, "nginx", peers.nginx_proxy)
+        finally:
+            setup.upstream.stop()
+    worker = max(ours, key=lambda costs: costs.inclusive(EVENTS))
+    now = round(worker.inclusive(EVENTS) / REQUESTS)
+    nginx = round(max(costs.total for costs in theirs) / REQUESTS)
+    rest = round((sum(costs.total for costs in ours) - worker.inclusive(EVENTS)) / REQUESTS)
+    with open(FIGURES, encoding="utf-8") as file:
+        stated = json.load(file)["metered_request"]
+    print(f"a metered request: {now} instructions, stated {stated} ({now / stated - 1:+.1%}); nginx, plain: {nginx} ({now / nginx:.2f} x)")
+    print(f"timers and other threads meanwhile: {rest} a request, by the clock")
+    for function, cost in worker.own.most_common(arguments.functions):
+        print(f"{cost / REQUESTS:10.1f}  {re.sub(r'std::basic_string_view<char, std::char_traits<char> >', 'std::string_view', function)}")
+    if arguments.update:
+        with open(FIGURES, "w", encoding="utf-8") as file:
+            file.write(json.dumps({"metered_request": now, "nginx_plain": nginx}, indent=2) + "\n")
+        return 0
+    if now > stated * (1 + TOLERANCE):
+        print(f"dearer than stated by more than {TOLERANCE:.0%}. If that is worth it: instructions.py --update, and commit figures.json")
+        return 1
+    if now < stated * (1 - TOLERANCE):
+        print("cheaper than stated: instructions.py --update holds it there")
+    return 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tollgate", default=os.path.join(ROOT, "build/release/tollgate"))
+    parser.add_argument("--functions", type=int, default=0)
+    parser.add_argument("--update", action="store_true")
+    sys.exit(main(parser.parse_args()))
