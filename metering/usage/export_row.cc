@@ -66,7 +66,8 @@ const std::vector<Column>& columns() {
       {"operation", "`read`, `create`, `update`, `delete`, ..."},
       {"calls", "billable units: operations that the upstream received"},
       {"interrupted",
-       "of `calls`: cut off by the death of a proxy, after the upstream may have received them"},
+       "of `calls`: cut off by the death of a proxy, or outlasting its upgrade, after the upstream may have "
+       "received them"},
       {"degraded", "of `calls`: let through without a quota decision while the store was away"},
       {"errors", "of `calls`: answered 5xx or not at all by the upstream"},
       {"free", "forwarded and not billable: staff, objects without licence"},
