@@ -92,7 +92,9 @@ struct Scenario {
   quota::LeaseOptions lease;
   quota::LeaseLedgerOptions ledger;
   Duration delay_min{0}, delay_max{0};  // one way
-  Duration tick_slack{0};               // how much later than asked a loop that has nothing to do wakes up
+  // How much later than asked a loop wakes up that has nothing to do but keep sessions alive. One whose partition joins or
+  // replays is on time, as a real one is: the fence waits for it no longer than `lease.fence_wait`.
+  Duration tick_slack{0};
   unsigned sticky_percent = 0;
   bool in_turn = false;  // calls that are not sticky go to the proxies in turn; else to any
   unsigned give_back_percent = 0;

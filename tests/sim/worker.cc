@@ -49,8 +49,17 @@ void Proxy::Worker::tick() {
   const MonotonicTime due = engine.tick(at_now);
   --depth;
   Duration when = std::max(proxy.true_time(due), now + std::chrono::microseconds(50));
-  if (due >= at_now + Milliseconds(990)) when += proxy.around().scenario.tick_slack;
+  if (due >= at_now + Milliseconds(990) && !joins()) when += proxy.around().scenario.tick_slack;
   wake_at(when);
+}
+
+bool Proxy::Worker::joins() const {
+  using State = quota::LeaseEngine::PartitionStatus::State;
+  return std::ranges::any_of(proxy.around().partitions, [this](unsigned partition) {
+    if (!engine.owns(partition)) return false;
+    const State state = engine.status(partition).state;
+    return state == State::joining || state == State::replaying;
+  });
 }
 
 void Proxy::Worker::wake_at(Duration when) {

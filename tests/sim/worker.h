@@ -48,6 +48,7 @@ struct Proxy::Worker final : public quota::OwnerPort {
   void at(unsigned worker, std::function<void(Worker&)> action);
   Worker& owner_of(unsigned partition);
   void wake_at(Duration when);
+  bool joins() const;  // or replays
 
   Duration wakes_at_{0};  // of the earliest wake-up under way; 0: none
   Duration ledger_ticked_{0};
