@@ -40,9 +40,13 @@ void World::heal() {
   for (auto& proxy : proxies_)
     if (!proxy->alive() || proxy->paused() || !proxy->listening())
       return violation(fmt::format("proxy {} did not come back", proxy->index()));
-  // Whoever is idle hears of a loss only when somebody touches the partition: everybody calls once more.
+  // Whoever is idle hears of a loss only when somebody touches the partition: everybody calls once more, for each limited
+  // account alone. Of several, one that is known to be full would keep the others' partitions from being asked; alone, it
+  // is answered without asking only by a proxy that has joined its partition.
   for (std::size_t u = 0; u < clients_.size(); ++u)
-    call(u, *proxies_[random_.below(proxies_.size())], 1, [](const quota::ChargeOutcome&) {});
+    for (const quota::AccountCharge& charge : clients_[u].charges)
+      if (charge.limit != quota::kUnlimited)
+        call(u, *proxies_[random_.below(proxies_.size())], {charge}, 1, [](const quota::ChargeOutcome&) {});
   run_until(queue_.now() + 3 * Duration(scenario_.lease.fence_wait) + Seconds(10));
   if (result_.violation) return;
   if (server_->unsettled()) return violation("what the store has forgotten was not told again");
@@ -146,7 +150,7 @@ void World::refill_user(std::size_t u) {
   for (std::uint64_t attempt = 0; attempt < most * 4 && !result_.violation; ++attempt) {
     quota::ChargeOutcome::Status status = quota::ChargeOutcome::Status::unavailable;
     bool answered = false;
-    call(u, *proxies_[proxy % proxies_.size()], 1, [&](const quota::ChargeOutcome& outcome) {
+    call(u, *proxies_[proxy % proxies_.size()], charges, 1, [&](const quota::ChargeOutcome& outcome) {
       status = outcome.status;
       answered = true;
     });

@@ -121,7 +121,7 @@ void World::schedule_call(std::size_t u) {
     Client& client = clients_[u];
     const std::uint32_t batch = scenario_.users[u].batch;
     const auto units = static_cast<std::uint32_t>(1 + client.random.below(batch));
-    if (Proxy* proxy = choose_proxy(u)) call(u, *proxy, units, nullptr);
+    if (Proxy* proxy = choose_proxy(u)) call(u, *proxy, client.charges, units, nullptr);
     schedule_call(u);
   });
 }
@@ -139,15 +139,13 @@ Proxy* World::choose_proxy(std::size_t u) {
   return nullptr;
 }
 
-bool World::call(std::size_t u, Proxy& proxy, std::uint32_t units,
+void World::call(std::size_t u, Proxy& proxy, std::vector<quota::AccountCharge> charges, std::uint32_t units,
                  std::function<void(const quota::ChargeOutcome&)> then) {
   const std::uint64_t id = next_call_++;
   ++result_.calls;
   const unsigned worker = static_cast<unsigned>(random_.below(proxy.workers()));
-  Call call{u, clients_[u].charges, proxy.index(), worker, queue_.now(), std::move(then)};
-  for (quota::AccountCharge& charge : call.charges) charge.units = units;
-  auto charges = call.charges;
-  calls_.emplace(id, std::move(call));
+  for (quota::AccountCharge& charge : charges) charge.units = units;
+  calls_.emplace(id, Call{u, charges, proxy.index(), worker, queue_.now(), std::move(then)});
   proxy.deliver(proxy.life(), [this, id, worker, charges, &proxy](Proxy::Life& life) {
     Proxy::Worker& here = *life.workers[worker];
     here.enter([&] {
@@ -156,7 +154,6 @@ bool World::call(std::size_t u, Proxy& proxy, std::uint32_t units,
       });
     });
   });
-  return true;
 }
 
 void World::finished(std::uint64_t id, quota::ChargeOutcome&& outcome) {

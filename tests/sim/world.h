@@ -77,7 +77,7 @@ class World {
   void plan_day(std::size_t user);
   void note(const quota::Op& op);
   Proxy* choose_proxy(std::size_t user);
-  bool call(std::size_t user, Proxy& proxy, std::uint32_t units,
+  void call(std::size_t user, Proxy& proxy, std::vector<quota::AccountCharge> charges, std::uint32_t units,
             std::function<void(const quota::ChargeOutcome&)> then);
   void finished(std::uint64_t id, quota::ChargeOutcome&& outcome);
   void write_down(std::uint64_t id, const Call& call, const quota::ChargeOutcome& outcome);
