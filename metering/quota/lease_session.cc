@@ -12,6 +12,8 @@ constexpr Milliseconds kSilence{5'000};  // a connection that swallows messages:
 constexpr std::uint64_t kReplayBatch = 256;
 // A quarter of the wait, 2.5 s where nothing else is configured: longer than any reconnect takes once the store is there.
 constexpr int kSettleShare = 4;
+// Of the same wait, the longest pause after an error: a replay that gets something through now and then holds the fence up.
+constexpr int kPauseShare = 4;
 
 }  // namespace
 
@@ -214,7 +216,9 @@ void LeaseEngine::Impl::on_error(Partition& p, MonotonicTime now) {
   for (Subject* subject : p.subjects) answer(*subject, nullptr, Answer::unavailable);
   // One pause for all messages of a pipeline.
   if (p.state == State::joining && !p.ping_under_way && p.ping_at > now) return;
-  p.ping_pause = std::clamp<Duration>(p.ping_pause * 2, kErrorPauseMin, kPauseMax);
+  // Short enough for a replay to go on before the fence opens over it.
+  const Duration most = std::min<Duration>(kPauseMax, options_.fence_wait / kPauseShare);
+  p.ping_pause = std::clamp<Duration>(p.ping_pause * 2, std::min<Duration>(kErrorPauseMin, most), most);
   rejoin(p, now, p.ping_pause);
 }
 

@@ -355,6 +355,31 @@ TEST(LeaseEngineFailure, ErrorRepliesAreFollowedByAPauseAndTheSameOp) {
   EXPECT_TRUE(proxy.engine->idle());
 }
 
+TEST(LeaseEngineFailure, FenceDoesNotOpenOverAReplayThatErrorsInterrupt) {
+  World world;
+  LeaseOptions options;
+  options.fence_wait = Milliseconds(800);
+  Proxy &much = world.add(options), &little = world.add(options);
+  use_and_settle(little, 10'000);
+  for (int i = 0; i < 600; ++i) use_and_settle(much, 10'000);
+  const std::uint64_t told = much.engine->status(kOfAnn).acknowledged;
+  ASSERT_GE(told, 600U);
+  world.store.flush();
+  world.run_id = "run-2";
+  for (auto& proxy : world.proxies) proxy->down();
+  much.error_every = 20;
+  for (auto& proxy : world.proxies) proxy->up();
+  auto known = [&] { return world.store.hwm(kOfAnn, much.incarnation); };
+  for (int waited = 0; waited < 3'000 && known() < told; ++waited) {
+    ASSERT_NE(little.engine->status(kOfAnn).state, State::open) << known() << " of " << told;
+    world.advance(Milliseconds(20), Milliseconds(20));
+  }
+  EXPECT_EQ(known(), told);
+  world.advance(seconds(3));
+  EXPECT_EQ(little.engine->status(kOfAnn).state, State::open);
+  EXPECT_EQ(world.sums().used, 601U);
+}
+
 TEST(LeaseEngineFailure, SteppedStoreClockGrantsNothingUntilBothAgree) {
   World world;
   Proxy& proxy = world.add();

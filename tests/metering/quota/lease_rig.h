@@ -88,6 +88,8 @@ class Proxy final : public LeaseStore {
   bool hold = false;          // messages stay on the wire
   unsigned drop_replies = 0;  // as many replies are lost, with the connection
   bool errors = false;        // the server answers everything with an error
+  unsigned error_every = 0;   // or each so manieth message
+  unsigned delivered = 0;
   std::vector<LeaseEngine::Answer> answers;
   std::uint64_t admitted = 0;
 };
@@ -181,7 +183,8 @@ inline bool Proxy::deliver() {
   if (hold || wire.empty()) return false;
   const Sent message = wire.front();
   wire.pop_front();
-  if (errors) {
+  ++delivered;
+  if (errors || (error_every > 0 && delivered % error_every == 0)) {
     engine->on_error(kOfAnn, world.now);
     return true;
   }
