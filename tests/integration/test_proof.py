@@ -77,7 +77,9 @@ def test_five_kills_under_load_lose_no_call_and_bill_none_twice(proxy, crm, own_
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert gate.stop() == 0
     calls, interrupted = export(gate, str(tmp_path))
-    assert calls == admitted(crm) >= sum(answered) > 1000
+    # A death between the note that a call goes out and its way out is billed as interrupted: the call may have arrived.
+    assert calls - interrupted <= admitted(crm) <= calls
+    assert admitted(crm) >= sum(answered) > 1000
     assert calls - sum(answered) <= interrupted + 5 * 6  # those whose answers died with the connection
 
 

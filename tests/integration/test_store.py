@@ -57,6 +57,8 @@ def test_deny_refuses_while_the_store_is_down_and_admits_after(proxy, crm, own_r
     gate = proxy_with_store(proxy, own_redis.url, "deny")
     assert gate.call("GET", CASES + "/$count", auth).status == 200
     own_redis.kill()
+    # Who holds a lease is served until the end of the connection is noticed.
+    eventually(lambda: gate.call("GET", CASES + "/$count", auth).status == 503, 5, "the end of the connection is noticed")
     reply = gate.call("GET", CASES + "/$count", auth)
     assert reply.status == 503 and reply.json()["reason"] == "store_unavailable"
     # What needs no quota is served all the same.
