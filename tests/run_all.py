@@ -1,7 +1,11 @@
 #!/usr/bin/env python3
 """Every test there is, with counts. Called by ./dev test, which has installed what is needed.
 
-    run_all.py [PART...]     parts: lint unit sim asan tsan integration integration-asan integration-tsan helm image bench
+    run_all.py [PART...]     parts: lint unit sim integration helm image bench asan tsan; beyond the gate: integration-asan
+                             integration-tsan; all: every one of these (default: all but the two beyond the gate)
+
+The integration tests once more under each sanitizer take as long as all the rest: they are for before a release, and for
+whoever touched threads, memory or the life of an exchange.
 
 Three things go on at the same time, because most tests wait more than they work: what is needed is built in the background,
 with low priority and in the order in which it is needed; the programs of one room each run one after the other; and so do
@@ -30,7 +34,8 @@ STARTED = time.monotonic()
 # What runs one after the other; the tracks run side by side.
 TRACKS = [["lint", "unit", "sim", "helm", "image", "bench", "asan", "tsan"],
           ["integration", "integration-asan", "integration-tsan"]]
-PARTS = ["lint", "unit", "sim", "integration", "helm", "image", "bench", "asan", "integration-asan", "tsan", "integration-tsan"]
+GATE = ["lint", "unit", "sim", "integration", "helm", "image", "bench", "asan", "tsan"]
+BEYOND = ["integration-asan", "integration-tsan"]
 # A sanitizer that finds something ends the program with this code, so that it is not taken for a test's own failure.
 SANITIZER_ENV = {
     # Link order: one test puts a library before the sanitizer's that tells the program another time.
@@ -100,7 +105,7 @@ BUILDS = {
     "integration-asan": [("asan", ("tollgate",)), ("release", ("standin_crm",))],
     "asan": [("asan", ())],
     "integration-tsan": [("tsan", ("tollgate",)), ("release", ("standin_crm",))],
-    "tsan": [("tsan", ("tollgate", *THREADED))],
+    "tsan": [("tsan", tuple(THREADED))],
 }
 # Tests that run meanwhile go first. Where the kernel schedules by session, `nice` counts within the session only.
 LOW_PRIORITY = ["sh", "-c", '(echo 15 >/proc/self/autogroup) 2>/dev/null; exec nice -n 15 "$@"', "build"]
@@ -148,7 +153,7 @@ def gtest_program(tally, preset, program, prefix):
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tg_") as scratch:
         report = os.path.join(scratch, "report.json")
-        env = {**SANITIZER_ENV, "TMPDIR": scratch, "TOLLGATE_BINARY": os.path.join(BUILD, preset, "tollgate")}
+        env = {**SANITIZER_ENV, "TMPDIR": scratch}
         code, output = run([*prefix, program, f"--gtest_output=json:{report}", "--gtest_brief=1"], 900, env, scratch)
         passed, failures = 0, []
         try:
@@ -255,7 +260,7 @@ def part_asan(tally):
 
 
 def part_tsan(tally):
-    unit_programs(tally, "tsan", tsan_prefix(), ["tollgate", *THREADED])
+    unit_programs(tally, "tsan", tsan_prefix(), THREADED)
 
 
 def integration(tally, preset, extra=(), prefix=()):
@@ -297,11 +302,14 @@ def part_bench(tally):
 
 def main():
     parser = argparse.ArgumentParser(description="Runs the tests and counts them.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=" ".join(PARTS) + " (default: all)")
-    chosen = parser.parse_args().parts or PARTS
-    unknown = [part for part in chosen if part not in PARTS]
+    parser.add_argument("parts", nargs="*", metavar="PART",
+                        help=f"{' '.join(GATE)} (default: these); {' '.join(BEYOND)}; all: every one of them")
+    chosen = parser.parse_args().parts or GATE
+    if chosen == ["all"]:
+        chosen = GATE + BEYOND
+    unknown = [part for part in chosen if part not in GATE + BEYOND]
     if unknown:
-        parser.error(f"unknown part {unknown[0]}; there are: {' '.join(PARTS)}")
+        parser.error(f"unknown part {unknown[0]}; there are: {' '.join(GATE + BEYOND)}, all")
     tally = Tally()
     builds = Builds(tally, chosen)
 
