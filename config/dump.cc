@@ -109,7 +109,7 @@ class YamlWriter {
                    const std::string& deeper) {
     if (items.count() == 0) {
       // Where an entry is required the empty list would be an error; without the key it reads back the same.
-      if (items.items_min == 0) out_ += fmt::format("{} []\n", start);
+      if (items.items_min == 0) out_ += fmt::format("{} {}\n", start, items.named ? "{}" : "[]");
       return;
     }
     out_ += start + "\n";

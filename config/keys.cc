@@ -17,6 +17,19 @@ Items items(std::vector<T>* list, Fields (*describe_item)(T&), std::size_t items
   return result;
 }
 
+// A map from name to group; the name is the member `name`.
+template <class T>
+Items named_items(std::vector<T>* list, Fields (*describe_item)(T&), std::size_t items_min = 0) {
+  Items result = items(list, describe_item, items_min);
+  result.named = true;
+  result.name_of = [list](std::size_t i) { return (*list)[i].name; };
+  result.add = [list, describe_item](const std::string& name) {
+    list->emplace_back().name = name;
+    return describe_item(list->back());
+  };
+  return result;
+}
+
 Fields describe_certificate(ListenerTls::Certificate& c) {
   return {
       {"certificate_file", Text{&c.certificate_file, Format::input_file, {}, false}, "PEM chain, leaf first.",
@@ -190,17 +203,6 @@ Fields describe_upstream(Upstream& u) {
       {"health_check", Group{describe_health_check(u.health_check)}, "Asks servers whether they are well."},
       {"outlier", Group{describe_outlier(u.outlier)}, "Leaves servers out that fail real calls."},
   };
-}
-
-Items describe_upstreams(std::vector<Upstream>* upstreams) {
-  Items result = items(upstreams, describe_upstream, 1);
-  result.named = true;
-  result.name_of = [upstreams](std::size_t i) { return (*upstreams)[i].name; };
-  result.add = [upstreams](const std::string& name) {
-    upstreams->emplace_back().name = name;
-    return describe_upstream(upstreams->back());
-  };
-  return result;
 }
 
 Fields describe_edits(FieldEdits& edits) {
@@ -390,21 +392,41 @@ Fields describe_catalogue(Catalogue& catalogue) {
   };
 }
 
+Fields describe_user_type(PortalUserType& type) {
+  return {
+      {"license_names", TextList{&type.license_names, Format::any, {}, 0, 100, true},
+       "Names of licences that make a user one of this type, in any case. Default: the name of the type."},
+      {"modules", TextListMap{&type.modules, Format::object_name, Format::any},
+       "Module -> permissions: view, create, edit, delete. A module that is not listed is not licensed.",
+       true},
+  };
+}
+
 Fields describe_licensing(Licensing& licensing) {
   return {
       {"system", Text{&licensing.system, Format::any, system_names()},
        "Whose licence rules apply. `none`: every recognised object is licensed and nothing is denied."},
+      {"edition", Text{&licensing.edition},
+       "Which of the vendor's documents applies where they disagree: `bpmonline_7` (the licence sheet) or "
+       "`creatio_8_0` (the "
+       "partner portal guide: the partner portal has neither Documents nor Marketing activities). Default: "
+       "`bpmonline_7` for "
+       "`bpmonline`, `creatio_8_0` for `creatio_partner`."},
       {"main_products", TextList{&licensing.main_products, Format::any, {}, 0, 100, true},
        "Main products that the customer owns, by id or name; portal products are available with some of them "
        "only. Ids "
-       "of `bpmonline`: studio, sales, sales_enterprise, marketing, customer_center, service_enterprise, "
-       "bank_customer_journey, crm_bundle."},
+       "of `bpmonline` and `creatio_partner`: studio, sales, sales_enterprise, marketing, customer_center, "
+       "service_enterprise, bank_customer_journey, crm_bundle; of `zoho` (the CRM's edition): free, "
+       "standard, professional, "
+       "enterprise, ultimate, trial."},
       {"main_product_users", Number{&licensing.main_product_users, 0, 100'000'000},
        "Licensed users of the main product; portal seats of some products depend on it."},
       {"directory_file", Text{&licensing.directory_file, Format::input_file},
        "CSV with the columns user, organization, license, user_type; wins over the token's claims."},
       {"rules_file", Text{&licensing.rules_file, Format::input_file},
        "A rulebook of one's own instead of the built-in one of `system`."},
+      {"user_types", named_items(&licensing.user_types, describe_user_type),
+       "`zoho`: portal user type -> what its users may do. A user is of the types that his licences name."},
   };
 }
 
@@ -539,7 +561,8 @@ Fields describe(Settings& s) {
       {"listeners", items(&s.listeners, describe_listener, 1),
        "Where clients connect. Default: one listener on 127.0.0.1:8080."},
       {"admin", Group{describe_admin(s.admin)}, "The admin port."},
-      {"upstreams", describe_upstreams(&s.upstreams), "The CRM's servers: name -> upstream.", true},
+      {"upstreams", named_items(&s.upstreams, describe_upstream, 1), "The CRM's servers: name -> upstream.",
+       true},
       {"routes", items(&s.routes, describe_route, 1),
        "Which calls go where. Default with a single upstream: everything goes there."},
       {"store", Group{describe_store(s.store)}, "Where calls are counted."},
@@ -572,11 +595,11 @@ const Names& dialect_names() {
   return names;
 }
 const Names& system_names() {
-  static const Names names{"bpmonline", "none"};
+  static const Names names{"bpmonline", "creatio_partner", "zoho", "none"};
   return names;
 }
 const Names& future_system_names() {
-  static const Names names{"creatio_partner", "zoho", "cherwell"};
+  static const Names names{"cherwell"};
   return names;
 }
 const Names& retry_names() {

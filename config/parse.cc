@@ -167,8 +167,8 @@ class Reader {
     if (text.choices.empty() || path != "licensing.system" || !is_future_system(*value))
       return accept(node, path, check_text(*value, text.format, text.choices),
                     [&](const std::string& checked) { *text.target = checked; });
-    error(node, fmt::format("{}: this version has no rules for {}: use bpmonline, none, or a rules_file",
-                            path, shown(*value)));
+    error(node, fmt::format("{}: this version has no rules for {}: use {}, or a rules_file", path,
+                            shown(*value), fmt::join(system_names(), ", ")));
   }
   static bool is_future_system(std::string_view name) {
     const Names& names = future_system_names();

@@ -211,13 +211,23 @@ struct Catalogue {
   std::size_t max_body = 8 * 1024 * 1024;  // largest body buffered for inspection
 };
 
+// A portal user type of Zoho: what its users may do, module by module.
+struct PortalUserType {
+  std::string name;  // "client"
+  std::vector<std::string>
+      license_names;  // licences (whole names, any case) that make a user one; empty: the type's name
+  std::map<std::string, std::vector<std::string>> modules;  // module -> view, create, edit, delete
+};
+
 struct Licensing {
   std::string system =
-      "bpmonline";  // bpmonline | none (creatio_partner, zoho, cherwell: not in this version)
+      "bpmonline";      // bpmonline | creatio_partner | zoho | none (cherwell: not in this version)
+  std::string edition;  // which of the vendor's documents applies where they disagree; "": the preset's own
   std::vector<std::string> main_products;
   std::uint32_t main_product_users = 0;
   std::string directory_file;  // CSV: user, organization, license, user_type
   std::string rules_file;      // a rulebook of one's own instead of the preset
+  std::vector<PortalUserType> user_types;  // zoho
 };
 
 // shadow: a candidate limit. Counted and evaluated beside the enforced ones and reported; it refuses nothing.

@@ -297,10 +297,25 @@ class Validator {
 
   void check_licensing() {
     const Licensing& licensing = settings_.licensing;
-    if (licensing.system == "bpmonline" && licensing.rules_file.empty() && licensing.main_products.empty())
+    if (licensing.system != "none" && licensing.rules_file.empty() && licensing.main_products.empty())
       warn("licensing.main_products",
            "licensing.main_products is empty: portal products that need a certain main product are not "
            "available");
+    const bool zoho = licensing.system == "zoho";
+    if (zoho && !speaks("zoho"))
+      error("licensing.system",
+            "licensing.system zoho needs zoho in catalogue.dialects, or no call would be recognised");
+    if (zoho && licensing.rules_file.empty() && licensing.user_types.empty())
+      warn("licensing.user_types",
+           "licensing.user_types is empty: no portal user may do anything; name a type and its modules");
+    if (!zoho && !licensing.user_types.empty())
+      error("licensing.user_types",
+            fmt::format("licensing.user_types belong to zoho; licensing.system is {}", licensing.system));
+  }
+
+  bool speaks(std::string_view dialect) const {
+    const std::vector<std::string>& dialects = settings_.catalogue.dialects;
+    return std::find(dialects.begin(), dialects.end(), dialect) != dialects.end();
   }
 
   void check_quotas() {

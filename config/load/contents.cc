@@ -6,7 +6,6 @@
 #include "config/load/rulebook.h"
 #include "config/suggest.h"
 #include "config/validate.h"
-#include "embedded_bpmonline.h"
 #include "metering/identity/directory.h"
 #include "metering/identity/key_set.h"
 
@@ -51,8 +50,10 @@ class ContentCheck {
     const std::string& file = settings.licensing.rules_file;
     const std::string* text = text_of(file);
     if (!file.empty() && text == nullptr) return;
-    auto rulebook =
-        text == nullptr ? load_rulebook(embedded::k_bpmonline, "bpmonline.yaml") : load_rulebook(*text, file);
+    if (!preset_text(settings.licensing.system)) return;  // the mistake is named elsewhere
+    auto rulebook = text == nullptr ? load_rulebook(preset_text(settings.licensing.system).value_or(""),
+                                                    "the built-in rules")
+                                    : load_rulebook(*text, file);
     if (!rulebook) return add(Severity::error, "licensing.rules_file", rulebook.error().message);
     check_products(settings, *rulebook);
     // Together: what concerns products was said above.
@@ -61,14 +62,15 @@ class ContentCheck {
     licence::Rulebook copy = *rulebook;
     if (has_errors(diagnostics_)) return;  // may be the same mistake once more
     if (auto applied = apply_settings(copy, settings.catalogue, without_products); !applied)
-      add(Severity::error, "catalogue.custom_sections", applied.error().message);
+      add(Severity::error, applied.error().message.substr(0, applied.error().message.find(':')),
+          applied.error().message);  // each begins with its key
   }
 
  private:
   // One by one, so that each unknown product is reported in its place.
   void check_products(const Settings& settings, const licence::Rulebook& rulebook) {
     for (std::size_t i = 0; i < settings.licensing.main_products.size(); ++i) {
-      Licensing one = settings.licensing;
+      Licensing one;
       one.main_products = {settings.licensing.main_products[i]};
       licence::Rulebook copy = rulebook;
       if (apply_settings(copy, Catalogue{}, one)) continue;

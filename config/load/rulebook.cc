@@ -7,6 +7,9 @@
 #include <set>
 
 #include "config/load/yaml_reader.h"
+#include "embedded_bpmonline.h"
+#include "embedded_creatio_partner.h"
+#include "embedded_zoho.h"
 #include "metering/base/ascii.h"
 #include "metering/base/check.h"
 
@@ -28,25 +31,41 @@ bool is_uid(std::string_view text) {
 // Fills a Rulebook from the nodes; keeps which object stands where, so that each stands in one place only.
 class RulebookReader {
  public:
-  Result<licence::Rulebook> read(const Node& root) {
+  // depth: of bases.
+  Result<licence::Rulebook> read(const Node& root, unsigned depth) {
     // Sections before products and objects before relations, whatever their order in the file.
     auto later = [](Node& slot) { return [&slot](const Node& node) { slot = node; }; };
-    Node sections, products, known, uids, relations, main_products;
+    Node sections, products, known, details, uids, relations, main_products, editions, user_types_with;
     yaml_.map(root, "the rulebook",
               {{"version", [&](const Node& n) { read_version(n); }, true},
                {"system", [&](const Node& n) { book_.system = yaml_.text(n, "system"); }, true},
+               {"base", [&](const Node& n) { read_base(n, depth); }},
                {"main_products", later(main_products)},
-               {"sections", later(sections), true},
-               {"products", later(products), true},
+               {"sections", later(sections)},
+               {"products", later(products)},
+               {"edition", [&](const Node& n) { book_.edition = yaml_.text(n, "edition"); }},
+               {"editions", later(editions)},
                {"known_objects", later(known)},
+               {"details", later(details)},
+               {"unlisted", [&](const Node& n) { read_unlisted(n); }},
+               {"user_types_with", later(user_types_with)},
                {"uids", later(uids)},
                {"relations", later(relations)}});
     read_main_products(main_products);
     yaml_.entries(sections, "sections",
                   [&](const auto& id, const auto&, const auto& node) { read_section(id, node); });
-    read_known_objects(known);
+    book_.user_types_with = main_product_ids(user_types_with, "user_types_with");
+    if (book_.sections.empty())
+      yaml_.fail_at(root, "the rulebook needs sections, its own or those of a base");
+    for (std::string& object : claimed_list(known, "known_objects"))
+      book_.known_objects.push_back(std::move(object));
+    for (std::string& object : claimed_list(details, "details")) book_.details.push_back(std::move(object));
     yaml_.entries(products, "products",
                   [&](const auto& id, const auto&, const auto& node) { read_product(id, node); });
+    yaml_.entries(editions, "editions",
+                  [&](const auto& id, const auto& key, const auto& node) { read_edition(id, key, node); });
+    if (book_.products.empty() && book_.user_types_with.empty())
+      yaml_.fail_at(root, "the rulebook needs products");
     yaml_.entries(uids, "uids", [&](const auto& uid, const auto& key, const auto& node) {
       add_uid(uid, key, canonical(node, "an object of uids"));
     });
@@ -61,6 +80,40 @@ class RulebookReader {
   void read_version(const Node& node) {
     if (yaml_.number(node, "version") != 1)
       yaml_.fail_at(node, "this program reads version 1 of the rulebook format");
+  }
+
+  // Everything but products, rights and editions: those are the rulebook's own.
+  void read_base(const Node& node, unsigned depth) {
+    const std::string name = yaml_.text(node, "base");
+    std::optional<std::string_view> text = preset_text(name);
+    if (!text || depth > 0) return yaml_.fail_at(node, fmt::format("\"{}\" is no preset to build on", name));
+    RulebookReader reader;
+    Result<licence::Rulebook> base = reader.read(read_yaml(*text, name + ".yaml").root, depth + 1);
+    CHECK(base.has_value(), "presets are sound");
+    base->system = std::move(book_.system);
+    base->edition = std::move(book_.edition);
+    base->products.clear();
+    base->editions.clear();
+    book_ = std::move(*base);
+    objects_ = std::move(reader.objects_);
+  }
+
+  void read_unlisted(const Node& node) {
+    const std::string text = yaml_.text(node, "unlisted");
+    if (text != "free" && text != "denied") yaml_.fail_at(node, "unlisted is free or denied");
+    book_.unlisted_denied = text == "denied";
+  }
+
+  void read_edition(const std::string& id, const Node& key, const Node& node) {
+    licence::Edition edition{id, {}};
+    if (id == book_.edition)
+      return yaml_.fail_at(key, fmt::format("\"{}\" is the edition of the products above", id));
+    yaml_.entries(node, "an edition", [&](const auto& product, const auto& product_key, const auto& rights) {
+      if (std::ranges::none_of(book_.products, [&](const auto& p) { return p.id == product; }))
+        return yaml_.fail_at(product_key, fmt::format("\"{}\" is not in products", product));
+      edition.rights[product] = read_rights_map(rights);
+    });
+    book_.editions.push_back(std::move(edition));
   }
 
   void read_main_products(const Node& node) {
@@ -118,8 +171,6 @@ class RulebookReader {
       yaml_.fail_at(node, fmt::format("UId {} is listed twice", uid));
   }
 
-  void read_known_objects(const Node& node) { book_.known_objects = claimed_list(node, "known_objects"); }
-
   licence::Rights read_rights(const Node& node, std::string_view what) {
     licence::Rights rights = 0;
     std::vector<std::string> names = yaml_.texts(node, what);
@@ -139,8 +190,9 @@ class RulebookReader {
     yaml_.map(node, fmt::format("product {}", id),
               {{"title", [&](const Node& n) { product.title = yaml_.text(n, "title"); }},
                {"license_names", [&](const Node& n) { read_patterns(n, product); }, true},
-               {"available_with", [&](const Node& n) { read_available_with(n, product); }, true},
-               {"rights", [&](const Node& n) { read_product_rights(n, product); }, true},
+               {"available_with",
+                [&](const Node& n) { product.available_with = main_product_ids(n, "available_with"); }, true},
+               {"rights", [&](const Node& n) { product.rights = read_rights_map(n); }, true},
                {"custom_sections", [&](const Node& n) { read_custom_sections(n, product); }}});
     book_.products.push_back(std::move(product));
   }
@@ -157,22 +209,24 @@ class RulebookReader {
     }
   }
 
-  void read_available_with(const Node& node, licence::Product& product) {
-    product.available_with = yaml_.texts(node, "available_with");
-    for (std::size_t i = 0; i < product.available_with.size(); ++i) {
-      const std::string& id = product.available_with[i];
-      bool known = id == "ALL" ||
-                   std::ranges::any_of(book_.known_main_products, [&](const auto& p) { return p.id == id; });
-      if (!known) yaml_.fail_at(node.items[i], fmt::format("\"{}\" is not in main_products", id));
+  std::vector<std::string> main_product_ids(const Node& node, std::string_view what) {
+    std::vector<std::string> ids = yaml_.texts(node, what);
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      bool known = ids[i] == "ALL" || std::ranges::any_of(book_.known_main_products,
+                                                          [&](const auto& p) { return p.id == ids[i]; });
+      if (!known) yaml_.fail_at(node.items[i], fmt::format("\"{}\" is not in main_products", ids[i]));
     }
+    return ids;
   }
 
-  void read_product_rights(const Node& node, licence::Product& product) {
+  std::map<std::string, licence::Rights> read_rights_map(const Node& node) {
+    std::map<std::string, licence::Rights> rights;
     yaml_.entries(node, "rights", [&](const auto& section, const auto& key, const auto& operations) {
       bool known = std::ranges::any_of(book_.sections, [&](const auto& s) { return s.id == section; });
       if (!known) return yaml_.fail_at(key, fmt::format("\"{}\" is not in sections", section));
-      product.rights[section] = read_rights(operations, fmt::format("rights.{}", section));
+      rights[section] = read_rights(operations, fmt::format("rights.{}", section));
     });
+    return rights;
   }
 
   void read_custom_sections(const Node& node, licence::Product& product) {
@@ -221,7 +275,82 @@ bool is_stock_object(const licence::Rulebook& rulebook, std::string_view object)
     if (equals_ignore_case(section.entity, object) || listed(section.views) || listed(section.children) ||
         listed(section.lookups) || listed(section.feed))
       return true;
-  return listed(rulebook.known_objects);
+  return listed(rulebook.known_objects) || listed(rulebook.details);
+}
+
+// Zoho's words for rights: the permissions of a portal user type.
+std::optional<licence::Rights> parse_permissions(const std::vector<std::string>& names) {
+  using catalogue::Operation;
+  licence::Rights rights = 0;
+  for (const std::string& name : names) {
+    if (equals_ignore_case(name, "view"))
+      rights |= licence::right(Operation::read);
+    else if (equals_ignore_case(name, "create"))
+      rights |= licence::right(Operation::create);
+    else if (equals_ignore_case(name, "edit"))
+      rights |= licence::right(Operation::edit);
+    else if (equals_ignore_case(name, "delete"))
+      rights |= licence::right(Operation::remove);
+    else
+      return std::nullopt;
+  }
+  return rights;
+}
+
+std::string literal_pattern(std::string_view text) {
+  std::string pattern = "^";
+  for (char c : text) {
+    if (std::string_view("\\^$.|?*+()[]{}").find(c) != std::string_view::npos) pattern += '\\';
+    pattern += c;
+  }
+  return pattern + "$";
+}
+
+// A portal user type becomes a product; a module that no section has becomes one.
+Result<void> add_user_type(licence::Rulebook& rulebook, const PortalUserType& type) {
+  licence::Product product;
+  product.id = type.name;
+  product.title = fmt::format("the portal user type {}", type.name);
+  if (type.license_names.empty()) product.name_patterns.push_back(literal_pattern(type.name));
+  for (const std::string& name : type.license_names) product.name_patterns.push_back(literal_pattern(name));
+  product.available_with = rulebook.user_types_with;
+  for (const auto& [module, permissions] : type.modules) {
+    const std::optional<licence::Rights> rights = parse_permissions(permissions);
+    if (!rights)
+      return fail(
+          Origin::config,
+          fmt::format(
+              "licensing.user_types.{}.modules.{}: permissions are view, create, edit, delete; not {}",
+              type.name, module, fmt::join(permissions, ", ")));
+    auto section = std::ranges::find_if(
+        rulebook.sections, [&](const licence::Section& s) { return equals_ignore_case(s.entity, module); });
+    if (section == rulebook.sections.end()) {
+      licence::Section added;
+      added.id = to_lower(module);
+      added.caption = added.entity = module;
+      section = rulebook.sections.insert(rulebook.sections.end(), std::move(added));
+    }
+    product.rights[section->id] |= *rights;
+  }
+  rulebook.products.push_back(std::move(product));
+  return {};
+}
+
+Result<void> choose_edition(licence::Rulebook& rulebook, const std::string& id) {
+  if (id.empty() || id == rulebook.edition) return {};
+  std::vector<std::string> known;
+  if (!rulebook.edition.empty()) known.push_back(rulebook.edition);
+  for (const licence::Edition& edition : rulebook.editions) {
+    known.push_back(edition.id);
+    if (edition.id != id) continue;
+    for (const auto& [product, rights] : edition.rights)
+      std::ranges::find(rulebook.products, product, &licence::Product::id)->rights = rights;
+    rulebook.edition = id;
+    return {};
+  }
+  return fail(Origin::config,
+              fmt::format("licensing.edition: \"{}\" is not known; known: {}", id,
+                          known.empty() ? "none" : fmt::format("{}", fmt::join(known, ", "))));
 }
 
 }  // namespace
@@ -236,17 +365,27 @@ std::optional<catalogue::Operation> parse_operation(std::string_view name) {
   return std::nullopt;
 }
 
+std::optional<std::string_view> preset_text(std::string_view system) {
+  if (system == "bpmonline" || system == "none") return embedded::k_bpmonline;
+  if (system == "creatio_partner") return embedded::k_creatio_partner;
+  if (system == "zoho") return embedded::k_zoho;
+  return std::nullopt;
+}
+
 Result<licence::Rulebook> load_rulebook(std::string_view yaml_text, const std::string& name_for_errors) {
   YamlTree tree = read_yaml(yaml_text, name_for_errors);
   for (const Diagnostic& diagnostic : tree.diagnostics)
     if (diagnostic.severity == Severity::error)
       return fail(Origin::config, fmt::format("{}:{}:{}: {}", diagnostic.file, diagnostic.line,
                                               diagnostic.column, diagnostic.message));
-  return RulebookReader().read(tree.root);
+  return RulebookReader().read(tree.root, 0);
 }
 
 Result<void> apply_settings(licence::Rulebook& rulebook, const Catalogue& catalogue,
                             const Licensing& licensing) {
+  if (auto chosen = choose_edition(rulebook, licensing.edition); !chosen) return chosen;
+  for (const PortalUserType& type : licensing.user_types)
+    if (auto added = add_user_type(rulebook, type); !added) return added;
   rulebook.main_products.clear();
   for (const std::string& text : licensing.main_products) {
     if (const licence::MainProduct* product = find_main_product(rulebook, text)) {
@@ -302,6 +441,7 @@ std::shared_ptr<const catalogue::Schema> make_schema(
     add(section.feed);
   }
   add(rulebook.known_objects);
+  add(rulebook.details);
   add(rulebook.custom_sections);
   for (const auto& [root, children] : rulebook.custom_children) add(children);
   add(rulebook.unlicensed_objects);

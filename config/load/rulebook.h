@@ -21,13 +21,18 @@
 
 namespace tollgate::config {
 
+// The preset that is built in for a licensing.system: "bpmonline", "creatio_partner", "zoho"; for "none" that of bpmonline
+// (its names spell metrics and counts). nullopt: there is none.
+std::optional<std::string_view> preset_text(std::string_view system);
+
+// `base` names a preset whose sections, objects and main products are taken over.
 // Strict: an unknown or repeated key, a section, product or operation that does not exist, a pattern that is no regular
 // expression: an error "name:line:column: what is wrong" (origin config). The first error ends it.
 Result<licence::Rulebook> load_rulebook(std::string_view yaml_text, const std::string& name_for_errors);
 
-// Adds what the operator's settings say (main products, custom sections, their children, prefixes, unlicensed
-// objects). Errors name the key: an unknown main product (with the known ones), more than 3 custom sections, a custom
-// section that is a stock object, children of a root that is not listed, an unknown operation of a process.
+// Adds what the operator's settings say (edition, main products, portal user types, custom sections, their children,
+// prefixes, unlicensed objects). Errors name the key: an unknown main product (with the known ones), more than 3 custom sections, a custom
+// section that is a stock object, an unknown edition or permission, children of a root that is not listed, an unknown operation of a process.
 Result<void> apply_settings(licence::Rulebook& rulebook, const Catalogue& catalogue,
                             const Licensing& licensing);
 

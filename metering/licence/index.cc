@@ -22,6 +22,7 @@ Policy::Index::Index(const Rulebook& rulebook)
   // Free objects before custom ones: an object named as free stays free whatever its prefix.
   for (const std::string& object : rulebook.known_objects) add(object, Role::none);
   for (const std::string& object : rulebook.unlicensed_objects) add(object, Role::none);
+  for (const std::string& object : rulebook.details) add(object, Role::detail);
   add_custom_sections(rulebook);
   for (const std::string& prefix : rulebook.custom_prefixes)
     if (!prefix.empty()) custom_prefixes_.push_back(prefix);

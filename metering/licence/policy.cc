@@ -170,6 +170,8 @@ struct Policy::Judge {
       return out;
     }
     const Index::Place* place = index.find(use.object);
+    const bool out_of_place = place != nullptr && place->role == Role::detail && use.via != Via::nav;
+    if (rulebook.unlisted_denied && (place == nullptr || out_of_place)) return unlisted(use, std::move(out));
     if (place == nullptr && index.has_custom_prefix(use.object)) return unlisted_custom(use, std::move(out));
     if (place == nullptr || place->section == Index::kNoSection) return out;  // step 4: free
     const Index::Target& target = index.sections[place->section];
@@ -178,6 +180,17 @@ struct Policy::Judge {
     out.unit.section = target.id;
     if (bound) grant(use, *place, target, out);
     return out;
+  }
+
+  // An object that the rulebook does not know, where that denies it.
+  Judgement unlisted(const ObjectUse& use, Judgement&& out) const {
+    if (!bound) return std::move(out);
+    out.licensed = true;
+    out.unit.section = "unlisted";
+    out.reason = Reason::section_not_licensed;
+    out.detail = fmt::format("{} is not part of {}: {} {}", shown(use.object), granted.titles(),
+                             granted.several() ? "they cover" : "it covers", sections_text());
+    return std::move(out);
   }
 
   // An object with the portal's own prefix that belongs to no listed section.
@@ -269,6 +282,10 @@ Decision Policy::decide(const identity::Principal& principal, const Classificati
       decision.reason = Reason::product_unavailable;
       decision.detail = unavailable_text(named);
     }
+  }
+  if (kind == Kind::seat && judge.bound && decision.reason == Reason::ok) {
+    decision.reason = Reason::operation_not_licensed;
+    decision.detail = "Members of a portal are invited and removed by staff, not by portal users";
   }
   if (kind != Kind::objects && (kind != Kind::unknown || everything)) return decision;
 

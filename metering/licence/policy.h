@@ -9,13 +9,15 @@
 //     staff too (quota::Rules leaves staff out of all others)
 //   2 no licence name of the user matches a portal product            -> license_missing
 //   3 no matching product is available with the owned main product   -> product_unavailable
-//   4 object not in a section: passes, not counted (lookups, metadata, basic functions)
+//   4 object not in a section: passes, not counted (lookups, metadata, basic functions); where the rulebook denies what it
+//     does not list (Zoho: every module has its permissions): section_not_licensed
 //     section not in the rights of any of the user's products         -> section_not_licensed
 //   5 operation not in rights[section]; delete is never granted       -> operation_not_licensed
 //   6 custom section beyond the explicit list                         -> custom_section_limit
 // A use through $expand, $filter or a join is reported, not enforced: the CRM's own rights apply to it. Nor is `execute`
 // of a process that nobody declared; the objects of a declared one count like any other.
 // One denied part denies the whole request: parts of an atomic change set cannot be cut out.
+// Members of a portal are managed by staff: Kind::seat of a portal user                -> operation_not_licensed
 // Pages, assets, log-in and addresses outside the CRM's APIs (Kind::asset, authentication, foreign) pass without steps
 // 2 and 3, or nobody could log in. Kind::unknown: named objects are enforced, nothing is counted; whether the rest may pass
 // is the caller's switch (catalogue.allow_unknown).
@@ -45,7 +47,7 @@ struct Unit {
 struct ResolvedUse {
   std::string section;                     // "cases", "custom:UsrRealty"; "" when the object is in no section
   catalogue::Operation section_operation;  // a write on a child is an edit of its section
-  enum class Role : std::uint8_t { none, root, child, view, lookup, feed, custom } role = Role::none;
+  enum class Role : std::uint8_t { none, root, child, view, lookup, feed, detail, custom } role = Role::none;
 };
 
 struct Decision {

@@ -37,6 +37,12 @@ struct Product {
   Rights custom_section_rights = 0;
 };
 
+// Another public document about the same products: rights in place of those in Product, by product and section.
+struct Edition {
+  std::string id;                                               // "creatio_8_0"
+  std::map<std::string, std::map<std::string, Rights>> rights;  // product id -> all its rights
+};
+
 // What the customer owns and a portal product is available with.
 struct MainProduct {
   std::string id;                  // "service_enterprise"
@@ -48,7 +54,15 @@ struct Rulebook {
   std::vector<MainProduct> known_main_products;
   std::vector<Section> sections;
   std::vector<Product> products;
+  std::string edition;                           // the document that the rights of `products` follow
+  std::vector<Edition> editions;                 // the others
   std::vector<std::string> known_objects;        // spelled canonically, in no section
+  // Parts of a record that are reached through it only (Zoho's Attachments, Notes): free there. By themselves they are like
+  // an object that is not listed.
+  std::vector<std::string> details;
+  std::vector<std::string>
+      user_types_with;           // main products that the operator's own portal user types need (Zoho)
+  bool unlisted_denied = false;  // an object that is not listed is refused, not free
   std::map<std::string, std::string> uids;       // schema UId -> object
   std::map<std::string, std::string> relations;  // "Object.Column" or "*.Column" -> object
   // From the operator's settings:

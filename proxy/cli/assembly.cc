@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include "config/load/rulebook.h"
-#include "embedded_bpmonline.h"
+#include "metering/base/check.h"
 #include "metering/redis/probe.h"
 #include "tollgate_version.h"
 
@@ -40,8 +40,10 @@ std::shared_ptr<const identity::KeySet> keys_in_use(const flow::Snapshot* previo
 
 Result<licence::Rulebook> load_rulebook(const config::LoadedConfig& loaded) {
   const config::Licensing& licensing = loaded.settings.licensing;
-  std::string_view text = embedded::k_bpmonline;
-  std::string name = "the built-in rules bpmonline.yaml";
+  std::optional<std::string_view> preset = config::preset_text(licensing.system);
+  CHECK(preset.has_value(), "the configuration was checked");
+  std::string_view text = *preset;
+  std::string name = "the built-in rules of " + licensing.system;
   if (!licensing.rules_file.empty()) {
     text = loaded.file_texts.at(licensing.rules_file);
     name = licensing.rules_file;

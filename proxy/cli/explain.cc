@@ -41,6 +41,8 @@ std::string_view name(licence::ResolvedUse::Role role) {
       return "view";
     case Role::lookup:
       return "lookup";
+    case Role::detail:
+      return "detail of a record";
     case Role::feed:
       return "feed";
     case Role::custom:

@@ -112,6 +112,9 @@ Reply Crm::answer(const Request& request) {
   for (const char* root : {"DataService/json/SyncReply/", "DataService/json/reply/",
                            "DataService/ssp/json/SyncReply/", "DataService/ssp/json/reply/"})
     if (const auto method = after(root)) return data_service(request, *method);
+  if (const auto rest = after("crm/v"))
+    if (const std::size_t slash = rest->find('/'); slash != std::string_view::npos)
+      return zoho(request, rest->substr(slash + 1));
   if (const auto rest = after("rest/")) return service(request, *rest);
   if (const auto rest = after("ServiceModel/")) return service(request, *rest);
   Reply reply = demonstration(request);

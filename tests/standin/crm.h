@@ -5,6 +5,7 @@
 //   (JSON, multipart) {root}/ServiceModel/EntityDataService.svc/...   OData 3: Atom or JSON verbose; MERGE
 //   {root}/DataService/json/{SyncReply|reply}/...   Select, Insert, Update, Delete, BatchQuery
 //   {root}/rest/{Service}/{Method}, {root}/ServiceModel/{Service}.svc/{Method}   success
+//   /crm/v{N}/{module}[/{id}|/actions/..|/upsert], /crm/v{N}/coql      Zoho
 //   /health /echo /upload /bytes/{n}[?chunked=1] /status/{n} /early /trailers /items[/id]
 // {root} is "", "/0" or "/0/ssp"; addresses compare without case.
 #pragma once
@@ -31,6 +32,7 @@ class Crm {
   std::string data_query(std::string_view type, const boost::json::object& query,
                          std::vector<std::string>& touched);
   Reply service(const Request& request, std::string_view name);
+  Reply zoho(const Request& request, std::string_view rest);
 
   EntityStore store_;
 };
