@@ -11,7 +11,6 @@ Exit 0 when all hold. The store is a primary and a replica that lags, so that a 
 """
 import argparse
 import array
-import json
 import multiprocessing
 import os
 import random
@@ -24,7 +23,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 
-from harness import TOLLGATE, Proxy, Redis, Standin, eventually, token  # noqa: E402
+from harness import TOLLGATE, Proxy, Redis, Standin, eventually, sums_of_files, token  # noqa: E402
 from relay import Relay  # noqa: E402
 
 PATH = "/0/odata/Case/$count"
@@ -187,16 +186,7 @@ class Storm:
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         if done.returncode != 0:
             raise AssertionError(f"export failed: {done.stderr}")
-        calls = interrupted = 0
-        for name in os.listdir(out):
-            if not name.endswith(".ndjson"):
-                continue
-            with open(os.path.join(out, name), encoding="utf-8") as file:
-                for line in file:
-                    row = json.loads(line)
-                    calls += row.get("calls", 0)
-                    interrupted += row.get("interrupted", 0)
-        return calls, interrupted
+        return sums_of_files(out)
 
     def verify(self):
         command = [TOLLGATE, "export", "--verify", "-c", self.proxies[0].config_path, "--token-file",

@@ -246,6 +246,16 @@ def merge(base, changes):
     return out
 
 
+def sums_of_files(folder):
+    """(calls, of these interrupted) of all billing files there."""
+    rows = []
+    for name in os.listdir(folder):
+        if name.endswith(".ndjson"):
+            with open(os.path.join(folder, name), encoding="utf-8") as file:
+                rows += map(json.loads, file)
+    return sum(row.get("calls", 0) for row in rows), sum(row.get("interrupted", 0) for row in rows)
+
+
 class Proxy(Process):
     """The program under test with a configuration of its own."""
 
@@ -349,6 +359,15 @@ class Proxy(Process):
 
     def used(self, headers, name="daily"):
         return next(limit["used"] for limit in self.usage(headers)["limits"] if limit["name"] == name)
+
+    def billed(self, folder):
+        """(calls, of these interrupted) in the bill of this proxy's journal, made in `folder`."""
+        out = os.path.join(folder, "export")
+        os.makedirs(out, exist_ok=True)
+        done = self.command_run("export", "--period", time.strftime("%Y-%m", time.gmtime()), "--format", "ndjson", "--to", out,
+                                "--journal", os.path.join(self.folder, "journal"), "--book", os.path.join(folder, "book.sqlite"))
+        assert done.returncode == 0, done.stderr
+        return sums_of_files(out)
 
     def access_lines(self):
         path = os.path.join(self.folder, "access.log")

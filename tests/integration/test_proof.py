@@ -24,23 +24,6 @@ def own_redis(start, tmp_path):
 
 # ---------------------------------------------------------------- deaths under load
 
-def export(gate, folder):
-    """(calls, of these cut off by a death) in the bill of this proxy's journal."""
-    out = os.path.join(folder, "export")
-    os.makedirs(out, exist_ok=True)
-    done = gate.command_run("export", "--period", time.strftime("%Y-%m", time.gmtime()), "--format", "ndjson", "--to", out,
-                            "--journal", os.path.join(gate.folder, "journal"), "--book", os.path.join(folder, "book.sqlite"))
-    assert done.returncode == 0, done.stderr
-    calls = interrupted = 0
-    for name in os.listdir(out):
-        if name.endswith(".ndjson"):
-            with open(os.path.join(out, name), encoding="utf-8") as file:
-                for row in map(json.loads, file):
-                    calls += row.get("calls", 0)
-                    interrupted += row.get("interrupted", 0)
-    return calls, interrupted
-
-
 def test_five_kills_under_load_lose_no_call_and_bill_none_twice(proxy, crm, own_redis, user, tmp_path):
     gate = proxy(store=own_redis.url, quotas=quota(1_000_000), store_settings=KEEN)
     headers = [bearer(f"{user}-{i}") for i in range(6)]
@@ -76,7 +59,7 @@ def test_five_kills_under_load_lose_no_call_and_bill_none_twice(proxy, crm, own_
     verified = gate.command_run("export", "--verify", "-c", gate.config_path, "--book", str(tmp_path / "book.sqlite"))
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert gate.stop() == 0
-    calls, interrupted = export(gate, str(tmp_path))
+    calls, interrupted = gate.billed(str(tmp_path))
     # A death between the note that a call goes out and its way out is billed as interrupted: the call may have arrived.
     assert calls - interrupted <= admitted(crm) <= calls
     assert admitted(crm) >= sum(answered) > 1000

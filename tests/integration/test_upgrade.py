@@ -2,7 +2,6 @@
 with the successor, the old one goes on."""
 import collections
 import ctypes
-import json
 import os
 import re
 import signal
@@ -142,21 +141,6 @@ def slow_download(client):
     return reply
 
 
-def billed(gate, folder):
-    """(calls, of these interrupted) in the bill of this proxy's journal."""
-    out = os.path.join(folder, "export")
-    os.makedirs(out, exist_ok=True)
-    done = gate.command_run("export", "--period", time.strftime("%Y-%m", time.gmtime()), "--format", "ndjson", "--to", out,
-                            "--journal", os.path.join(gate.folder, "journal"), "--book", os.path.join(folder, "book.sqlite"))
-    assert done.returncode == 0, done.stderr
-    rows = []
-    for name in os.listdir(out):
-        if name.endswith(".ndjson"):
-            with open(os.path.join(out, name), encoding="utf-8") as file:
-                rows += map(json.loads, file)
-    return sum(row.get("calls", 0) for row in rows), sum(row.get("interrupted", 0) for row in rows)
-
-
 def test_upgrades_under_load_lose_no_request_and_count_each_once(proxy, crm, auth, user, authority, upgrade, tmp_path):
     certificate = authority.issue("upgrade")
     port, tls_port = free_port(), free_port()
@@ -192,7 +176,7 @@ def test_upgrades_under_load_lose_no_request_and_count_each_once(proxy, crm, aut
     assert gate.used(auth) == crowd.total(*fast)
     assert gate.used(slow) == crowd.total("slow")
     assert gate.stop() == 0
-    calls, interrupted = billed(gate, str(tmp_path))
+    calls, interrupted = gate.billed(str(tmp_path))
     assert calls == crowd.total("slow", *fast) and interrupted <= crowd.total("slow")
     lines = collections.Counter(line.get("user") for line in gate.access_lines() if line["path"] == COUNT)
     assert lines == {user: crowd.total(*fast), "slow-" + user: crowd.total("slow")}
@@ -273,12 +257,18 @@ def test_a_program_that_dies_at_its_start_changes_nothing(start, crm, redis, aut
     serves_as_before(gate, auth, gate.child)
 
 
-def test_a_successor_that_cannot_start_after_the_other_gave_way_costs_no_request(proxy, crm, auth):
-    gate = proxy(quotas=roomy())
+def small_crowd(gate, auth):
     crowd = Crowd()
     crowd.add("kept", 2, gate.client, call(COUNT, auth))
     crowd.add("anew", 2, gate.client, call(COUNT, auth), kept=False)
+    # So that giving way takes its whole time.
     crowd.add("slow", 1, gate.client, call(COUNT, {**auth, "X-Standin-Latency-Ms": "3500"}))
+    return crowd
+
+
+def test_a_successor_that_cannot_start_after_the_other_gave_way_costs_no_request(proxy, crm, auth):
+    gate = proxy(quotas=roomy())
+    crowd = small_crowd(gate, auth)
     with socket.create_server(("127.0.0.1", 0)) as taken, crowd:
         gate.write_config(admin={"address": f"127.0.0.1:{taken.getsockname()[1]}"})
         gate.signal(signal.SIGUSR2)
@@ -292,10 +282,7 @@ def test_a_successor_that_cannot_start_after_the_other_gave_way_costs_no_request
 
 def test_a_successor_killed_before_it_serves_costs_no_request(proxy, crm, auth):
     gate = proxy(quotas=roomy())
-    crowd = Crowd()
-    crowd.add("kept", 2, gate.client, call(COUNT, auth))
-    crowd.add("anew", 2, gate.client, call(COUNT, auth), kept=False)
-    crowd.add("slow", 1, gate.client, call(COUNT, {**auth, "X-Standin-Latency-Ms": "3500"}))  # giving way takes its whole time
+    crowd = small_crowd(gate, auth)
     with crowd:
         gate.signal(signal.SIGUSR2)
         eventually(lambda: "handing over" in gate.log(), 40, "it gives way")
