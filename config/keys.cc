@@ -355,9 +355,32 @@ Fields describe_source(Identity::Source& source) {
   };
 }
 
+Fields describe_sessions(Sessions& sessions) {
+  return {
+      {"kinds", TextList{&sessions.kinds, Format::any, session_names(), 0, 10, true},
+       "Whose log-ins are watched: `creatio`, the log-in with forms (`AuthService.svc/Login`). The session "
+       "that the CRM opens is then the user's, on every proxy of this store, until he logs out."},
+      {"secret_file", Text{&sessions.secret_file, Format::input_file},
+       "File of 32 bytes or more, the same on all proxies: sessions are stored under hashes keyed with it."},
+      {"cookies", TextList{&sessions.cookies, Format::cookie_name, {}, 1, 10, true},
+       "Cookies that are the session; the first of them that a request has counts."},
+      {"idle", Span{&sessions.idle, 1s, 31 * kDay},
+       "A session that is not used for so long is forgotten. The CRM's own time-out holds as well."},
+      {"max_age", Span{&sessions.max_age, 1s, 366 * kDay},
+       "After this a session is forgotten however much it is used."},
+      {"recheck", Span{&sessions.recheck, 100ms, 1h},
+       "How often the store is asked again about a session in use: one that ended at another proxy may serve "
+       "for so long."},
+      {"entries", Number{&sessions.entries, 1'000, 100'000'000},
+       "Sessions that this proxy remembers; of others the store is asked again. Changes with a restart."},
+  };
+}
+
 Fields describe_identity(Identity& identity) {
   return {
       {"jwt", items(&identity.jwt, describe_issuer), "Issuers of JSON Web Tokens that are trusted."},
+      {"sessions", Group{describe_sessions(identity.sessions)},
+       "Sessions of the CRM's own log-in, beside tokens or instead of them."},
       {"sources", items(&identity.sources, describe_source),
        "Where the token is looked for, in order; each entry has `header` or `cookie`. Default: "
        "`Authorization`."},
@@ -588,6 +611,10 @@ Fields describe(Settings& s) {
 const Names& algorithm_names() {
   static const Names names{"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256",
                            "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"};
+  return names;
+}
+const Names& session_names() {
+  static const Names names{"creatio"};
   return names;
 }
 const Names& dialect_names() {

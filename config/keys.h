@@ -137,6 +137,7 @@ inline constexpr std::uint64_t kUnitsMax = 9'007'199'254'740'991;
 
 // Names that values may have; the same lists serve the suggestions.
 const Names& algorithm_names();  // RFC 7518 section 3.1, RFC 8037
+const Names& session_names();
 const Names& dialect_names();
 const Names& system_names();
 const Names& future_system_names();  // known systems that this version has no rules for

@@ -185,8 +185,21 @@ struct JwtIssuer {
   } claims;
 };
 
+// Log-ins that the CRM itself answers are watched, and the session that it opens is the user's from then on.
+struct Sessions {
+  std::vector<std::string> kinds;  // creatio; none: only tokens say who is calling
+  std::string secret_file;  // shared by all proxies: the key of the hashes that sessions are stored under
+  std::vector<std::string> cookies{".ASPXAUTH",
+                                   "BPMLOADER"};  // creatio: the first that a request has is its session
+  Milliseconds idle{7'200'000};
+  Milliseconds max_age{86'400'000};
+  Milliseconds recheck{5'000};      // a session that ended at another proxy may serve for so long
+  std::uint32_t entries = 100'000;  // remembered by this proxy; beyond it the store is asked again
+};
+
 struct Identity {
   std::vector<JwtIssuer> jwt;
+  Sessions sessions;
   struct Source {
     std::string header;  // "authorization" (Bearer scheme) or any other header that holds the bare token
     std::string cookie;  // exactly one of the two

@@ -269,14 +269,41 @@ class Validator {
            starts_with_ignore_case(host, "localhost");
   }
 
+  void check_sessions(const Sessions& sessions) {
+    if (sessions.kinds.empty()) {
+      for (std::string_view key : {"secret_file", "cookies", "idle", "max_age", "recheck", "entries"})
+        if (const std::string path = fmt::format("identity.sessions.{}", key); set(path))
+          warn(path, fmt::format("{} is without effect: identity.sessions.kinds is empty", path));
+      return;
+    }
+    if (sessions.secret_file.empty())
+      error("identity.sessions",
+            "identity.sessions needs secret_file, the same on all proxies: openssl rand -base64 32 > FILE");
+    const auto& dialects = settings_.catalogue.dialects;
+    for (const std::string& kind : sessions.kinds)
+      if (std::find(dialects.begin(), dialects.end(), kind) == dialects.end())
+        error(
+            "identity.sessions.kinds",
+            fmt::format("identity.sessions.kinds: {} is not in catalogue.dialects: its log-ins would not be "
+                        "recognised",
+                        kind));
+    if (sessions.recheck > sessions.idle)
+      error(set("identity.sessions.recheck") ? "identity.sessions.recheck" : "identity.sessions.idle",
+            fmt::format("identity.sessions: recheck ({}) is longer than idle ({})",
+                        duration_text(sessions.recheck), duration_text(sessions.idle)));
+  }
+
   void check_identity() {
     const Identity& identity = settings_.identity;
     for (std::size_t i = 0; i < identity.jwt.size(); ++i)
       check_issuer(identity.jwt[i], fmt::format("identity.jwt[{}]", i));
     bool metered = settings_.routes.empty() || std::any_of(settings_.routes.begin(), settings_.routes.end(),
                                                            [](const Route& r) { return r.metered; });
-    if (identity.jwt.empty() && metered)
-      error("identity", "identity.jwt is missing: calls on metered routes cannot be authenticated");
+    if (identity.jwt.empty() && identity.sessions.kinds.empty() && metered)
+      error(
+          "identity",
+          "identity.jwt is missing (or identity.sessions): calls on metered routes cannot be authenticated");
+    check_sessions(identity.sessions);
     for (std::size_t i = 0; i < identity.sources.size(); ++i)
       if (identity.sources[i].header.empty() == identity.sources[i].cookie.empty())
         error(fmt::format("identity.sources[{}]", i),

@@ -266,6 +266,7 @@ Result<void> Proxy::start_workers() {
       {.snapshot = assembled_->snapshot,
        .workers = workers_,
        .make_ledger = [this](event_base* base, unsigned worker) { return store_->make_ledger(base, worker); },
+       .make_sessions = [this](unsigned worker) { return store_->make_sessions(worker); },
        .make_sinks =
            [this](unsigned worker) {
              std::vector<std::unique_ptr<usage::FactSink>> sinks;

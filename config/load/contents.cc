@@ -8,6 +8,7 @@
 #include "config/validate.h"
 #include "metering/identity/directory.h"
 #include "metering/identity/key_set.h"
+#include "metering/identity/session.h"
 
 namespace tollgate::config {
 namespace {
@@ -37,6 +38,13 @@ class ContentCheck {
     std::string_view token = secret_of_file(*text);
     if (token.empty()) error(path, file, "is empty");
     if (token.find_first_of("\r\n") != std::string_view::npos) error(path, file, "holds more than one line");
+  }
+
+  void check_session_secret(const Sessions& sessions) {
+    if (sessions.kinds.empty()) return;
+    if (const std::string* text = text_of(sessions.secret_file))
+      if (auto secret = identity::SessionSecret::from_text(*text); !secret)
+        error("identity.sessions.secret_file", sessions.secret_file, secret.error().message);
   }
 
   void check_directory(const std::string& file) {
@@ -108,6 +116,7 @@ void check_contents(const LoadedConfig& loaded, std::vector<Diagnostic>& diagnos
   ContentCheck check(loaded, diagnostics);
   for (std::size_t i = 0; i < settings.identity.jwt.size(); ++i)
     check.check_issuer(settings.identity.jwt[i], fmt::format("identity.jwt[{}]", i));
+  check.check_session_secret(settings.identity.sessions);
   check.check_token("admin.token_file", settings.admin.token_file);
   check.check_token("store.password_file", settings.store.password_file);
   check.check_directory(settings.licensing.directory_file);

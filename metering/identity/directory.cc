@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "metering/base/ascii.h"
+#include "metering/identity/session.h"
 
 namespace tollgate::identity {
 namespace {
@@ -149,7 +150,7 @@ Result<Directory> Directory::parse(std::string_view csv) {
   while (true) {
     auto row = reader.next();
     if (!row) return std::unexpected(row.error());
-    if (!*row) return out;
+    if (!*row) break;
     if ((*row)->cells.size() != (*header)->cells.size())
       return wrong((*row)->line, fmt::format("{} cells, but the first row names {} columns",
                                              (*row)->cells.size(), (*header)->cells.size()));
@@ -158,6 +159,10 @@ Result<Directory> Directory::parse(std::string_view csv) {
     if (auto merged = merge(out.entries_[std::string(user)], **row, *layout); !merged)
       return std::unexpected(merged.error());
   }
+  for (const auto& [user, entry] : out.entries_)
+    if (auto folded = session_user(user); folded)
+      if (auto [at, added] = out.spellings_.emplace(*folded, user); !added) at->second.clear();
+  return out;
 }
 
 const Directory::Entry* Directory::find(std::string_view user) const {
@@ -172,6 +177,13 @@ Principal Directory::apply(Principal principal) const {
   if (!entry->organization.empty()) principal.organization = entry->organization;
   if (entry->user_type != UserType::unknown) principal.user_type = entry->user_type;
   return principal;
+}
+
+Principal Directory::apply_folded(Principal principal) const {
+  if (auto spelling = spellings_.find(principal.user);
+      spelling != spellings_.end() && !spelling->second.empty())
+    principal.user = spelling->second;
+  return apply(std::move(principal));
 }
 
 UserType parse_user_type(std::string_view text) {

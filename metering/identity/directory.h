@@ -42,6 +42,9 @@ class Directory {
   // without one has none), organization and user type where the file names them. A user that is not listed
   // stays as he is.
   Principal apply(Principal principal) const;
+  // The same for a user as identity::session_user() names him: listed in another case he gets the directory's spelling,
+  // so that he is one user however he logs in. Who is listed in several spellings is none of them.
+  Principal apply_folded(Principal principal) const;
 
  private:
   struct Hash {
@@ -49,6 +52,8 @@ class Directory {
     std::size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
   };
   std::unordered_map<std::string, Entry, Hash, std::equal_to<>> entries_;
+  std::unordered_map<std::string, std::string, Hash, std::equal_to<>>
+      spellings_;  // folded -> listed; "": several
 };
 
 // "portal" and "staff", and as the Creatio login reply names them "SSP" and "General"; in any case. Else

@@ -28,8 +28,8 @@
 // key and field, see scripts); only where `subscribe` is set (one store of the process). In a Cluster one to each primary:
 // PUBLISH counts the listeners of its own node only, and the fence waits for as many votes as there were listeners.
 //
-// Rights that a user of the server needs: keys ~q:* ~h:* ~o:*, channels &q:*, +ping +info +role +evalsha +script|load
-// +hget +hmget +hgetall +hset +hdel +pttl +pexpire +time +publish +subscribe; +scan for reconciliation, +wait for
+// Rights that a user of the server needs: keys ~q:* ~h:* ~o:* ~l:*, channels &q:*, +ping +info +role +evalsha +script|load
+// +get +set +hget +hmget +hgetall +hset +hdel +pttl +pexpire +time +publish +subscribe; +scan for reconciliation, +wait for
 // durability wait, +asking +cluster|slots in a Cluster.
 //
 // Threads: everything on the loop's thread. Neither events nor answers may destroy the store. Events are never told
@@ -45,6 +45,7 @@
 #include "metering/quota/lease_engine.h"
 #include "metering/quota/store_model.h"
 #include "metering/redis/connection.h"
+#include "metering/redis/reply.h"
 #include "metering/redis/scripts.h"
 
 struct event_base;
@@ -118,6 +119,12 @@ class RedisStore final : public quota::LeaseStore {
                     Changed done);
   void get_override(const quota::AccountKey& account, OverrideRead done);
   void reset(std::vector<quota::AccountKey> accounts, Changed done);
+
+  // A command on one key that lies in the slot of a partition, for what is no quota. `done` once, perhaps at once; an
+  // error when there is no answer within `timeout` (the command may have been obeyed all the same). What the server
+  // refuses is a reply that is_error().
+  void command(unsigned partition, const std::vector<std::string_view>& words, Milliseconds timeout,
+               std::function<void(Result<Reply*>)> done);
 
   bool up(unsigned partition) const;
   bool all_up() const;     // of `mine`

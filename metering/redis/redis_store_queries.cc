@@ -160,6 +160,11 @@ void RedisStore::reset(std::vector<quota::AccountKey> accounts, Changed done) {
   }
 }
 
+void RedisStore::command(unsigned partition, const std::vector<std::string_view>& words, Milliseconds timeout,
+                         std::function<void(Result<Reply*>)> done) {
+  impl_->ask(partition, encode_command(words), timeout, false, std::move(done));
+}
+
 // ------------------------------------------------------------------------------------ scan
 
 namespace {

@@ -36,6 +36,19 @@ std::shared_ptr<const identity::KeySet> keys_in_use(const flow::Snapshot* previo
   return nullptr;
 }
 
+// What runs now goes on with the sessions it knows, unless the secret is another.
+Result<std::shared_ptr<identity::SessionTable>> session_table(const config::LoadedConfig& loaded,
+                                                              const flow::Snapshot* previous) {
+  const config::Sessions& settings = loaded.settings.identity.sessions;
+  if (settings.kinds.empty()) return nullptr;
+  auto secret = identity::SessionSecret::from_text(loaded.file_texts.at(settings.secret_file));
+  if (!secret)
+    return fail(Origin::config, fmt::format("{}: {}", settings.secret_file, secret.error().message));
+  if (previous != nullptr && previous->sessions != nullptr && previous->sessions->secret() == *secret)
+    return previous->sessions;
+  return std::make_shared<identity::SessionTable>(std::move(*secret), settings.entries);
+}
+
 }  // namespace
 
 Result<licence::Rulebook> load_rulebook(const config::LoadedConfig& loaded) {
@@ -90,12 +103,15 @@ Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t gen
     if (sources[i].kind != net::KeySource::Kind::url && statuses[i].keys == 0)
       return fail(Origin::config, fmt::format("{}: {}", sources[i].location, statuses[i].last_error));
 
+  auto sessions = session_table(loaded, previous);
+  if (!sessions) return std::unexpected(sessions.error());
   auto schema = config::make_schema(*rulebook, settings.catalogue.uids, settings.catalogue.processes);
   auto snapshot = flow::make_snapshot({.settings = settings,
                                        .rulebook = std::move(*rulebook),
                                        .schema = std::move(schema),
                                        .directory = std::move(directory),
                                        .key_rings = std::move(rings),
+                                       .sessions = std::move(*sessions),
                                        .generation = generation});
   if (!snapshot) return std::unexpected(snapshot.error());
   return Assembled{.snapshot = std::move(*snapshot), .keys = std::move(keys)};

@@ -83,6 +83,11 @@ std::unique_ptr<quota::Ledger> LeaseService::make_ledger(event_base* base, unsig
   return std::make_unique<LeaseWorker>(base, shared_, worker_options(worker));
 }
 
+std::unique_ptr<flow::SessionStore> LeaseService::make_sessions(unsigned worker) {
+  return std::make_unique<SessionWorker>(shared_.places[worker]->worker->store(), session_counters_,
+                                         settings_.timeout);
+}
+
 std::unique_ptr<usage::CallJournal> LeaseService::make_call_journal(unsigned worker) {
   return std::make_unique<journal::StreamCallJournal>(shared_.journal, worker);
 }
@@ -269,6 +274,22 @@ std::vector<telemetry::Family> LeaseService::metrics() const {
   total("tollgate_lease_clock_off_total", "Ops without a grant because clocks disagree.", &Shown::clock_off);
   total("tollgate_lease_over_total", "Accounts with more use than had been lent: a double failure.",
         &Shown::over);
+  const auto sessions = [&](std::string name, std::string help, const std::atomic<std::uint64_t>& value) {
+    one(std::move(name), std::move(help), Type::counter, static_cast<double>(value.load()));
+  };
+  sessions("tollgate_session_logins_total",
+           "Sessions of the CRM's own log-in, and cookies set anew, that were learnt.",
+           session_counters_.binds);
+  sessions("tollgate_session_ends_total", "Sessions seen to end: log-outs, and 401 of the CRM.",
+           session_counters_.ends);
+  sessions("tollgate_session_lookups_total", "Times the store was asked whose a session is.",
+           session_counters_.lookups);
+  sessions("tollgate_session_unknown_total", "Of these, sessions that nobody knows.",
+           session_counters_.unknown);
+  sessions("tollgate_session_failures_total", "Of these, without an answer of the store.",
+           session_counters_.failures);
+  one("tollgate_sessions_unpublished", "Log-ins and log-outs that the store could not be told yet.",
+      Type::gauge, static_cast<double>(session_counters_.unpublished.load()));
   one("tollgate_fence_wait_seconds", "How long grants have been waiting behind a fence.", Type::gauge,
       greatest(&Shown::fence_wait_ms));
   one("tollgate_clock_disagreement_seconds", "How far the store's clock has jumped against this machine's.",

@@ -13,6 +13,7 @@
 #include "config/settings.h"
 #include "proxy/admin/service.h"
 #include "proxy/cli/lease_worker.h"
+#include "proxy/cli/session_worker.h"
 #include "proxy/telemetry/metrics.h"
 
 namespace tollgate::cli {
@@ -29,6 +30,8 @@ class LeaseService {
   // For Server::Options::make_ledger and make_call_journal: on the worker's thread.
   std::unique_ptr<quota::Ledger> make_ledger(event_base* base, unsigned worker);
   std::unique_ptr<usage::CallJournal> make_call_journal(unsigned worker);
+  // For Server::Options::make_sessions: on the worker's thread, after make_ledger, and gone before the ledger is.
+  std::unique_ptr<flow::SessionStore> make_sessions(unsigned worker);
   void tick(unsigned worker);  // Server::Options::on_tick
 
   void reload(const config::Store& settings);  // what a running proxy can change: on_outage
@@ -65,6 +68,7 @@ class LeaseService {
   std::atomic<quota::OutagePolicy> on_outage_;
   LeaseShared shared_;
   std::vector<std::unique_ptr<Shown>> shown_;
+  SessionCounters session_counters_;
 };
 
 }  // namespace tollgate::cli

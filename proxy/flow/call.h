@@ -3,14 +3,17 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "metering/catalogue/classification.h"
+#include "metering/identity/creatio_login.h"
 #include "metering/identity/principal.h"
 #include "metering/licence/policy.h"
 #include "metering/quota/ledger.h"
 #include "proxy/flow/life.h"
+#include "proxy/flow/sessions.h"
 #include "proxy/flow/shed.h"
 #include "proxy/flow/snapshot.h"
 
@@ -25,6 +28,21 @@ struct LocalReply {
   std::string body;
 };
 
+// What a call has to do with a session of the CRM's own log-in (identity.sessions).
+struct CallSession {
+  identity::SessionStep step = identity::SessionStep::none;
+  // Of the cookie that the request carries; log_in: none.
+  identity::SessionKey key{};
+  std::string_view cookie;  // its name, in the settings
+  bool asks = false;        // the store has to be asked whose it is
+  std::optional<SessionAnswer> answer;
+  std::shared_ptr<const identity::SessionRecord> record;  // whose it is; nullptr: nobody's
+  bool counted = false;                                   // the caller is known by it
+  // The caller is known by a token, and the session is not his: it stays here.
+  bool foreign = false;
+  std::string user;  // log_in: who wants to
+};
+
 struct Call {
   // Set by the exchange before Gate::on_head.
   std::shared_ptr<const Snapshot> snapshot;
@@ -36,6 +54,7 @@ struct Call {
   // Filled by the gate.
   const config::Route* route = nullptr;                  // in snapshot->settings
   std::shared_ptr<const identity::VerifiedToken> token;  // nullptr on unmetered routes
+  std::unique_ptr<CallSession> session;                  // nullptr: none is carried and none begins
   catalogue::Classification classification;
   licence::Decision decision;
   std::vector<quota::AccountCharge> charges;

@@ -39,10 +39,9 @@ Found in_header(const http::RequestHead& head, std::string_view name) {
   return value;
 }
 
-// RFC 6265 section 4.2.1: name=value pairs separated by semicolons. Two cookies of one name with different values
-// leave open which one the CRM would believe.
-Found in_cookie(const http::RequestHead& head, std::string_view name) {
-  std::optional<std::string_view> value;
+// RFC 6265 section 4.2.1: name=value pairs separated by semicolons.
+template <class Take>
+void each_cookie(const http::RequestHead& head, Take&& take) {
   for (const http::Field& field : head.fields) {
     if (!equals_ignore_case(field.name, "Cookie")) continue;
     std::string_view rest = field.value;
@@ -50,21 +49,34 @@ Found in_cookie(const http::RequestHead& head, std::string_view name) {
       std::string_view pair = rest.substr(0, rest.find(';'));
       rest.remove_prefix(std::min(pair.size() + 1, rest.size()));
       pair = trim(pair);
-      std::size_t equals = pair.find('=');
-      if (equals == std::string_view::npos || trim(pair.substr(0, equals)) != name) continue;
+      const std::size_t equals = pair.find('=');
+      if (equals == std::string_view::npos) continue;
       std::string_view found = trim(pair.substr(equals + 1));
       if (found.size() >= 2 && found.front() == '"' && found.back() == '"')
         found = found.substr(1, found.size() - 2);
-      if (value && *value != found) return invalid("The token cookie was sent more than once.");
-      value = found;
+      take(trim(pair.substr(0, equals)), found);
     }
   }
+}
+
+// Two cookies of one name with different values leave open which one the CRM would believe.
+template <class Same>
+Found in_cookie(const http::RequestHead& head, std::string_view wanted, Same&& same) {
+  std::optional<std::string_view> value;
+  bool twice = false;
+  each_cookie(head, [&](std::string_view name, std::string_view found) {
+    if (!same(name, wanted)) return;
+    twice = twice || (value && *value != found);
+    value = found;
+  });
+  if (twice) return invalid("The token cookie was sent more than once.");
   if (value && value->empty()) return std::nullopt;
   return value;
 }
 
 Found look(const config::Identity::Source& source, const http::RequestHead& head) {
-  return source.cookie.empty() ? in_header(head, source.header) : in_cookie(head, source.cookie);
+  return source.cookie.empty() ? in_header(head, source.header)
+                               : in_cookie(head, source.cookie, std::equal_to<std::string_view>());
 }
 
 }  // namespace
@@ -79,6 +91,24 @@ std::expected<std::string_view, TokenRefusal> find_token(const config::Identity&
   }
   return std::unexpected(TokenRefusal{.reason = Reason::token_missing,
                                       .detail = "Send an access token: Authorization: Bearer <token>."});
+}
+
+std::expected<std::optional<SessionCookie>, TokenRefusal> find_session(const config::Sessions& settings,
+                                                                       const http::RequestHead& head) {
+  for (const std::string& name : settings.cookies) {
+    Found found = in_cookie(head, name, [](auto a, auto b) { return equals_ignore_case(a, b); });
+    if (!found) return std::unexpected(found.error());
+    if (*found) return SessionCookie{name, **found};
+  }
+  return std::nullopt;
+}
+
+void list_session_cookies(const config::Sessions& settings, const http::RequestHead& head,
+                          std::vector<std::string_view>& names) {
+  each_cookie(head, [&](std::string_view name, std::string_view) {
+    for (const std::string& known : settings.cookies)
+      if (equals_ignore_case(name, known)) names.push_back(name);
+  });
 }
 
 bool strips_token(const config::Identity& settings, const http::RequestHead& head) {

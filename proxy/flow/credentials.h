@@ -1,6 +1,7 @@
 // Where a request carries its token: the sources of identity.sources in order, Authorization: Bearer by default.
 #pragma once
 #include <expected>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -20,6 +21,19 @@ std::expected<std::string_view, identity::TokenRefusal> find_token(const config:
 // by that one: who forwards the others lets him act as somebody else.
 std::vector<const config::Identity::Source*> other_tokens(const config::Identity& settings,
                                                           const http::RequestHead& head);
+
+// The CRM's own session, when the request carries one: the first cookie of sessions.cookies that is there. Names compare
+// without case, as ASP.NET does. Refused: it is there twice, with different values (token_invalid).
+struct SessionCookie {
+  std::string_view name;  // in the settings
+  std::string_view value;
+};
+std::expected<std::optional<SessionCookie>, identity::TokenRefusal> find_session(
+    const config::Sessions& settings, const http::RequestHead& head);
+
+// The names, as the request spells them, of all its cookies that could be a session.
+void list_session_cookies(const config::Sessions& settings, const http::RequestHead& head,
+                          std::vector<std::string_view>& names);
 
 // Connection names a header of identity.sources, so that it would end here although the call is let through for it.
 bool strips_token(const config::Identity& settings, const http::RequestHead& head);

@@ -39,6 +39,7 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   reply_ = Reply::deciding;
   client_end_ = ClientEnd::keep;
   keep_alive_ = head != nullptr && head->keep_alive;
+  session_pending_ = holding_ = held_end_ = watches_login_ = false;
   buffered_ = store_pending_ = charged_ = given_back_ = client_lost_ = upstream_held_ = upstream_reused_ = upstream_written_ =
       body_written_ = upgrade_ = stale_retry_used_ = head_sent_ = continue_sent_ = reply_chunked_ =
           reply_until_close_ = reply_early_ = client_paused_ = upstream_paused_ = client_finished_ = upstream_finished_ =
@@ -126,6 +127,10 @@ void Exchange::act(Next next) {
       store_pending_ = true;
       store_asked_ = port_.now();
       return port_.read_usage(call_);
+    case Next::find_session:
+      session_pending_ = true;
+      store_asked_ = port_.now();
+      return port_.find_session(call_.session->key);
     case Next::reply:
       return send_local_reply();
   }
@@ -133,7 +138,7 @@ void Exchange::act(Next next) {
 
 void Exchange::start_body_buffer() {
   if (request_ == Request::complete) return act(gate_.on_body(call_, *head_, body_));
-  if (head_->framing == http::Framing::length && head_->content_length > settings().catalogue.max_body)
+  if (head_->framing == http::Framing::length && head_->content_length > Gate::body_max(call_))
     return fail(Reason::body_uninspectable, "The request body is too large to be inspected.");
   request_ = Request::buffering;
   buffered_ = true;
@@ -158,7 +163,7 @@ void Exchange::on_request_body(std::string_view payload) {
     return on_request_body_refused({Reason::body_too_large, "The request body is larger than this route accepts."});
   if (reply_ == Reply::tunnel || request_ == Request::streaming) return write_request_payload(payload);
   if (request_ == Request::buffering) {
-    if (body_.size() + payload.size() > settings().catalogue.max_body)
+    if (body_.size() + payload.size() > Gate::body_max(call_))
       return fail(Reason::body_uninspectable, "The request body is too large to be inspected.");
     body_.append(payload);
     port_.set_timer(Timer::client, settings().timeouts.request_body);
@@ -341,6 +346,13 @@ void Exchange::append_upstream_head() {
       if (!source->header.empty()) dropped_fields_.push_back(source->header);
       if (!source->cookie.empty()) dropped_cookies_.push_back(source->cookie);
     }
+    forwarding.drop_fields = dropped_fields_;
+    forwarding.drop_cookies = dropped_cookies_;
+  }
+  if (call_.session != nullptr) [[unlikely]] {
+    dropped_fields_.assign(forwarding.drop_fields.begin(), forwarding.drop_fields.end());
+    dropped_cookies_.assign(forwarding.drop_cookies.begin(), forwarding.drop_cookies.end());
+    drop_for_session();
     forwarding.drop_fields = dropped_fields_;
     forwarding.drop_cookies = dropped_cookies_;
   }

@@ -31,6 +31,10 @@
 // Threads: belongs to one worker; every function on that worker. Events must not be delivered from within an
 // action, except on_charge and on_usage, which a ledger may answer at once.
 //
+// What a reply says about a session (a log-in that succeeded, a log-out, a new cookie) holds it back until the other
+// proxies can know of it, or cannot be told now: the client's next request, wherever it goes, finds it so. At most
+// kLoginReplyMax of a log-in's reply are held; who sends more has not been seen to log in.
+//
 // Time-outs -> reason: request body 408 request_timeout, queue of the pool 503 overloaded, connecting 504
 // upstream_connect_timeout (both never received, so given back), waiting for the reply or a stalled body 504
 // upstream_timeout, all together 504 upstream_deadline.
@@ -54,6 +58,7 @@ namespace tollgate::flow {
 // A request that is not fully read when a reply of our own goes out is read and dropped up to this much, so
 // that the connection can go on; more than that closes it.
 inline constexpr std::uint64_t kDiscardMax = 64 * 1024;
+inline constexpr std::size_t kLoginReplyMax = 64 * 1024;
 
 // What becomes of the client connection after the exchange.
 enum class ClientEnd : std::uint8_t {
@@ -116,6 +121,13 @@ class ExchangePort {
   // Gives the connection back; also gives up an acquisition under way. Not called after on_upstream_failed.
   virtual void upstream_release(bool reusable) = 0;
 
+  // Ask the SessionStore of the worker about the key -> on_session; tell it -> on_session_written. One at a time, and
+  // answers to an exchange that has ended are dropped.
+  virtual void find_session(const identity::SessionKey& key) = 0;
+  virtual void bind_session(const identity::SessionKey& key,
+                            std::shared_ptr<const identity::SessionRecord> record) = 0;
+  virtual void end_session(const identity::SessionKey& key) = 0;
+
   virtual void charge(std::vector<quota::AccountCharge> charges) = 0;  // -> on_charge
   virtual void read_usage(const Call& call) = 0;                       // -> on_usage
   virtual void give_back(quota::Receipt receipt) = 0;
@@ -163,6 +175,9 @@ class Exchange {
   void on_charge(quota::ChargeOutcome&& outcome);
   void on_usage(Result<std::vector<quota::AccountState>>&& states,
                 Result<std::vector<quota::Ledger::Listed>>&& objects);
+
+  void on_session(SessionAnswer answer);
+  void on_session_written();
 
   // ---- upstream side
   void on_upstream_ready(const ExchangePort::Upstream& upstream);
@@ -216,6 +231,14 @@ class Exchange {
   bool retry_stale();
   bool retry(std::string_view cause);
   void again(bool fresh);
+  // What a reply says about sessions (exchange_session.cc).
+  void watch_reply(const http::ResponseHead& head);
+  void watch_login(const http::ResponseHead& head);
+  void watch_login_body(std::string_view payload);
+  void settle_login();
+  void to_client(std::string_view bytes);
+  void release_held();
+  void drop_for_session();
   void fail(Reason reason, std::string_view detail);
   void cut_short(Reason reason);
   void settle_request_for_local_reply();
@@ -249,6 +272,8 @@ class Exchange {
   usage::CallHandle journalled_;                      // the call's entry in the journal
   std::vector<std::string_view> dropped_fields_, dropped_cookies_;  // credentials of others; memory kept
   std::vector<std::string> reply_dropped_;  // what Connection of the reply names
+  std::string held_;        // of the reply, until what it says about a session is known to the others
+  std::string login_body_;  // of the reply to a log-in
   std::string upstream_server_;
   std::string peer_address_;
   std::string forwarded_host_;
@@ -261,6 +286,10 @@ class Exchange {
   bool keep_alive_ = false;  // the client connection goes on afterwards
   bool buffered_ = false;    // body_ holds the body
   bool store_pending_ = false;
+  bool session_pending_ = false;  // the session store is asked or told
+  bool holding_ = false;          // the reply goes to held_
+  bool held_end_ = false;         // and is complete
+  bool watches_login_ = false;    // its body goes to login_body_ too
   bool charged_ = false;     // the ledger admitted it and nothing was given back
   bool given_back_ = false;
   bool client_lost_ = false;

@@ -74,6 +74,7 @@ void Exchange::stop() {
 }
 
 void Exchange::fail(Reason reason, std::string_view detail) {
+  holding_ = watches_login_ = false;
   release_upstream(false);
   if (upstream_started_ != MonotonicTime{}) upstream_time_ = port_.now() - upstream_started_;
   if (!upstream_written_) give_back();
@@ -133,7 +134,7 @@ void Exchange::send_local_reply() {
 }
 
 Wait Exchange::waits_for() const {
-  if (store_pending_) return Wait::store;
+  if (store_pending_ || session_pending_) return Wait::store;
   const bool flushes = reply_ == Reply::flushing || (reply_ == Reply::replying && upstream_paused_);
   const bool takes_body =
       request_ == Request::buffering || (request_ == Request::streaming && !client_paused_);
@@ -178,7 +179,10 @@ void Exchange::end(ClientEnd how) {
   gate_.forget(call_);
   trailers_.clear();
   body_.clear();
+  held_.clear();
+  login_body_.clear();
   if (body_.capacity() > kKeptMemoryMax) body_.shrink_to_fit();
+  if (held_.capacity() > kKeptMemoryMax) held_.shrink_to_fit();
   if (scratch_.capacity() > kKeptMemoryMax) scratch_.shrink_to_fit();
 }
 

@@ -36,8 +36,10 @@ void Exchange::on_upstream_head(const http::ResponseHead& head) {
   if (head.status < 200) return forward_informational(head);
   if (head.status >= 502 && head.status <= 504 && retry(std::to_string(head.status))) return;
   status_ = head.status;
-  head_sent_ = true;
   reply_ = Reply::replying;
+  if (call_.session != nullptr) [[unlikely]]
+    watch_reply(head);
+  head_sent_ = !holding_;
   // A server that answers without having read the request may take the rest of it for the next one.
   reply_early_ = request_ != Request::complete || port_.upstream_backlog() > 0;
   if (request_ != Request::complete || port_.draining()) keep_alive_ = false;
@@ -63,7 +65,7 @@ void Exchange::on_upstream_head(const http::ResponseHead& head) {
   reply_dropped_ = http::names_in_connection(head);
   scratch_.clear();
   http::append_response_head(scratch_, head, forwarding);
-  port_.client_write(scratch_);
+  to_client(scratch_);
   watch_upstream();
 }
 
@@ -113,13 +115,15 @@ void Exchange::on_upstream_body(std::string_view payload) {
   if (reply_chunked_ && reply_ == Reply::replying) {
     scratch_.clear();
     http::append_chunk_start(scratch_, payload.size());
-    port_.client_write(scratch_);
-    port_.client_write(payload);
-    port_.client_write(http::kChunkEnd);
+    to_client(scratch_);
+    to_client(payload);
+    to_client(http::kChunkEnd);
   } else {
-    port_.client_write(payload);
+    to_client(payload);
   }
-  if (port_.client_backlog() > settings().limits.buffer) {
+  if (watches_login_) [[unlikely]]
+    watch_login_body(payload);
+  if (port_.client_backlog() + held_.size() > settings().limits.buffer && !watches_login_) {
     upstream_paused_ = true;
     port_.upstream_read(false);
   }
@@ -136,7 +140,7 @@ void Exchange::on_upstream_end(const std::vector<http::TrailerField>& trailers, 
   if (reply_chunked_) {
     scratch_.clear();
     http::append_response_trailers(scratch_, trailers, reply_dropped_);
-    port_.client_write(scratch_);
+    to_client(scratch_);
   }
   upstream_time_ = port_.now() - upstream_started_;
   // A reply that came before its request was complete leaves the rest of the request unread.
@@ -146,6 +150,11 @@ void Exchange::on_upstream_end(const std::vector<http::TrailerField>& trailers, 
     port_.clear_timer(Timer::client);
   }
   release_upstream(reusable && !reply_early_);
+  if (holding_) [[unlikely]] {
+    held_end_ = true;
+    if (watches_login_) settle_login();
+    return;
+  }
   reply_ = Reply::flushing;
   settle_if_flushed();
 }

@@ -69,6 +69,10 @@ quota::Caller caller_of(const identity::Principal& principal) {
           .staff = principal.is_staff()};
 }
 
+bool awaits_session(const Call& call) {
+  return call.session != nullptr && call.session->asks;
+}
+
 bool may_be_anonymous(catalogue::Kind kind) {
   return kind == catalogue::Kind::authentication || kind == catalogue::Kind::asset;
 }
@@ -125,7 +129,9 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
       return refuse(call, Reason::not_found, "There is no such page. Try /.tollgate/usage.");
     if (head.method != "GET" && head.method != "HEAD")
       return refuse(call, Reason::not_implemented, "/.tollgate/usage answers GET only.");
-    if (auto refusal = authenticate(call, head, now)) return reply_with(call, std::move(*refusal));
+    auto refusal = authenticate(call, head, now);
+    if (awaits_session(call)) return Next::find_session;
+    if (refusal) return reply_with(call, std::move(*refusal));
     return begin_usage(call);
   }
 
@@ -135,11 +141,16 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
   if (call.route->max_body != 0 && head.framing == http::Framing::length &&
       head.content_length > call.route->max_body)
     return refuse(call, Reason::body_too_large, "The request body is larger than this route accepts.");
+  if (snapshot.sessions != nullptr) [[unlikely]]
+    if (auto next = begin_login(call, head, request)) return *next;
   if (!call.route->metered || is_preflight(head)) return call.no_anonymous ? shed(call) : Next::forward;
 
   if (call.life != nullptr) [[unlikely]]
     call.life->enter(Phase::authenticate);
   std::optional<LocalReply> refusal = authenticate(call, head, now);
+  if (awaits_session(call)) return Next::find_session;
+  if (call.session != nullptr && call.session->record != nullptr && request.path != nullptr) [[unlikely]]
+    call.session->step = identity::creatio_step(head.method, request.path->lower);
   if (call.life != nullptr && !refusal) [[unlikely]]
     call.life->authenticated(call);
   if (refusal) {
@@ -164,7 +175,38 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
   return decide(call, request);
 }
 
+Next Gate::on_session(Call& call, const http::RequestHead& head, SessionAnswer answer, UnixTime now) {
+  call.session->answer = std::move(answer);
+  call.session->asks = false;
+  return on_head(call, head, now);
+}
+
+// nullopt: it is none.
+std::optional<Next> Gate::begin_login(Call& call, const http::RequestHead& head,
+                                      const catalogue::Request& request) {
+  if (request.path == nullptr ||
+      identity::creatio_step(head.method, request.path->lower) != identity::SessionStep::log_in)
+    return std::nullopt;
+  catalogue::Classification seen = call.snapshot->classifier.classify(request);
+  if (seen.kind != catalogue::Kind::authentication) return std::nullopt;
+  call.classification = std::move(seen);
+  if (call.no_anonymous) return shed(call);
+  if (http::find(head.fields, "Content-Encoding") != nullptr)
+    return refuse(call, Reason::unsupported_media_type, "The body of a log-in must not be compressed.");
+  if (head.framing == http::Framing::length && head.content_length > kLoginBodyMax)
+    return refuse(call, Reason::body_uninspectable, "The body of a log-in is too large.");
+  call.session = std::make_unique<CallSession>();
+  call.session->step = identity::SessionStep::log_in;
+  return Next::need_body;
+}
+
 Next Gate::on_body(Call& call, const http::RequestHead& head, std::string_view body) {
+  if (call.session != nullptr && call.session->step == identity::SessionStep::log_in) {
+    auto user = identity::creatio_login_user(body);
+    if (!user) return refuse(call, Reason::bad_request, user.error().message);
+    call.session->user = *std::move(user);
+    return Next::forward;
+  }
   if (call.life != nullptr) [[unlikely]]
     call.life->enter(Phase::classify);
   return decide(call, request_of(head, body));
@@ -180,10 +222,88 @@ std::optional<LocalReply> Gate::authenticate(Call& call, const http::RequestHead
     keys_version_ = keys;
   }
   auto token = find_token(snapshot.settings.identity, head);
-  if (!token) return unauthorized(call, token.error().reason, token.error().detail);
-  call.token = cache_.find(*token, now);
+  if (snapshot.sessions == nullptr) [[likely]] {
+    if (!token) return unauthorized(call, token.error().reason, token.error().detail);
+    return authenticate_token(call, *token, now);
+  }
+  const auto session = look_for_session(call, head, now);
+  if (!session) return unauthorized(call, session.error().reason, session.error().detail);
+  if (*session == SessionState::asks) return std::nullopt;
+  if (token) {
+    auto refusal = authenticate_token(call, *token, now);
+    if (!refusal && *session != SessionState::none) {
+      const auto& record = call.session->record;
+      call.session->foreign =
+          record == nullptr || identity::session_user(call.token->principal.user) != record->user;
+    }
+    return refusal;
+  }
+  if (token.error().reason != Reason::token_missing || *session == SessionState::none)
+    return unauthorized(call, token.error().reason, token.error().detail);
+  if (*session == SessionState::unavailable)
+    return problem(call, Reason::store_unavailable,
+                   "Whose session this is cannot be found out at the moment; try again.");
+  if (*session == SessionState::unknown)
+    return unauthorized(call, Reason::token_invalid,
+                        "The session is not known here, or has ended: log in again.");
+  take_session(call, now);
+  return std::nullopt;
+}
+
+std::expected<Gate::SessionState, identity::TokenRefusal> Gate::look_for_session(
+    Call& call, const http::RequestHead& head, UnixTime now) {
+  const Snapshot& snapshot = *call.snapshot;
+  const auto cookie = find_session(snapshot.settings.identity.sessions, head);
+  if (!cookie) return std::unexpected(cookie.error());
+  const config::Route* route =
+      call.route != nullptr ? call.route : find_route(snapshot.settings, head.authority, "/");
+  if (!*cookie || route == nullptr) return SessionState::none;
+  if (call.session == nullptr) {
+    call.session = std::make_unique<CallSession>();
+    call.session->cookie = (*cookie)->name;
+    call.session->key =
+        snapshot.sessions->secret().key_of(identity::SessionKind::creatio, route->upstream, (*cookie)->value);
+  }
+  CallSession& session = *call.session;
+  if (session.answer) {
+    session.record = session.answer->record;
+    if (session.answer->unavailable) return SessionState::unavailable;
+    return session.record != nullptr ? SessionState::known : SessionState::unknown;
+  }
+  auto found = snapshot.sessions->find(session.key, now, session_times(snapshot));
+  session.record = std::move(found.record);
+  session.asks = found.state == identity::SessionTable::State::absent ||
+                 found.state == identity::SessionTable::State::stale;
+  if (session.asks) return SessionState::asks;
+  return session.record != nullptr ? SessionState::known : SessionState::unknown;
+}
+
+// What a record says is kept with what the directory adds to it, under the session's key and the record's own words:
+// no token can spell these bytes, and a session that changes hands is another entry.
+void Gate::take_session(Call& call, UnixTime now) {
+  const identity::SessionRecord& record = *call.session->record;
+  call.session->counted = true;
+  session_id_.assign(reinterpret_cast<const char*>(call.session->key.data()), call.session->key.size());
+  session_id_.push_back(static_cast<char>(record.user_type));
+  session_id_.append(record.user);
+  call.token = cache_.find(session_id_, now);
+  if (call.token != nullptr) return;
+  identity::VerifiedToken known;
+  known.principal.user = record.user;
+  known.principal.user_type = record.user_type;
+  known.not_before = UnixTime::min();
+  known.expires_at = record.deadline;
+  if (const identity::Directory* directory = call.snapshot->directory.get())
+    known.principal = directory->apply_folded(std::move(known.principal));
+  call.token = std::make_shared<const identity::VerifiedToken>(std::move(known));
+  cache_.insert(session_id_, call.token);
+}
+
+std::optional<LocalReply> Gate::authenticate_token(Call& call, std::string_view token, UnixTime now) {
+  const Snapshot& snapshot = *call.snapshot;
+  call.token = cache_.find(token, now);
   if (call.token != nullptr) return std::nullopt;
-  auto verified = snapshot.verifier.verify(*token, now);
+  auto verified = snapshot.verifier.verify(token, now);
   if (!verified) return unauthorized(call, verified.error().reason, verified.error().detail);
   call.token = std::move(*verified);
   if (snapshot.directory != nullptr) {
@@ -191,7 +311,7 @@ std::optional<LocalReply> Gate::authenticate(Call& call, const http::RequestHead
     known->principal = snapshot.directory->apply(std::move(known->principal));
     call.token = std::move(known);
   }
-  cache_.insert(*token, call.token);
+  cache_.insert(token, call.token);
   return std::nullopt;
 }
 

@@ -6,6 +6,11 @@
 //         │  ├───> need_body ─> buffer the whole body (limit body_limit(), past it body_too_large()) ─> on_body
 //         │  └───> charge ────> Ledger::charge(call.charges) ─> on_charge ─> forward | reply
 //      on_body ──> charge | forward | reply
+//      find_session ──> SessionStore::find(call.session->key) ──> on_session ──> as on_head
+//
+// Sessions of the CRM's own log-in (identity.sessions): a request without a token is its user's whose session it
+// carries; with one, the session goes on to the CRM only when it is the same user's. A log-in is forwarded as nobody's;
+// what its reply says makes the session (exchange_session.cc).
 //
 // Requests that need no identity (login pages and token endpoints, scripts and pictures of the application) are
 // forwarded without a token: Kind::authentication and Kind::asset.
@@ -26,20 +31,32 @@
 
 namespace tollgate::flow {
 
-enum class Next : std::uint8_t { forward, need_body, charge, read_usage, reply };
+enum class Next : std::uint8_t { forward, need_body, charge, read_usage, find_session, reply };
+
+// A log-in's body is small, and is read from everybody.
+inline constexpr std::size_t kLoginBodyMax = 16 * 1024;
 
 class Gate {
  public:
   Gate(std::size_t token_cache_entries, std::uint64_t hash_seed);
 
   Next on_head(Call& call, const http::RequestHead& head, UnixTime now);
-  // `body` is the whole decoded body. `head` is the same as in on_head.
+  // The answer to Next::find_session.
+  Next on_session(Call& call, const http::RequestHead& head, SessionAnswer answer, UnixTime now);
+  // `body` is the whole decoded body, of at most body_max(call) bytes. `head` is the same as in on_head.
   Next on_body(Call& call, const http::RequestHead& head, std::string_view body);
   Next on_charge(Call& call, quota::ChargeOutcome&& outcome);
   // Answers to Next::read_usage: Ledger::read of call.charges and Ledger::list of call.observation, both asked for at
   // once. Always ends in Next::reply.
   Next on_usage(Call& call, Result<std::vector<quota::AccountState>>&& states,
                 Result<std::vector<quota::Ledger::Listed>>&& objects);
+
+  // Largest body that may be buffered.
+  static std::size_t body_max(const Call& call) {
+    return call.session != nullptr && call.session->step == identity::SessionStep::log_in
+               ? kLoginBodyMax
+               : call.snapshot->settings.catalogue.max_body;
+  }
 
   // The call is over and becomes as new; memory that the next one fills again is kept.
   void forget(Call& call);
@@ -51,8 +68,17 @@ class Gate {
   std::uint64_t token_cache_misses() const { return cache_.misses(); }
 
  private:
-  // The refusal, or nullopt and call.token is set.
+  // The refusal, or nullopt and call.token is set, or the store has to be asked first (awaits_session).
   std::optional<LocalReply> authenticate(Call& call, const http::RequestHead& head, UnixTime now);
+  std::optional<LocalReply> authenticate_token(Call& call, std::string_view token, UnixTime now);
+  // Sets call.session when the request carries one; answers how it stands with it.
+  enum class SessionState : std::uint8_t { none, known, unknown, unavailable, asks };
+  std::expected<SessionState, identity::TokenRefusal> look_for_session(Call& call,
+                                                                       const http::RequestHead& head,
+                                                                       UnixTime now);
+  void take_session(Call& call, UnixTime now);  // call.token: whose session it is
+  std::optional<Next> begin_login(Call& call, const http::RequestHead& head,
+                                  const catalogue::Request& request);
   Next decide(Call& call, const catalogue::Request& request);
   Next begin_usage(Call& call);
   catalogue::Request request_of(const http::RequestHead& head, std::string_view body);
@@ -61,6 +87,7 @@ class Gate {
   std::uint64_t generation_ = 0, keys_version_ = 0;  // of the snapshot whose tokens are in the cache
   std::vector<catalogue::HeaderField> headers_;      // scratch of request_of
   std::string target_;                               // scratch of request_of
+  std::string session_id_;                           // scratch of take_session
   std::vector<quota::CountedOperation> operations_;  // scratch of decide
   std::vector<quota::AccountCharge> spare_charges_;  // of a call that is over
 };

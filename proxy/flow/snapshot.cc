@@ -120,6 +120,7 @@ Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts) {
       .verifier = std::move(verifier),
       .key_rings = std::move(parts.key_rings),
       .directory = std::move(parts.directory),
+      .sessions = std::move(parts.sessions),
       .classifier = std::move(classifier),
       .policy = licence::Policy(std::make_shared<const licence::Rulebook>(std::move(parts.rulebook))),
       .rules = std::move(rules),

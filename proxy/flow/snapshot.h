@@ -11,6 +11,7 @@
 #include "metering/base/error.h"
 #include "metering/catalogue/classifier.h"
 #include "metering/identity/directory.h"
+#include "metering/identity/session_table.h"
 #include "metering/identity/token_verifier.h"
 #include "metering/licence/policy.h"
 #include "metering/quota/rules.h"
@@ -33,6 +34,8 @@ struct Snapshot {
   identity::TokenVerifier verifier;
   std::vector<std::shared_ptr<identity::KeyRing>> key_rings;  // one an issuer; their sets change while we run
   std::shared_ptr<const identity::Directory> directory;       // nullptr without licensing.directory_file
+  std::shared_ptr<identity::SessionTable>
+      sessions;  // nullptr without identity.sessions; changes while we run
   catalogue::Classifier classifier;
   licence::Policy policy;
   quota::Rules rules;
@@ -53,10 +56,16 @@ struct SnapshotParts {
   std::shared_ptr<const identity::Directory> directory;  // may be nullptr
   std::vector<std::shared_ptr<identity::KeyRing>>
       key_rings;  // one for each of settings.identity.jwt, in order
+  std::shared_ptr<identity::SessionTable> sessions = nullptr;
   std::uint64_t generation = 1;
 };
 // Errors (origin config) say which setting cannot be used.
 Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts);
+
+inline identity::SessionTimes session_times(const Snapshot& snapshot) {
+  const config::Sessions& sessions = snapshot.settings.identity.sessions;
+  return {.idle = sessions.idle, .recheck = sessions.recheck};
+}
 
 // Of a route in snapshot.settings.
 inline const RouteEdits& edits_of(const Snapshot& snapshot, const config::Route& route) {

@@ -30,6 +30,7 @@
 #include "metering/quota/ledger.h"
 #include "metering/usage/fact.h"
 #include "proxy/flow/life.h"
+#include "proxy/flow/sessions.h"
 #include "proxy/flow/snapshot.h"
 
 struct event_base;
@@ -102,6 +103,9 @@ class Server {
     unsigned workers = 1;  // > 0
     // Called on the worker's thread before it serves. May be null: every charge is then unavailable.
     std::function<std::unique_ptr<quota::Ledger>(event_base*, unsigned worker)> make_ledger;
+    // Called after make_ledger; what it made ends before the ledger. May be null: what a snapshot's table does not know
+    // cannot be found out.
+    std::function<std::unique_ptr<flow::SessionStore>(unsigned worker)> make_sessions;
     std::function<std::vector<std::unique_ptr<usage::FactSink>>(unsigned worker)> make_sinks;
     // Where metered calls are written down before they are charged. May be null: nowhere.
     std::function<std::unique_ptr<usage::CallJournal>(unsigned worker)> make_call_journal;

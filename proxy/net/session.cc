@@ -15,7 +15,8 @@ constexpr std::size_t kDirectWrite = 16 * 1024;  // from here on bytes are sent 
 
 }  // namespace
 
-Session::Session(Worker& worker) : worker_(worker), exchange_(*this, worker.gate()) {
+Session::Session(Worker& worker)
+    : worker_(worker), exchange_(*this, worker.gate()), session_turn_(std::make_shared<std::uint64_t>(0)) {
   client_timer_.bind(this, &Session::on_client_timer);
   upstream_timer_.bind(this, &Session::on_upstream_timer);
 }
@@ -46,6 +47,7 @@ void Session::give_back_to_worker() {
   worker_.loop().clear(client_timer_);
   worker_.loop().clear(upstream_timer_);
   worker_.retire(std::move(generation_));
+  ++*session_turn_;  // answers that are still to come are nobody's
   client_reading_ = client_end_writing_ = client_eof_ = client_failed_ = client_told_ = false;
   reported_backlog_ = 0;
   // One large request must not make every session large.
@@ -56,6 +58,7 @@ void Session::give_back_to_worker() {
 void Session::next_request() {
   if (life_ != nullptr) [[unlikely]]
     end_life();
+  ++*session_turn_;
   in_.clear();
   in_.swap(next_);
   parser_->reset();
@@ -361,6 +364,47 @@ void Session::drop_upstream(bool reusable) {
   if (upstream_ != nullptr) pool_->release(*upstream_, reusable);
   upstream_ = nullptr;
   pool_.reset();
+}
+
+template <class Tell>
+auto Session::session_answer(Tell tell) {
+  return [this, turn = std::weak_ptr(session_turn_), own = ++*session_turn_, tell](auto&&... answer) {
+    const auto now = turn.lock();
+    if (now == nullptr || *now != own) return;
+    if (asking_) return tell(std::forward<decltype(answer)>(answer)...);  // at once: whoever asked goes on
+    worker_.loop().event_begins();
+    tell(std::forward<decltype(answer)>(answer)...);
+    worker_.advance_later(connection_);
+  };
+}
+
+void Session::find_session(const identity::SessionKey& key) {
+  flow::SessionStore* store = worker_.session_store();
+  if (store == nullptr) return exchange_.on_session({.record = nullptr, .unavailable = true});
+  asking_ = true;
+  store->find(generation_->snapshot, key, unix_now(), session_answer([this](flow::SessionAnswer answer) {
+                exchange_.on_session(std::move(answer));
+              }));
+  asking_ = false;
+}
+
+void Session::bind_session(const identity::SessionKey& key,
+                           std::shared_ptr<const identity::SessionRecord> record) {
+  flow::SessionStore* store = worker_.session_store();
+  if (store == nullptr) return exchange_.on_session_written();
+  asking_ = true;
+  store->bind(generation_->snapshot, key, std::move(record), unix_now(),
+              session_answer([this] { exchange_.on_session_written(); }));
+  asking_ = false;
+}
+
+void Session::end_session(const identity::SessionKey& key) {
+  flow::SessionStore* store = worker_.session_store();
+  if (store == nullptr) return exchange_.on_session_written();
+  asking_ = true;
+  store->end(generation_->snapshot, key, unix_now(),
+             session_answer([this] { exchange_.on_session_written(); }));
+  asking_ = false;
 }
 
 void Session::charge(std::vector<quota::AccountCharge> charges) {

@@ -80,6 +80,10 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   void upstream_read(bool wanted) override;
   void upstream_end_writing() override;
   void upstream_release(bool reusable) override;
+  void find_session(const identity::SessionKey& key) override;
+  void bind_session(const identity::SessionKey& key,
+                    std::shared_ptr<const identity::SessionRecord> record) override;
+  void end_session(const identity::SessionKey& key) override;
   void charge(std::vector<quota::AccountCharge> charges) override;
   void read_usage(const flow::Call& call) override;
   void give_back(quota::Receipt receipt) override;
@@ -113,6 +117,9 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   void client_ended(bool in_order);
   void usage_answered();
   void drop_upstream(bool reusable);
+  // Delivers the answer of the session store to the exchange that asked, if it is still there.
+  template <class Tell>
+  auto session_answer(Tell tell);
 
   Worker& worker_;
   ClientConnection* connection_ = nullptr;
@@ -134,6 +141,8 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   bool client_failed_ = false, client_told_ = false;  // noted; delivered to the exchange
   bool counted_tunnel_ = false;
   bool charging_ = false;  // the ledger is being asked right now
+  bool asking_ = false;    // the session store is
+  std::shared_ptr<std::uint64_t> session_turn_;  // the question whose answer is waited for
   std::size_t reported_backlog_ = 0;
   std::optional<Result<std::vector<quota::AccountState>>> usage_states_;
   std::optional<Result<std::vector<quota::Ledger::Listed>>> usage_objects_;

@@ -69,6 +69,7 @@ void Worker::run(Update first, const std::function<void()>& ready) {
   const config::Settings& settings = first.snapshot->settings;
   gate_ = std::make_unique<flow::Gate>(settings.identity.token_cache_entries, seed_ ^ 0x9e3779b97f4a7c15ULL);
   if (options_.make_ledger) ledger_ = options_.make_ledger(loop_.base(), index_);
+  if (options_.make_sessions) session_store_ = options_.make_sessions(index_);
   if (options_.make_call_journal) call_journal_ = options_.make_call_journal(index_);
   if (options_.make_sinks) sinks_ = options_.make_sinks(index_);
   apply(std::move(first));
@@ -84,6 +85,7 @@ void Worker::run(Update first, const std::function<void()>& ready) {
   std::vector<ClientConnection*> open;
   for (auto& [connection, owned] : connections_) open.push_back(connection);
   for (ClientConnection* connection : open) connection->stop();
+  session_store_.reset();
   ledger_.reset();
   later_.clear();
   sessions_.clear();
@@ -153,6 +155,7 @@ void Worker::detach() {
   std::promise<void> done;
   loop_.post([this, &done] {
     charging_ = false;
+    session_store_.reset();
     ledger_.reset();
     if (call_journal_ != nullptr) call_journal_ = std::make_unique<NoJournal>();
     detached_ = true;
@@ -570,6 +573,7 @@ void Worker::tick() {
     look_at_memory();
     tell_overload();
   }
+  if (session_store_ != nullptr) session_store_->tick(loop_.unix_now());
   if (options_.on_tick && !detached_) options_.on_tick(index_);
 }
 

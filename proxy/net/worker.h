@@ -92,6 +92,7 @@ class Worker {
   EventLoop& loop() { return loop_; }
   flow::Gate& gate() { return *gate_; }
   quota::Ledger* ledger() { return charging_ ? ledger_.get() : nullptr; }
+  flow::SessionStore* session_store() { return session_store_.get(); }  // may be nullptr
   usage::CallJournal* call_journal() { return call_journal_.get(); }  // may be nullptr
   Random& random() { return random_; }
   WorkerCounters& counters() { return counters_; }
@@ -159,6 +160,7 @@ class Worker {
   std::vector<std::unique_ptr<usage::FactSink>> sinks_;
   std::shared_ptr<Generation> generation_;
   std::unique_ptr<quota::Ledger> ledger_;
+  std::unique_ptr<flow::SessionStore> session_store_;
   std::unique_ptr<usage::CallJournal> call_journal_;
   Random random_;
   LifeWatch life_watch_;

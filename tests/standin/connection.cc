@@ -172,6 +172,9 @@ bool Connection::administer(const Request& request, Reply& reply) {
   } else if (request.path == "/_standin/reset") {
     control_.reset_counts();
     reply = text_reply(204, "");
+  } else if (request.path == "/_standin/expire") {
+    crm_.sessions().close_all();
+    reply = text_reply(204, "");
   } else if (request.path == "/_standin/settings" && request.method == "POST") {
     reply = control_.set(request.body) ? text_reply(204, "") : text_reply(400, "unknown setting\n");
   } else {

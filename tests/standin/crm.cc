@@ -60,8 +60,50 @@ Reply demonstration(const Request& request) {
   return json_reply(404, R"({"error":{"code":"","message":"No such resource"}})");
 }
 
+std::string cookie_of(const Request& request, std::string_view wanted) {
+  for (const auto& [name, value] : request.headers) {
+    if (!equals_ignore_case(name, "Cookie")) continue;
+    std::string_view rest = value;
+    while (!rest.empty()) {
+      const std::string_view pair = trim(rest.substr(0, rest.find(';')));
+      rest.remove_prefix(std::min(rest.find(';'), rest.size() - 1) + 1);
+      const std::size_t equals = pair.find('=');
+      if (equals != std::string_view::npos && equals_ignore_case(pair.substr(0, equals), wanted))
+        return std::string(pair.substr(equals + 1));
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------- log-in with forms
+
+std::string Sessions::open(const std::string& user) {
+  const std::lock_guard lock(mutex_);
+  std::string cookie = fmt::format("{:016X}{:08X}", std::hash<std::string>()(user), ++made_);
+  users_[cookie] = user;
+  return cookie;
+}
+
+std::optional<std::string> Sessions::user_of(const std::string& cookie) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = users_.find(cookie);
+  return found == users_.end() ? std::nullopt : std::optional(found->second);
+}
+
+void Sessions::close(const std::string& cookie) {
+  const std::lock_guard lock(mutex_);
+  users_.erase(cookie);
+}
+
+void Sessions::close_all() {
+  const std::lock_guard lock(mutex_);
+  users_.clear();
+}
+
 // The cookies and the answer of a Forms login (the real one answers 200 with Code 1 to a wrong password).
-Reply login(const Request& request) {
+Reply Crm::login(const Request& request) {
   boost::system::error_code error;
   const json::value body = json::parse(request.body, error);
   const auto* object = body.if_object();
@@ -80,13 +122,15 @@ Reply login(const Request& request) {
   std::string codes;
   for (const char c : user)
     codes += fmt::format("{}{}", codes.empty() ? "" : "|", static_cast<int>(static_cast<unsigned char>(c)));
-  reply.headers.emplace_back(
-      "Set-Cookie", fmt::format(".ASPXAUTH={:016X}; path=/; HttpOnly", std::hash<std::string>()(user)));
+  reply.headers.emplace_back("Set-Cookie",
+                             fmt::format(".ASPXAUTH={}; path=/; HttpOnly", sessions_.open(user)));
   reply.headers.emplace_back("Set-Cookie", "BPMLOADER=loader0123456789; path=/; HttpOnly");
   reply.headers.emplace_back("Set-Cookie", "BPMCSRF=csrf0123456789; path=/");
   reply.headers.emplace_back("Set-Cookie", fmt::format("UserName={}; path=/; HttpOnly", codes));
   return reply;
 }
+
+namespace {
 
 // "/0/ssp/odata/Case" -> "odata/Case": the root is an optional workspace number and an optional "ssp".
 std::string_view without_root(std::string_view path) {
@@ -100,6 +144,25 @@ std::string_view without_root(std::string_view path) {
 }  // namespace
 
 Reply Crm::answer(const Request& request) {
+  const std::string cookie = cookie_of(request, ".ASPXAUTH");
+  const std::string_view page = without_root(request.path);
+  if (cookie.empty() || starts_with_ignore_case(page, "ServiceModel/AuthService.svc")) return serve(request);
+  const auto user = sessions_.user_of(cookie);
+  if (!user) {
+    Reply reply = json_reply(401, R"({"Code":401,"Message":"Authentication failed"})");
+    reply.touched.push_back("401 " + request.path);
+    return reply;
+  }
+  if (equals_ignore_case(page, "rest/MainMenuService/Logout")) sessions_.close(cookie);
+  Reply reply = serve(request);
+  reply.headers.emplace_back("X-Standin-User", *user);
+  if (request.find("X-Standin-Renew") != nullptr)  // as a ticket that is half used up is made anew
+    reply.headers.emplace_back("Set-Cookie",
+                               fmt::format(".ASPXAUTH={}; path=/; HttpOnly", sessions_.open(*user)));
+  return reply;
+}
+
+Reply Crm::serve(const Request& request) {
   const std::string_view path = without_root(request.path);
   const auto after = [&](std::string_view prefix) -> std::optional<std::string_view> {
     if (!starts_with_ignore_case(path, prefix)) return std::nullopt;

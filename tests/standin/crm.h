@@ -1,6 +1,7 @@
 // What the stand-in CRM answers: request in, reply out. No socket here.
 //
-//   /0/ServiceModel/AuthService.svc/Login  cookies, Code 0 (or 1 when the password is not "secret")
+//   /0/ServiceModel/AuthService.svc/Login  a session's cookies, Code 0 (or 1 when the password is not "secret")
+//   {root}/rest/MainMenuService/Logout     ends it; /_standin/expire ends all
 //   {root}/odata/...                       OData 4: list, get, $count, POST, PATCH, DELETE, $metadata, $batch
 //   (JSON, multipart) {root}/ServiceModel/EntityDataService.svc/...   OData 3: Atom or JSON verbose; MERGE
 //   {root}/DataService/json/{SyncReply|reply}/...   Select, Insert, Update, Delete, BatchQuery
@@ -8,18 +9,39 @@
 //   /crm/v{N}/{module}[/{id}|/actions/..|/upsert], /crm/v{N}/coql      Zoho
 //   /health /echo /upload /bytes/{n}[?chunked=1] /status/{n} /early /trailers /items[/id]
 // {root} is "", "/0" or "/0/ssp"; addresses compare without case.
+// A request with a session's cookie is answered with X-Standin-User, one with a cookie of no session with 401; without
+// any it is nobody's business here. X-Standin-Renew: a new cookie comes with the reply.
 #pragma once
+#include <map>
+#include <mutex>
+
 #include "tests/standin/entity_store.h"
 #include "tests/standin/message.h"
 
 namespace tollgate::standin {
 
+class Sessions {
+ public:
+  std::string open(const std::string& user);  // the cookie: another one each time
+  std::optional<std::string> user_of(const std::string& cookie) const;
+  void close(const std::string& cookie);
+  void close_all();
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<std::string, std::string> users_;
+  std::uint32_t made_ = 0;
+};
+
 class Crm {
  public:
   // Thread-safe.
   Reply answer(const Request& request);
+  Sessions& sessions() { return sessions_; }
 
  private:
+  Reply serve(const Request& request);
+  Reply login(const Request& request);
   Reply odata(const Request& request, std::string_view rest);
   Reply odata_record(const Request& request, const std::string& entity, const std::string& id,
                      std::string_view tail);
@@ -35,6 +57,7 @@ class Crm {
   Reply zoho(const Request& request, std::string_view rest);
 
   EntityStore store_;
+  Sessions sessions_;
 };
 
 }  // namespace tollgate::standin

@@ -43,6 +43,7 @@ config::Settings settings() {
 std::shared_ptr<const Snapshot> snapshot(const config::Settings& settings, std::uint64_t generation) {
   auto rulebook = config::load_rulebook(embedded::k_bpmonline, "bpmonline.yaml");
   EXPECT_TRUE(rulebook) << rulebook.error().message;
+  if (settings.licensing.system == "none") rulebook->system = "none";
   auto applied = config::apply_settings(*rulebook, settings.catalogue, settings.licensing);
   EXPECT_TRUE(applied) << applied.error().message;
   auto keys = identity::KeySet::from_secret(kSecret);
@@ -52,6 +53,10 @@ std::shared_ptr<const Snapshot> snapshot(const config::Settings& settings, std::
                       .schema = config::make_schema(*rulebook),
                       .directory = nullptr,
                       .key_rings = {std::make_shared<identity::KeyRing>(std::move(*keys))},
+                      .sessions = settings.identity.sessions.kinds.empty()
+                                      ? nullptr
+                                      : std::make_shared<identity::SessionTable>(
+                                            *identity::SessionSecret::from_text(kSecret), 1'000),
                       .generation = generation};
   auto made = make_snapshot(std::move(parts));
   EXPECT_TRUE(made) << made.error().message;
