@@ -275,8 +275,8 @@ Fields describe_store(Store& store) {
        "How long leases serve while the store is away; at least three times `ping_interval`."},
       {"ping_interval", Span{&store.ping_interval, 1s, 1h}, "How often a proxy renews its sessions."},
       {"flush_interval", Span{&store.flush_interval, 1s, kDay},
-       "Use is settled in the store at the latest after this; usage seen from other proxies lags by as "
-       "much."},
+       "Use is settled in the store at the latest after this and a tenth; usage seen from other proxies lags "
+       "by as much."},
       {"lease_max", Number{&store.lease_max, 1, 1'000'000},
        "Tokens lent to one proxy ahead of need, per account. More: fewer round trips; fewer: more evenly "
        "spread."},

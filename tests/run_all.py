@@ -252,6 +252,7 @@ def part_sim(tally):
     one_check(tally, "simulator, 300 seeds", [program, "--runs", "300"], 600)
     one_check(tally, "simulator, every protection switched off is caught", [program, "--controls"], 600)
     one_check(tally, "simulator, small world", [program, "--small-world"], 600)
+    one_check(tally, "simulator, store operations per 1000 calls", [program, "--ops-table"], 600)
     one_check(tally, "simulator on a real Redis", [program, "--redis", "--runs", "5"], 600)
 
 

@@ -48,7 +48,8 @@
 namespace tollgate::quota {
 
 inline constexpr std::uint32_t kTokensMax = (1U << 20) - 1;  // also the most units of one call
-inline constexpr std::size_t kClosedBuckets = 14;  // with the one in `word`: a flush interval of 15 one-minute buckets
+// With the one in `word`: a flush interval of 15 one-minute buckets.
+inline constexpr std::size_t kClosedBuckets = 14;
 inline constexpr std::size_t kNameBytes =
     336;  // subject key + '\n' + field; longer accounts cannot be leased
 
@@ -89,6 +90,8 @@ class LeaseCell {
   std::uint64_t unsettled()
       const;  // units admitted and not acknowledged (word + closed + pending); any thread, as of now
   std::uint64_t unreported() const;  // of these, the units that no numbered op reports
+  // Uses not yet in a snapshot, ascending and each bucket once; without those that no bucket claims (recover()).
+  std::vector<BucketUse> unmoved_uses(std::int64_t current_bucket) const;
   std::uint64_t outstanding() const { return outstanding_.load(std::memory_order_relaxed); }
 
   // After a restart, first, before any other thread sees the cell: finishes what was cut off in the middle and finds the
@@ -119,7 +122,6 @@ class LeaseCell {
   void end_snapshot(std::optional<std::uint64_t> outstanding_now);
   void finish_acknowledge();
   std::uint64_t moved_units() const;
-  std::vector<BucketUse> unmoved_uses(std::int64_t current) const;
 
   std::atomic<std::uint64_t> word_{0};
   std::array<std::atomic<std::uint64_t>, kClosedBuckets> closed_{};

@@ -10,6 +10,9 @@ namespace {
 // One less than a cell keeps: the last may be begun before we look.
 constexpr auto kBucketsApart = static_cast<std::int64_t>(kClosedBuckets) - 1;
 constexpr Milliseconds kLookMin{10}, kSweepEvery{1'000};
+constexpr int kKeptWindows = 3;
+// In a flush interval, so that waiting for the end of one adds little to it.
+constexpr int kFlushBuckets = 10;
 constexpr unsigned kSweeps = 16, kJoinsAtOnce = 8;
 
 }  // namespace
@@ -126,14 +129,19 @@ void LeaseEngine::Impl::request(AccountRef account, std::uint32_t units, std::ui
   pump(p, now);
 }
 
-void LeaseEngine::Impl::limit_changed(const AccountRef& account, MonotonicTime now) {
-  if (account->retired.load()) return;
-  AccountView view = account->view();
+void LeaseEngine::Impl::forget_refusal(Subject& subject, Held& one) {
+  one.doubted = subject.in_flight;
+  AccountView view = one.account->view();
   view.denied_until = view.fits_at = Milliseconds(0);
   view.denied_units = 0;
-  account->set_view(view);
+  one.account->set_view(view);
+}
+
+void LeaseEngine::Impl::limit_changed(const AccountRef& account, MonotonicTime now) {
+  if (account->retired.load()) return;
   Subject& subject = learn(account, now);
   Held& one = held(subject, *account);
+  forget_refusal(subject, one);
   one.tries = 0;
   one.not_before = MonotonicTime{};
   one.give_up = one.tell = account->limited;
@@ -197,17 +205,43 @@ void LeaseEngine::Impl::look_at(Subject& subject, MonotonicTime when) {
   if (when != kNever) due_.insert({when, &subject});
 }
 
+// A bucket is old when it has been over for long: nothing is gained by telling parts of it. A long one is not waited
+// for.
+LeaseEngine::Impl::Unsettled LeaseEngine::Impl::unsettled(const Held& one, MonotonicTime now) const {
+  const Account& account = *one.account;
+  if (!account.cell->dirty()) return {};
+  const Duration reported = now - one.reported;
+  const Partition& p = *partitions_[account.partition];
+  if (!clock_known(p)) return {reported, 0};
+  const Milliseconds hi = store_hi(p, now);
+  const auto uses = account.cell->unmoved_uses(account.shape.bucket_of(hi));
+  if (uses.empty()) return {reported, 0};
+  if (account.shape.bucket > options_.flush_interval / kFlushBuckets) return {reported, uses.size()};
+  return {std::clamp<Duration>(hi - (uses.front().bucket + 1) * account.shape.bucket, Duration(0), reported),
+          uses.size()};
+}
+
+// How long a lease that nobody uses is held on to: who comes back need not wait. Shorter where cells are scarce.
+Duration LeaseEngine::Impl::kept_unused(const Account& account) const {
+  const Milliseconds window = std::max(options_.flush_interval, account.shape.window);
+  return cells_scarce() ? window : kKeptWindows * window;
+}
+
+bool LeaseEngine::Impl::cells_scarce() const {
+  return table_.accounts() > table_.capacity() / 2;
+}
+
 // Until a subject may need us, if nobody asks before: a cell keeps kClosedBuckets apart, so one that can have filled all
 // but one is looked at.
 Duration LeaseEngine::Impl::until_look(const Subject& subject, MonotonicTime now) const {
   Duration least = options_.flush_interval;
   for (const Held& one : subject.accounts) {
     const Account& account = *one.account;
-    const auto units =
-        static_cast<std::int64_t>(std::min<std::uint64_t>(account.cell->unsettled(), kBucketsApart - 1));
-    least = std::min<Duration>(least, account.shape.bucket * (kBucketsApart - units));
-    if (account.cell->dirty())
-      least = std::min<Duration>(least, options_.flush_interval - (now - one.reported));
+    const Unsettled unsettled = this->unsettled(one, now);
+    const auto buckets =
+        static_cast<std::int64_t>(std::min<std::size_t>(unsettled.buckets, kBucketsApart - 1));
+    least = std::min<Duration>(least, account.shape.bucket * (kBucketsApart - buckets));
+    if (account.cell->dirty()) least = std::min<Duration>(least, options_.flush_interval - unsettled.age);
     if (!account.given_back.empty() || account.refill_asked.load(std::memory_order_relaxed))
       least = std::min<Duration>(least, options_.recheck_interval);
     if (one.not_before > now) least = std::min(least, one.not_before - now);
@@ -225,17 +259,18 @@ void LeaseEngine::Impl::look(Subject& subject, MonotonicTime now) {
     const LeaseCell& cell = *account.cell;
     const Duration elapsed = now - one.reported;
     const bool outdated = account.outdated.load(std::memory_order_relaxed);
-    const bool crowded = elapsed >= account.shape.bucket * kBucketsApart &&
-                         cell.unsettled() > static_cast<std::uint64_t>(kBucketsApart);
-    if (cell.dirty() && (outdated || crowded || elapsed >= options_.flush_interval))
+    const Unsettled unsettled = this->unsettled(one, now);
+    const bool crowded = unsettled.buckets > static_cast<std::size_t>(kBucketsApart);
+    if (cell.dirty() && (outdated || crowded || unsettled.age >= options_.flush_interval))
       ask = subject.flush = true;
-    // As long as it may go without a word. Unused for a whole window it is better given back than held on to; before that
-    // a word keeps it, so that who comes back the next morning need not wait.
+    // A word now and then keeps the store from forgetting it. A limit that the rule does not name may fall without a word
+    // to us, and so may any of which we have heard nothing since we were deaf.
+    const bool may_fall = one.reported < p.listening_since || one.account->view().limit != account.limit;
     const bool silent =
-        !cell.dirty() && elapsed >= std::max<Duration>(options_.flush_interval, account.shape.window / 4);
+        !cell.dirty() &&
+        elapsed >= std::max<Duration>(options_.flush_interval, account.shape.window / (may_fall ? 4 : 1));
     const bool unused = silent && clock_known(p) &&
-                        store_hi(p, now).count() - account.last_used_ms.load() >=
-                            std::max(options_.flush_interval, account.shape.window).count();
+                        store_hi(p, now) - Milliseconds(account.last_used_ms.load()) >= kept_unused(account);
     if (cell.outstanding() > 0 && cell.pending_seq() == 0) {
       if (outdated || unused) ask = one.give_up = true;
       if (silent) ask = one.tell = true;
@@ -251,7 +286,8 @@ void LeaseEngine::Impl::look(Subject& subject, MonotonicTime now) {
   retire_idle(p, subject, now);
 }
 
-// Accounts with nothing lent, nothing unsettled and no calls for a while; then the subject that has none left.
+// Accounts with nothing lent, nothing unsettled, no calls for a while and no refusal that still holds; then the subject that
+// has none left.
 void LeaseEngine::Impl::retire_idle(Partition& p, Subject& subject, MonotonicTime now) {
   if (subject.in_flight || subject.queued || subject.blocked || !subject.waiting.empty() ||
       !subject.settles.empty())
@@ -264,7 +300,9 @@ void LeaseEngine::Impl::retire_idle(Partition& p, Subject& subject, MonotonicTim
     if (account.forget || !account.given_back.empty()) return false;
     const bool lately = clock_known(p) && store_hi(p, now).count() - account.last_used_ms.load() <
                                               options_.flush_interval.count();
-    if (!account.outdated.load() && (lately || now - one.reported < options_.flush_interval)) return false;
+    const bool refuses = clock_known(p) && store_hi(p, now) < account.view().denied_until && !cells_scarce();
+    if (!account.outdated.load() && (lately || refuses || now - one.reported < options_.flush_interval))
+      return false;
     table_.retire(one.account);
     return true;
   });
@@ -452,6 +490,25 @@ void LeaseEngine::on_policy(const std::string& subject_key, const std::string& f
   impl_->check_lapse(impl_->partition(partition_of(subject_key)), now);
   for (const AccountRef& account : impl_->table_.of_subject(subject_key))
     if (field.empty() || account->field == field) impl_->limit_changed(account, now);
+}
+
+void LeaseEngine::on_room(const std::string& subject_key, const std::string& field, MonotonicTime now) {
+  Impl::Entry entry(*impl_);
+  Impl::Subject* subject = impl_->find(subject_key);
+  if (subject == nullptr) return;
+  impl_->check_lapse(impl_->partition_of(*subject), now);
+  for (Impl::Held& one : subject->accounts)
+    if (one.account->field == field) impl_->forget_refusal(*subject, one);
+}
+
+void LeaseEngine::on_listening(unsigned partition, MonotonicTime now) {
+  Impl::Entry entry(*impl_);
+  Impl::Partition& p = impl_->partition(partition);
+  impl_->check_lapse(p, now);
+  p.listening_since = now;
+  for (Impl::Subject* subject : p.subjects)
+    for (Impl::Held& one : subject->accounts) impl_->forget_refusal(*subject, one);
+  if (p.state != Impl::State::absent) impl_->on_fence(p, now);
 }
 
 void LeaseEngine::on_fence(unsigned partition, MonotonicTime now) {

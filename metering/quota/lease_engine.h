@@ -22,15 +22,27 @@
 //     asked; leases are spent, then calls are denied.
 //   - Session: every reply renews it. When hi(now) >= expiry it has lapsed: PartitionState::session is raised BEFORE
 //     anything else is sent, so the tokens of before are void (they are handed back with the next op), never revived.
-//   - Asks for max(need, what is used in lease_horizon at the present rate), at most lease_max; again when a quarter is
-//     left (prefetch). Settles dirty subjects every flush_interval, earlier where a cell may run out of buckets to keep
-//     apart, and at once what a recall names. A lease unused for max(flush_interval, window / 4) is told of, one unused for a window is handed back, so that
-//     the store never forgets one under the proxy; an account with nothing left is retired.
+//   - Asks for max(need, what is used in lease_horizon at the present rate, twice the lease that was spent), at most
+//     lease_max; again when a quarter is left (prefetch). What is settled is filled up again in the same op. Neither ahead of
+//     need while others hold tokens and next to nothing is free: it would only be recalled.
+//   - Settles a use when its bucket has been over for flush_interval, or where a bucket is longer than a tenth of that,
+//     flush_interval after the last word; earlier where a cell may run out of buckets to keep apart, and at once what a
+//     recall names.
+//   - A lease unused for max(flush_interval, window) is told of, so that the store never forgets one under the proxy; for
+//     max(flush_interval, window / 4) where its limit may have fallen unheard: when the store names another than the rule,
+//     or since messages may have been missed. One unused for three windows is handed back; for one, where more than half
+//     of the cells are taken. An account with nothing left, and no refusal that still holds (unless cells are scarce), is
+//     retired.
 //   - A reply that shows more used and lent than the limit allows (a grant has ended): unused tokens are handed back.
 //   - A clock that disagrees for a whole session_ttl is believed: the session is ended first, its tokens are void.
-//   - A refusal is kept: until fits_at if nothing is lent elsewhere, for recheck_interval otherwise, at most for
-//     denial_max. While tokens are lent to others the op is repeated up to recall_tries times, recall_pause apart: the
-//     store has told the others to hand back.
+//   - A refusal is kept until fits_at: all that others hold is in that reckoning, so only units that leave before their
+//     time end it earlier (limit changed, counts reset, settled units that never happened), and each of these is told by a
+//     message: on_policy, on_room, and on_listening for those that were missed. denial_max is for a message that is lost
+//     all the same; with more than a day's window, who comes at the same time each day does not ask in vain. Where only
+//     tokens lent to others are missing it is kept for recheck_interval, and before that the op is repeated up to
+//     recall_tries times, recall_pause apart: the store has told the others to hand back.
+//   - Who holds all that is left, and nobody else any, knows without asking that nothing more fits until the oldest bucket
+//     leaves.
 //   - At shutdown (drain()): everything is settled and returned.
 //
 // Bounds: at most max_unacknowledged ops are on their way; beyond it subjects wait their turn.
@@ -78,7 +90,7 @@ struct LeaseOptions {
   std::uint32_t lease_max = 400;
   Milliseconds fence_wait{10'000};
   Milliseconds recheck_interval{1'000};
-  Milliseconds denial_max{60'000};
+  Milliseconds denial_max{90'000'000};
   std::uint32_t recall_tries = 3;
   Milliseconds recall_pause{15};
   std::uint32_t max_unacknowledged = 4'096;
@@ -144,8 +156,13 @@ class LeaseEngine {
   void on_error(unsigned partition, MonotonicTime now);
   void on_recall(const std::string& subject_key, const std::string& field, MonotonicTime now);
   void on_policy(const std::string& subject_key, const std::string& field,
-                 MonotonicTime now);                     // forget denials
+                 MonotonicTime now);  // forget denials
+  void on_room(const std::string& subject_key, const std::string& field,
+               MonotonicTime now);                       // units left before their time: forget denials
   void on_fence(unsigned partition, MonotonicTime now);  // somebody waits for our vote
+  // Messages are heard from now on, after a time in which they may have been missed: denials are forgotten, and where we
+  // are a member we vote again.
+  void on_listening(unsigned partition, MonotonicTime now);
 
   // Returns when it wants to be called next (never later than a second). Cheap when nothing is due.
   MonotonicTime tick(MonotonicTime now);

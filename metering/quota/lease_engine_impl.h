@@ -34,7 +34,8 @@ class LeaseEngine::Impl {
     AccountRef account;
     bool give_up = false;  // unused tokens go back with the next op
     bool prefetch = false;
-    bool tell = false;  // the store is told the limit, whatever else there is to say
+    bool tell = false;     // the store is told the limit, whatever else there is to say
+    bool doubted = false;  // heard since the op under way was made: what it is refused may not hold any more
     // Own tokens that went back with the op under way, to be asked for anew with it.
     std::uint32_t in_the_way = 0;
     unsigned tries = 0;  // refusals in a row for which others were told to hand back
@@ -95,6 +96,7 @@ class LeaseEngine::Impl {
     bool ping_under_way = false;
     MonotonicTime ping_at = kNever;
     Duration ping_pause{0};
+    MonotonicTime listening_since{};  // messages before it may have been missed
     MonotonicTime heard_at{};  // last reply, or the first message after a quiet time
     MonotonicTime fenced_since = kNever;
     MonotonicTime no_grants_before{};  // clocks disagree, the log is full
@@ -134,10 +136,18 @@ class LeaseEngine::Impl {
   void pump(Partition& p, MonotonicTime now);
   void look_at(Subject& subject, MonotonicTime when);
   Duration until_look(const Subject& subject, MonotonicTime now) const;
+  struct Unsettled {
+    Duration age{0};          // of the oldest use that no op has reported; 0 when there is none
+    std::size_t buckets = 0;  // in which such uses are
+  };
+  Unsettled unsettled(const Held& one, MonotonicTime now) const;
+  Duration kept_unused(const Account& account) const;
+  bool cells_scarce() const;  // more than half of the cells are taken
   void look(Subject& subject, MonotonicTime now);
   bool business(const Subject& subject, bool give_up) const;
   void retire_idle(Partition& p, Subject& subject, MonotonicTime now);
   void limit_changed(const AccountRef& account, MonotonicTime now);
+  void forget_refusal(Subject& subject, Held& one);
   LeaseEngine::PartitionStatus status(const Partition& p) const;
   MonotonicTime tick(MonotonicTime now);
   void give_answers();
@@ -151,6 +161,8 @@ class LeaseEngine::Impl {
                    const LeaseState& state, bool could_grant, Milliseconds store_now, MonotonicTime now);
   void refused(Subject& subject, Held& one, const OpAccount& asked, const LeaseState& state,
                Milliseconds store_now, MonotonicTime now);
+  void deny(Account& account, std::uint32_t units, Milliseconds fits_at, Milliseconds until,
+            Milliseconds store_now);
   void answer(Subject& subject, const Account* account, Answer answer, std::uint32_t at_least = 0);
 
   // ---- lease_session.cc

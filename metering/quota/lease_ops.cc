@@ -8,7 +8,9 @@ namespace tollgate::quota {
 namespace {
 
 constexpr Milliseconds kClockPause{1'000}, kLogPause{1'000};
-constexpr double kRateKept = 0.5;  // weight of what was measured before
+constexpr std::uint64_t kScarce = 2;      // free: fewer are not fetched ahead of need
+constexpr std::uint64_t kGrowthMin = 16;  // a lease may grow to this, however little is free
+constexpr double kRateKept = 0.5;         // weight of what was measured before
 
 // Uses of the cell and units that never happened, ascending, each bucket once.
 std::vector<BucketUse> merged(std::vector<BucketUse> uses, const std::vector<BucketUse>& given_back) {
@@ -44,6 +46,10 @@ std::uint64_t admitted(const OpAccount& account) {
   return units;
 }
 
+bool gives_back(const OpAccount& account) {
+  return std::ranges::any_of(account.uses, [](const BucketUse& use) { return use.units < 0; });
+}
+
 // Tokens a second since the last op that carried the account, smoothed with what was before.
 void measure(Account& account, std::uint64_t used, Milliseconds now) {
   account.taken_since += used;
@@ -60,6 +66,33 @@ void measure(Account& account, std::uint64_t used, Milliseconds now) {
   account.taken_since = 0;
 }
 
+// No more than that part of what was granted is left.
+bool below(const Account& account, std::uint32_t part) {
+  return account.cell->available() <= account.view().lease / part;
+}
+
+// What was neither used nor lent when the store last said.
+std::uint64_t roomy(const Account& account) {
+  const AccountView view = account.view();
+  const std::uint64_t charged = view.used + view.lent_to_others + account.cell->outstanding();
+  return view.limit > charged ? view.limit - charged : 0;
+}
+
+// So little is free that tokens fetched ahead of need would only have to be recalled by others who have some.
+bool scarce(const Account& account) {
+  return account.view().lent_to_others > 0 && roomy(account) < kScarce;
+}
+
+// A lease that was spent is followed by one of twice its size, up to an eighth of what was free, a quarter where nobody else
+// holds any; one that was not is filled up.
+std::uint64_t growth(const Account& account, std::uint64_t left) {
+  const AccountView view = account.view();
+  const std::uint64_t most = std::max(kGrowthMin, roomy(account) / (view.lent_to_others == 0 ? 4 : 8));
+  const std::uint64_t more =
+      below(account, 4) ? 2 * view.lease : view.lease - std::min<std::uint64_t>(left, view.lease);
+  return std::min(more, most);
+}
+
 void show(Account& account, const OpAccount& asked, const LeaseState& state, bool gained) {
   AccountView view = account.view();
   view.used = state.used;
@@ -68,13 +101,19 @@ void show(Account& account, const OpAccount& asked, const LeaseState& state, boo
   view.rule_limit = asked.limit;
   view.next_free_at = state.next_free_at;
   view.next_free_units = state.next_free_units;
-  if (gained) view.lease = account.cell->available();
-  // A refusal reckoned with what we held: handing that back made room.
-  if (gained || asked.returned > 0) {
+  if (gained || asked.returned > 0) view.lease = account.cell->available();
+  // A refusal reckoned with what we held and had used: handing that back made room.
+  if (gained || asked.returned > 0 || gives_back(asked)) {
     view.denied_until = view.fits_at = Milliseconds(0);
     view.denied_units = 0;
   }
   account.set_view(view);
+}
+
+// All that the limit allows is used or held here: beyond what is held nothing fits until the oldest bucket leaves.
+bool exhausted(const Account& account, const LeaseState& state) {
+  return account.limited && state.lent_to_others == 0 && state.next_free_at > Milliseconds(0) &&
+         state.used + state.outstanding >= state.limit;
 }
 
 }  // namespace
@@ -123,18 +162,19 @@ bool LeaseEngine::Impl::make_op(Partition& p, Subject& subject, MonotonicTime no
     // What is lacking is lacking beyond these: without them all of it is needed.
     one.in_the_way = own && asked.need > 0 && !voided(p, account) ? cell.available() : 0;
     asked.need += one.in_the_way;
-    if (account.limited && (asked.need > 0 || (one.prefetch && asking))) {
+    const bool countable = cell.dirty() && (account.limited || subject.flush || waited_for);
+    const bool refill = one.prefetch || (subject.flush && countable);
+    if (account.limited && (asked.need > 0 || (refill && asking && !back && !scarce(account)))) {
       const std::uint64_t left = back ? 0 : cell.available();
       const auto aim = static_cast<std::uint64_t>(
           std::ceil(account.rate * static_cast<double>(options_.lease_horizon.count()) / 1'000));
       // At least one more than needed: only then the store is generous.
-      const std::uint64_t useful =
-          std::max<std::uint64_t>({lacking, aim > left ? aim - left : 0, asked.need + 1ULL});
+      const std::uint64_t useful = std::max<std::uint64_t>(
+          {lacking, aim > left ? aim - left : 0, asked.need + 1ULL, growth(account, left)});
       const std::uint64_t most =
           std::max<std::uint64_t>(asked.need, std::min<std::uint64_t>(options_.lease_max, kTokensMax - left));
       asked.want = static_cast<std::uint32_t>(std::min(useful, most));
     }
-    const bool countable = cell.dirty() && (account.limited || subject.flush || waited_for);
     const bool something = asked.need > 0 || asked.want > 0 || waited_for || one.tell || account.forget ||
                            countable || !account.given_back.empty() || (back && cell.available() > 0);
     if (!something || cell.pending_seq() != 0) continue;
@@ -174,7 +214,7 @@ bool LeaseEngine::Impl::make_op(Partition& p, Subject& subject, MonotonicTime no
     account->given_back.clear();
     Held& one = held(subject, *account);
     one.reported = now;
-    one.tell = false;
+    one.tell = one.doubted = false;
   }
   for (Held& one : subject.accounts) one.give_up = false;
   ++p.next_seq;
@@ -269,6 +309,8 @@ void LeaseEngine::Impl::acknowledge(Partition& p, Subject& subject, const InFlig
   if (gained) ++counters_.refills;
   measure(account, admitted(asked), store_now);
   show(account, asked, state, gained);
+  if (exhausted(account, state) && !one.doubted)
+    deny(account, 1, state.next_free_at, state.next_free_at, store_now);
   one.prefetch = false;
   // More is lent than the limit has room for: a grant has ended, or the limit was lowered. What is not used goes back.
   if (account.limited && state.used + state.lent_to_others + state.outstanding > state.limit &&
@@ -300,16 +342,19 @@ void LeaseEngine::Impl::refused(Subject& subject, Held& one, const OpAccount& as
   }
   one.tries = 0;
   ++counters_.denials;
-  const Milliseconds longest = store_now + options_.denial_max;
-  AccountView view = one.account->view();
-  view.fits_at = state.fits_at;
-  view.denied_units = asked.need;
-  view.denied_until = state.fits_at == Milliseconds(0) || state.lent_to_others > 0
-                          ? std::min(longest, store_now + options_.recheck_interval)
-                          : std::min(longest, state.fits_at);
-  if (state.fits_at > store_now) view.denied_until = std::min(view.denied_until, state.fits_at);
-  one.account->set_view(view);
+  const bool believed = state.fits_at != Milliseconds(0) && !one.doubted;
+  deny(*one.account, asked.need, state.fits_at,
+       believed ? state.fits_at : store_now + options_.recheck_interval, store_now);
   answer(subject, one.account.get(), Answer::refused, asked.need - one.in_the_way);
+}
+
+void LeaseEngine::Impl::deny(Account& account, std::uint32_t units, Milliseconds fits_at, Milliseconds until,
+                             Milliseconds store_now) {
+  AccountView view = account.view();
+  view.fits_at = fits_at;
+  view.denied_units = units;
+  view.denied_until = std::min(until, store_now + options_.denial_max);
+  account.set_view(view);
 }
 
 // Answers whoever waits for this account (nullptr: for any of the subject), if it lacks at least that many units.

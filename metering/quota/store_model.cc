@@ -9,6 +9,7 @@ namespace tollgate::quota {
 namespace {
 
 constexpr Milliseconds kMemberKept{48LL * 3'600'000};
+constexpr std::uint64_t kHoldersMost = 11;  // that a share is reckoned for: most of many are idle
 
 // What time it is, as far as that is known. Where the store's clock and the sender's estimate of it are too far apart,
 // one of them has jumped: the earlier one frees nothing too early. A sender that knows no clock names none.
@@ -31,13 +32,15 @@ std::string override_name(const AccountKey& account) {
 struct Settled {
   std::uint64_t admitted = 0;  // units that had been lent
   std::uint64_t live = 0;      // of these, in buckets that still count
+  bool freed = false;          // units have left that never happened
 };
 
 Settled settle(AccountRecord& record, const OpAccount& account, const WindowShape& shape, Milliseconds now) {
   Settled settled;
   for (const BucketUse& use : account.uses) {
     if (use.units < 0) {
-      record.window.remove(shape, now, use.bucket, static_cast<std::uint64_t>(-use.units));
+      const auto units = static_cast<std::uint64_t>(-use.units);
+      settled.freed = record.window.remove(shape, now, use.bucket, units) > 0 || settled.freed;
       continue;
     }
     const auto units = static_cast<std::uint64_t>(use.units);
@@ -56,12 +59,12 @@ std::uint64_t room(const AccountRecord& record, std::uint64_t limit, Incarnation
   return charged < limit ? limit - charged : 0;
 }
 
-std::uint64_t grant_of(const OpAccount& account, std::uint64_t avail, std::uint64_t holders,
-                       std::uint32_t lease_max) {
-  const std::uint64_t fair = std::max<std::uint64_t>(avail / (1 + holders), 1);
+std::uint64_t grant_of(const OpAccount& account, std::uint64_t avail, std::uint64_t mine,
+                       std::uint64_t holders, std::uint32_t lease_max) {
+  const std::uint64_t fair = std::max<std::uint64_t>(avail / (1 + std::min(holders, kHoldersMost)), 1);
   std::uint64_t granted = std::max<std::uint64_t>(account.need, std::min<std::uint64_t>(account.want, fair));
-  if (account.want > account.need)
-    granted = std::max(granted, std::min<std::uint64_t>(lease_max, avail / (8 * (1 + holders))));
+  const std::uint64_t generous = std::min<std::uint64_t>(lease_max, avail / (8 * (1 + holders)));
+  if (account.want > account.need && generous > mine) granted = std::max(granted, generous - mine);
   return std::min(granted, avail);
 }
 
@@ -95,6 +98,7 @@ struct StoreModel::Settling {
   WindowShape shape;
   std::uint64_t limit = 0;
   LeaseState state;
+  bool freed = false;
 };
 
 StoreModel::StoreModel(std::function<Milliseconds()> clock) : clock_(std::move(clock)) {}
@@ -161,10 +165,12 @@ OpReply StoreModel::apply(const Op& op, const SendContext& context) {
         accounts.emplace_back(Settling{load(op.subject_key, account.field, shape, partition, now),
                                        shape,
                                        effective_limit({op.subject_key, account.field}, account.limit, now),
-                                       {}});
+                                       {},
+                                       false});
     if (duplicate) continue;
     const std::uint64_t lent = one.record.lent_to(op.incarnation);
     const Settled settled = settle(one.record, account, shape, now);
+    one.freed = settled.freed && one.limit != kUnlimited;
     one.state.over = account.limit <= LimitOverride::kLimitMax && settled.live > lent;
     const std::uint64_t gone = settled.admitted + account.returned;
     const std::uint64_t left = account.forget || gone >= lent ? 0 : lent - gone;
@@ -176,6 +182,8 @@ OpReply StoreModel::apply(const Op& op, const SendContext& context) {
     describe(one.state, one.record, one.shape, one.limit, op.incarnation);
     reply.states.push_back(one.state);
     if (!duplicate) store(op.subject_key, op.accounts[i].field, one.record);
+    if (one.freed)
+      messages_.push_back({Message::Kind::room, 0, op.partition, {op.subject_key, op.accounts[i].field}});
     const Milliseconds counted = one.shape.window + one.shape.guard();
     if (!duplicate && counted > std::max(kMemberKept, partition.keep)) partition.keep = counted;
   }
@@ -208,8 +216,8 @@ void StoreModel::grant(std::vector<Settling>& accounts, const Op& op, const Send
     if (op.accounts[i].want == 0 && op.accounts[i].need == 0) continue;
     const std::uint64_t mine = one.record.lent_to(op.incarnation);
     const std::uint64_t holders = one.record.leases().size() - (mine > 0 ? 1 : 0);
-    one.state.granted =
-        grant_of(op.accounts[i], room(one.record, one.limit, op.incarnation), holders, context.lease_max);
+    one.state.granted = grant_of(op.accounts[i], room(one.record, one.limit, op.incarnation), mine, holders,
+                                 context.lease_max);
     CHECK(one.record.set_lease({op.incarnation, mine + one.state.granted, session_expiry}),
           "room() leaves a place");
   }
@@ -235,10 +243,11 @@ OpReply StoreModel::replay(const Replay& replay, const SendContext& context) {
     const OpAccount& account = op.accounts[i];
     const WindowShape shape{account.window, account.bucket};
     AccountRecord record = load(op.subject_key, account.field, shape, partition, now);
-    settle(record, account, shape, now);
+    const bool freed = settle(record, account, shape, now).freed;
     if (!record.set_lease({op.incarnation, replay.outstanding[i], replay.session_expiry}))
       record.window.count(shape, now, shape.bucket_of(now), replay.outstanding[i]);
     store(op.subject_key, account.field, record);
+    if (freed) messages_.push_back({Message::Kind::room, 0, op.partition, {op.subject_key, account.field}});
     const Milliseconds counted = shape.window + shape.guard();
     if (counted > std::max(kMemberKept, partition.keep)) partition.keep = counted;
   }

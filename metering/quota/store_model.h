@@ -22,8 +22,9 @@
 //
 // How much is granted to one account, with avail = limit - used - lent to all, holders = other incarnations with tokens:
 //   need > avail: nothing (for any account of the op)
-//   else max(need, min(want, fair)) with fair = avail / (1 + holders), at least 1; and where want > need, generously up
-//   to min(lease_max, avail / (8 * (1 + holders))) even beyond want; never more than avail
+//   else max(need, min(want, fair)) with fair = avail / (1 + min(holders, 11)), at least 1: most of many holders are idle;
+//   and where want > need, generously even beyond want, until this incarnation holds min(lease_max, avail / (8 * (1 +
+//   holders))); never more than avail
 // Avail is what fits under the limit; where a record already names kLeasesMax other holders it is 0. A replayed fact that
 // finds no place among them is counted as used at once, so that it is not lost.
 //
@@ -67,13 +68,14 @@ struct LimitOverride {
 
 class StoreModel {
  public:
-  // What the scripts publish; `partition` is set in all. recall: to one incarnation, the account of which somebody lacks tokens. policy: a limit
-  // changed, or counts were reset. fence: somebody waits for votes in a partition.
+  // What the scripts publish; `partition` is set in all. recall: to one incarnation, the account of which somebody lacks
+  // tokens. policy: a limit changed, or counts were reset. fence: somebody waits for votes in a partition. room: settled
+  // units that never happened have left the window before their time, so a fits_at told earlier may be too late.
   struct Message {
-    enum class Kind : std::uint8_t { recall, policy, fence } kind = Kind::recall;
+    enum class Kind : std::uint8_t { recall, policy, fence, room } kind = Kind::recall;
     Incarnation to = 0;  // recall
     unsigned partition = 0;
-    AccountKey account;  // recall, policy
+    AccountKey account;  // recall, policy, room
     bool operator==(const Message&) const = default;
   };
 

@@ -192,10 +192,10 @@ local function count_units(record, shape, now, number, units)
 end
 
 -- Takes units out of the tail slot of exactly that number, else of the first body entry at or after it (merging moves
--- units only there). Never more than is there.
+-- units only there). Never more than is there. Whether any were.
 local function remove_units(record, shape, now, number, units)
   local slot = record.newest - number
-  if record.total == 0 or slot < 0 or leaves_at(shape, number) <= now then return end
+  if record.total == 0 or slot < 0 or leaves_at(shape, number) <= now then return false end
   local taken = 0
   if slot < TAIL then
     taken = min(units, record.tail[slot] or 0)
@@ -216,6 +216,7 @@ local function remove_units(record, shape, now, number, units)
     end
   end
   record.total = record.total - taken
+  return taken > 0
 end
 
 -- Calls visit(number, count) for every bucket with something in it, oldest first, until it returns true.
@@ -430,6 +431,11 @@ local function recall(record, subject, field, partition, but, now)
   end
 end
 
+-- Tells all that units left before their time: a refusal that is remembered may not hold any more.
+local function tell_room(subject, field)
+  call('PUBLISH', 'q:room', subject .. ' ' .. field)
+end
+
 -- Keeps the key of a subject alive: past its last bucket, and past a window after the last use of a lease that is touched
 -- once more before its time is up. Only ever raised: one key holds accounts of several windows.
 local function keep_alive(subject, needed, slack)
@@ -440,7 +446,7 @@ local function time_needed(record, shape, now, leased_until, ttl)
   local needed = 0
   if record.total > 0 then needed = leaves_at(shape, record.newest) - now end
   if leased_until then
-    needed = max(needed, leased_until - now + max(ttl, shape.window / 4) + shape.window + shape.guard)
+    needed = max(needed, leased_until - now + max(ttl, shape.window) + shape.window + shape.guard)
   end
   return needed, max(2 * ttl, shape.window / 2)
 end

@@ -37,7 +37,7 @@ end
 for i, first in ipairs(accounts) do
   local shape = make_shape(tonumber(ARGV[first + 2]), tonumber(ARGV[first + 3]))
   local account = {
-    shape = shape, granted = 0, fits_at = 0, over = false,
+    shape = shape, granted = 0, fits_at = 0, over = false, freed = false,
     need = tonumber(ARGV[first + 6]), want = tonumber(ARGV[first + 7]),
     limit = effective_limit(overrides[i], ARGV[first + 1], now)
   }
@@ -53,7 +53,7 @@ for i, first in ipairs(accounts) do
     for use = first + 9, first + 7 + 2 * tonumber(ARGV[first + 8]), 2 do
       local number, units = tonumber(ARGV[use]), tonumber(ARGV[use + 1])
       if units < 0 then
-        remove_units(record, shape, now, number, -units)
+        account.freed = remove_units(record, shape, now, number, -units) or account.freed
       else
         admitted = admitted + units
         if leaves_at(shape, number) > now then live = live + units end
@@ -108,8 +108,10 @@ if flags == 0 then
   for _, account in ipairs(accounts) do
     if not refused and (account.need > 0 or account.want > 0) then
       local avail, shares = account.avail, 1 + account.others
-      local granted = max(account.need, min(account.want, max(floor(avail / shares), 1)))
-      if account.want > account.need then granted = max(granted, min(lease_max, floor(avail / (8 * shares)))) end
+      local granted = max(account.need, min(account.want, max(floor(avail / min(shares, 12)), 1)))
+      if account.want > account.need then
+        granted = max(granted, min(lease_max, floor(avail / (8 * shares))) - account.mine)
+      end
       account.granted = min(granted, avail)
       set_lease(account.record, incarnation, account.mine + account.granted, expiry)
     end
@@ -132,6 +134,7 @@ for i, account in ipairs(accounts) do
   elseif stored[i] then
     gone[#gone + 1] = fields[i]
   end
+  if account.freed and account.limit ~= math.huge then tell_room(subject, fields[i]) end
   local counted = shape.window + shape.guard
   if counted > max(172800000, keep) then keep = counted end
 end

@@ -63,7 +63,8 @@ void RedisStore::Impl::start() {
 void RedisStore::Impl::listen_to(const StoreUrl& server, ConnectionOptions options) {
   if (!options_.subscribe) return;
   options.seed = random_.next();
-  std::vector<std::string> channels{std::string(kPolicyChannel), std::string(kFenceChannel)};
+  std::vector<std::string> channels{std::string(kPolicyChannel), std::string(kRoomChannel),
+                                    std::string(kFenceChannel)};
   if (options_.incarnation != 0) channels.push_back(recall_channel(options_.incarnation));
   auto& subscription = subscriptions_[server.describe()];
   subscription = std::make_unique<Subscription>(

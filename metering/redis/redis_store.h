@@ -24,7 +24,7 @@
 // During the move of a slot between nodes, scripts whose keys are neither all here nor all there get TRYAGAIN: the
 // partition goes down and up every 25..50 ms until the slot has moved; leases serve meanwhile.
 //
-// Pub/sub: a second connection listens to q:recall:<incarnation>, q:policy and q:fence (message bodies: partition, subject
+// Pub/sub: a second connection listens to q:recall:<incarnation>, q:policy, q:room and q:fence (message bodies: partition, subject
 // key and field, see scripts); only where `subscribe` is set (one store of the process). In a Cluster one to each primary:
 // PUBLISH counts the listeners of its own node only, and the fence waits for as many votes as there were listeners.
 //

@@ -16,7 +16,7 @@ if clock_off(clock, newest, tonumber(ARGV[2])) then flags = flags + 2 end
 if seq <= hwm then return {3, flags, hwm, told, expiry} end
 if seq > hwm + 1 and ARGV[7] ~= '1' then return {4, flags, hwm, told, expiry} end
 
-local fields, records = {}, {}
+local fields, records, freed = {}, {}, {}
 local needed, slack, keep, at = 0, 0, tonumber(known[5] or 0), 8
 local keep_before = keep
 while ARGV[at] do
@@ -26,10 +26,11 @@ while ARGV[at] do
   local record, why = decode(call('HGET', subject, field), shape.bucket)
   if not record then return unreadable(subject, field, 'record', why) end
   prune(record, shape, now, partition)
+  local gone = false
   for use = at + 5, at + 3 + 2 * uses, 2 do
     local number, units = tonumber(ARGV[use]), tonumber(ARGV[use + 1])
     if units < 0 then
-      remove_units(record, shape, now, number, -units)
+      gone = remove_units(record, shape, now, number, -units) or gone
     else
       count_units(record, shape, now, number, units)
     end
@@ -42,6 +43,7 @@ while ARGV[at] do
   local counted = shape.window + shape.guard
   if counted > max(172800000, keep) then keep = counted end
   fields[#fields + 1], records[#records + 1] = field, encode(record) or false
+  freed[#freed + 1] = gone
   at = at + 5 + 2 * uses
 end
 
@@ -51,6 +53,7 @@ for i, field in ipairs(fields) do
   else
     call('HDEL', subject, field)
   end
+  if freed[i] then tell_room(subject, field) end
 end
 keep_alive(subject, needed, slack)
 -- Alive now, so not to be forgotten; but its session is what it was.

@@ -291,6 +291,8 @@ std::optional<StoreModel::Message> parse_message(std::string_view channel, std::
     message.to = static_cast<quota::Incarnation>(*to);
   } else if (channel == kPolicyChannel) {
     message.kind = Kind::policy;
+  } else if (channel == kRoomChannel) {
+    message.kind = Kind::room;
   } else {
     return std::nullopt;
   }

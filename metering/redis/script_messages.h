@@ -59,10 +59,11 @@ Result<std::optional<quota::LimitOverride>> parse_override(const Reply& reply);
 
 // ---- what the scripts publish
 inline constexpr std::string_view kPolicyChannel = "q:policy";  // "<subject key> <field>"
+inline constexpr std::string_view kRoomChannel = "q:room";      // "<subject key> <field>"
 inline constexpr std::string_view kFenceChannel = "q:fence";    // "<partition>"
 std::string recall_channel(
     quota::Incarnation incarnation);  // "q:recall:<incarnation>": "<subject key> <field>"
-// nullopt for channels and bodies that no script of ours publishes. `partition` is set in all three kinds.
+// nullopt for channels and bodies that no script of ours publishes. `partition` is set in all kinds.
 std::optional<quota::StoreModel::Message> parse_message(std::string_view channel, std::string_view body);
 
 }  // namespace tollgate::redis

@@ -112,7 +112,8 @@ class LeaseWorker::Impl final : public quota::OwnerPort, public redis::LeaseStor
       action(*this);
       return true;
     }
-    return shared_.post(shared_.owner_of(partition), [action = std::move(action)](LeaseWorker& owner) { action(*owner.impl_); });
+    return shared_.post(shared_.owner_of(partition),
+                        [action = std::move(action)](LeaseWorker& owner) { action(*owner.impl_); });
   }
 
   // ---- quota::OwnerPort
@@ -185,9 +186,10 @@ class LeaseWorker::Impl final : public quota::OwnerPort, public redis::LeaseStor
   void on_op(unsigned partition, std::uint64_t seq, quota::OpReply&& reply, MonotonicTime sent) override {
     for (const quota::LeaseState& state : reply.states)
       if (state.over)
-        options_.log("error", fmt::format("partition {}: more calls were made than had been lent; they are counted. "
-                                          "The store and a journal must both have lost data",
-                                          partition));
+        options_.log("error",
+                     fmt::format("partition {}: more calls were made than had been lent; they are counted. "
+                                 "The store and a journal must both have lost data",
+                                 partition));
     enter([&] { engine_.on_op(partition, seq, reply, sent, now()); });
   }
   void on_replay(unsigned partition, std::uint64_t seq, quota::OpReply&& reply, MonotonicTime sent) override {
@@ -213,6 +215,8 @@ class LeaseWorker::Impl final : public quota::OwnerPort, public redis::LeaseStor
             return owner.engine_.on_recall(message.account.subject_key, message.account.field, now());
           case Kind::policy:
             return owner.engine_.on_policy(message.account.subject_key, message.account.field, now());
+          case Kind::room:
+            return owner.engine_.on_room(message.account.subject_key, message.account.field, now());
           case Kind::fence:
             return owner.engine_.on_fence(message.partition, now());
         }
@@ -220,15 +224,14 @@ class LeaseWorker::Impl final : public quota::OwnerPort, public redis::LeaseStor
     });
   }
 
-  // While nobody listened, somebody may have raised a fence: whoever is a member votes again.
+  // While nobody listened, somebody may have raised a fence, or made room where we remember a refusal.
   void on_subscribed() override {
     for (unsigned i = 0; i < shared_.places.size(); ++i)
       shared_.post(i, [](LeaseWorker& worker) {
         Impl& owner = *worker.impl_;
         owner.enter([&] {
           for (unsigned p = 0; p < quota::kPartitions; ++p)
-            if (owner.mine(p) && owner.engine_.status(p).state != quota::LeaseEngine::PartitionStatus::State::absent)
-              owner.engine_.on_fence(p, now());
+            if (owner.mine(p)) owner.engine_.on_listening(p, now());
         });
       });
   }

@@ -175,6 +175,11 @@ void Link::connect() {
   const std::string run = around.server.run();
   for (unsigned partition : around.partitions)
     if (here.engine.owns(partition)) here.enter([&] { here.engine.on_up(partition, run, proxy_.mono()); });
+  if (worker_ != 0) return;  // the first listens for all
+  for (unsigned partition : around.partitions) {
+    Proxy::Worker& owner = proxy_.worker(partition % proxy_.workers());
+    owner.enter([&] { owner.engine.on_listening(partition, proxy_.mono()); });
+  }
 }
 
 void Link::cut(bool ghosts) {

@@ -46,7 +46,7 @@ void choose_times(Scenario& s, Random& random, const Scale& scale) {
   s.lease.lease_horizon = random.one_in(2) ? Milliseconds(120'000) : Milliseconds(scale.window / 20);
   s.lease.lease_max = random.one_in(3) ? 8 : 400;
   s.lease.fence_wait = random.one_in(2) ? Milliseconds(10'000) : Milliseconds(5'000);
-  s.lease.denial_max = random.one_in(2) ? Milliseconds(60'000) : Milliseconds(5'000);
+  s.lease.denial_max = random.one_in(2) ? Milliseconds(90'000'000) : Milliseconds(5'000);
   s.lease.max_unacknowledged = random.one_in(5) ? 2 : 4'096;
   s.ledger.timeout = random.one_in(2) ? Milliseconds(50) : Milliseconds(250);
   s.ledger.cache_entries = random.one_in(4) ? 2 : 65'536;

@@ -98,6 +98,8 @@ void World::publish() {
           owner.enter([&] {
             if (message.kind == Kind::recall)
               owner.engine.on_recall(message.account.subject_key, message.account.field, now);
+            else if (message.kind == Kind::room)
+              owner.engine.on_room(message.account.subject_key, message.account.field, now);
             else if (message.kind == Kind::policy)
               owner.engine.on_policy(message.account.subject_key, message.account.field, now);
             else

@@ -78,6 +78,73 @@ TEST(LeaseEngine, RefusalSaysWhenTheOldestBucketLeavesAndCountsAsDenial) {
   EXPECT_TRUE(proxy.call(proxy.account(), 3));
 }
 
+// Ten units used up by the first of two proxies, the second is refused.
+struct Refused {
+  World world;
+  Proxy& one = world.add();
+  Proxy& two = world.add();
+  AccountRef here = one.account(), there = two.account();
+  std::int64_t bucket = world.clock.count() / 60'000;
+
+  Refused() {
+    for (int i = 0; i < 10; ++i) EXPECT_TRUE(one.call(here, 10));
+    EXPECT_FALSE(two.call(there, 10));
+    world.advance(minutes(30));
+  }
+  bool denied() const { return there->view().denied_until > world.clock; }
+  void take_back() {
+    one.engine->take_back(here, bucket, 3, world.now);
+    world.advance(seconds(2));
+  }
+};
+
+TEST(LeaseEngine, RefusalIsKeptUntilSomebodySaysThatUnitsLeftBeforeTheirTime) {
+  Refused test;
+  const std::uint64_t asked = ops_of(test.two);
+  EXPECT_TRUE(test.denied());
+  EXPECT_EQ(ops_of(test.two), asked);
+  test.take_back();
+  EXPECT_FALSE(test.denied());
+  for (int i = 0; i < 5; ++i) test.two.call(test.there, 10);
+  EXPECT_EQ(test.two.admitted, 3U);
+}
+
+TEST(LeaseEngine, MissedWordOfRoomIsMadeUpForByListeningAgain) {
+  Refused test;
+  test.world.deaf = true;
+  test.take_back();
+  EXPECT_TRUE(test.denied());
+  test.two.engine->on_listening(kOfAnn, test.world.now);
+  EXPECT_FALSE(test.denied());
+  EXPECT_TRUE(test.two.call(test.there, 10));
+}
+
+TEST(LeaseEngine, LostWordOfRoomCostsWhatIsConfiguredAtMost) {
+  World world;
+  LeaseOptions options;
+  options.denial_max = hours(1);
+  Proxy& proxy = world.add(options);
+  const AccountRef ann = proxy.account();
+  for (int i = 0; i < 4; ++i) proxy.call(ann, 3);
+  EXPECT_GE(ann->view().fits_at, world.clock + hours(23));
+  EXPECT_LE(ann->view().denied_until, world.clock + hours(1));
+}
+
+TEST(LeaseEngine, RefusalThatComesAfterTheWordOfRoomIsNotBelievedForLong) {
+  Refused test;
+  test.two.engine->on_room(kAnn, "daily", test.world.now);
+  test.two.hold = true;
+  test.two.ask(test.there, 10);
+  ASSERT_EQ(test.two.wire.size(), 1U);
+  const Proxy::Sent asked = test.two.wire.front();
+  const OpReply refusal = test.world.store.apply(asked.op, asked.context);
+  test.take_back();
+  test.two.engine->on_op(kOfAnn, asked.op.seq, refusal, asked.at, test.world.now);
+  EXPECT_EQ(test.two.answers.back(), Answer::refused);
+  EXPECT_GT(test.there->view().fits_at, test.world.clock + hours(1));
+  EXPECT_LE(test.there->view().denied_until, test.world.clock + seconds(1));
+}
+
 TEST(LeaseEngine, NeedBeyondTheLimitIsRefusedForGood) {
   World world;
   Proxy& proxy = world.add();
@@ -296,6 +363,40 @@ TEST(LeaseEngine, LimitLoweredWhileDeafTakesUnusedTokensBackWithTheNextWord) {
   EXPECT_FALSE(proxy.call(ann, 1'000));
 }
 
+TEST(LeaseEngine, LimitLoweredWhileDeafReachesAnUnusedLeaseAQuarterOfAWindowAfterListeningAgain) {
+  for (const bool listening : {false, true}) {
+    World world;
+    Proxy& proxy = world.add();
+    const AccountRef ann = proxy.account();
+    EXPECT_TRUE(proxy.call(ann, 1'000));
+    proxy.engine->settle(kAnn, false, world.now, [](bool) {});
+    world.advance(minutes(1));
+    world.deaf = true;
+    LimitOverride less;
+    less.limit = 2;
+    world.store.set_override({kAnn, "daily"}, less);
+    world.run();
+    if (listening) proxy.engine->on_listening(kOfAnn, world.now);
+    world.advance(hours(6) + minutes(20), minutes(1));
+    EXPECT_EQ(ann->cell->available() == 0, listening);
+  }
+}
+
+TEST(LeaseEngine, TokensLentUnderAGrantThatNobodyUsesGoBackWithinAQuarterOfAWindowAfterItsEnd) {
+  World world;
+  Proxy& proxy = world.add();
+  const AccountRef ann = proxy.account();
+  LimitOverride grant;
+  grant.grants.push_back({40, world.clock + minutes(10)});
+  world.store.set_override({kAnn, "daily"}, grant);
+  for (int i = 0; i < 4; ++i) EXPECT_TRUE(proxy.call(ann, 2));
+  proxy.engine->settle(kAnn, false, world.now, [](bool) {});
+  world.advance(minutes(5), seconds(10));
+  ASSERT_GT(ann->cell->available(), 0U);
+  world.advance(hours(6) + minutes(20), minutes(1));
+  EXPECT_EQ(ann->cell->available(), 0U);
+}
+
 TEST(LeaseEngine, OverrideInTheStoreForgetsDenialsAtOnce) {
   World world;
   Proxy& proxy = world.add();
@@ -311,6 +412,106 @@ TEST(LeaseEngine, OverrideInTheStoreForgetsDenialsAtOnce) {
   EXPECT_EQ(proxy.admitted, 4U);
 }
 
+TEST(LeaseEngine, UseIsSettledWhenItIsAFlushIntervalOldHoweverLongNothingWasReported) {
+  World world;
+  LeaseOptions options;
+  options.flush_interval = minutes(10);
+  Proxy& proxy = world.add(options);
+  const AccountRef ann = proxy.account();
+  EXPECT_TRUE(proxy.call(ann, 1'000));
+  world.advance(minutes(47), seconds(10));
+  EXPECT_EQ(world.sums().used, 1U);
+  EXPECT_TRUE(proxy.call(ann, 1'000));
+  world.advance(minutes(9), seconds(10));
+  EXPECT_EQ(world.sums().used, 1U) << "one op takes along what comes in the meantime";
+  world.advance(minutes(2) + seconds(10), seconds(10));
+  EXPECT_EQ(world.sums().used, 2U) << "its minute has been over for the interval";
+}
+
+TEST(LeaseEngine, ShortFlushIntervalDoesNotWaitForTheEndOfABucket) {
+  for (const Milliseconds interval : {Milliseconds(1'000), Milliseconds(599'000)}) {
+    World world;
+    LeaseOptions options;
+    options.flush_interval = interval;
+    Proxy& proxy = world.add(options);
+    ASSERT_EQ(world.clock % minutes(1), Milliseconds(0));
+    EXPECT_TRUE(proxy.call(proxy.account(), 1'000));
+    world.advance(interval + seconds(2), seconds(1));
+    EXPECT_EQ(world.sums().used, 1U) << interval.count() << " ms";
+  }
+}
+
+TEST(LeaseEngine, SettlementFillsTheLeaseUpInTheSameOp) {
+  World world;
+  Proxy& proxy = world.add();
+  const AccountRef ann = proxy.account();
+  for (int i = 0; i < 11; ++i) EXPECT_TRUE(proxy.call(ann, 1'000));
+  ASSERT_EQ(ann->cell->available(), 114U);
+  world.advance(minutes(17), seconds(10));
+  EXPECT_EQ(world.sums().used, 11U);
+  EXPECT_EQ(ann->cell->available(), 125U);
+  EXPECT_EQ(ops_of(proxy), 2U);
+}
+
+TEST(LeaseEngine, WhoHoldsAllThatIsLeftNeedNotAskWhetherThereIsMore) {
+  World world;
+  Proxy& proxy = world.add();
+  const AccountRef ann = proxy.account();
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(proxy.call(ann, 3));
+  proxy.engine->settle(kAnn, false, world.now, [](bool) {});
+  world.run();
+  EXPECT_EQ(proxy.engine->counters().denials, 0U);
+  EXPECT_EQ(ann->view().denied_units, 1U);
+  EXPECT_GE(ann->view().denied_until, world.clock + hours(24));
+  EXPECT_EQ(ann->view().fits_at, ann->view().denied_until);
+}
+
+TEST(LeaseEngine, WhatOthersHoldMayComeBackSoItIsAskedFor) {
+  World world;
+  Proxy& one = world.add();
+  Proxy& two = world.add();
+  const AccountRef here = one.account(), there = two.account();
+  EXPECT_TRUE(two.call(there, 8));
+  EXPECT_GT(there->cell->available(), 0U);
+  std::uint64_t calls = 0;
+  while (here->view().used + here->view().lent_to_others < 8 && calls < 8) {
+    EXPECT_TRUE(one.call(here, 8));
+    one.engine->settle(kAnn, false, world.now, [](bool) {});
+    world.run();
+    ++calls;
+  }
+  ASSERT_GT(here->view().lent_to_others, 0U);
+  EXPECT_EQ(here->view().denied_units, 0U);
+}
+
+TEST(LeaseEngine, SpentLeaseIsFollowedByALargerOne) {
+  World world;
+  Proxy& proxy = world.add();
+  const AccountRef ann = proxy.account();
+  EXPECT_TRUE(proxy.call(ann, 1'000));
+  const std::uint32_t first = ann->view().lease;
+  EXPECT_EQ(first, 125U);
+  while (ann->cell->available() > 0) EXPECT_TRUE(proxy.call(ann, 1'000));
+  EXPECT_TRUE(proxy.call(ann, 1'000));
+  EXPECT_GT(ann->view().lease, first * 3 / 2);
+  EXPECT_LE(ann->view().lease, 875U / 4);
+}
+
+TEST(LeaseEngine, UnusedLeaseIsHandedBackSoonerWhereCellsAreScarce) {
+  World world;
+  LeaseOptions options;
+  options.flush_interval = minutes(5);
+  Proxy& proxy = world.add(options);
+  const AccountRef hourly = proxy.account("hourly", hours(1));
+  EXPECT_TRUE(proxy.call(hourly, 1'000));
+  for (int i = 0; i < 40; ++i)
+    EXPECT_TRUE(proxy.call(proxy.account("hourly" + std::to_string(i), hours(1)), 1'000));
+  world.advance(minutes(50), seconds(30));
+  EXPECT_GT(world.sums("hourly", hours(1)).lent, 0U);
+  world.advance(minutes(20), seconds(30));
+  EXPECT_EQ(world.sums("hourly", hours(1)).lent, 0U);
+}
+
 TEST(LeaseEngine, UnusedLeaseIsHandedBackAndTheIdleSubjectForgotten) {
   World world;
   LeaseOptions options;
@@ -318,9 +519,9 @@ TEST(LeaseEngine, UnusedLeaseIsHandedBackAndTheIdleSubjectForgotten) {
   Proxy& proxy = world.add(options);
   AccountRef hourly = proxy.account("hourly", hours(1));
   EXPECT_TRUE(proxy.call(hourly, 1'000));
-  world.advance(minutes(50), seconds(30));
-  EXPECT_GT(world.sums("hourly", hours(1)).lent, 0U) << "who comes back within the window need not wait";
-  world.advance(minutes(60), seconds(30));
+  world.advance(minutes(170), seconds(30));
+  EXPECT_GT(world.sums("hourly", hours(1)).lent, 0U) << "who comes back within three windows need not wait";
+  world.advance(minutes(75), seconds(30));
   EXPECT_EQ(world.sums("hourly", hours(1)).lent, 0U);
   EXPECT_TRUE(hourly->retired.load());
   EXPECT_EQ(proxy.table->accounts(), 0U);

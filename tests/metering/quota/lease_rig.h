@@ -121,6 +121,8 @@ class World {
             proxy->engine->on_recall(message.account.subject_key, message.account.field, now);
           if (message.kind == Kind::policy)
             proxy->engine->on_policy(message.account.subject_key, message.account.field, now);
+          if (message.kind == Kind::room)
+            proxy->engine->on_room(message.account.subject_key, message.account.field, now);
           if (message.kind == Kind::fence) proxy->engine->on_fence(message.partition, now);
         }
       }

@@ -213,6 +213,13 @@ TEST(StoreModel, WantIsSharedFairlyWithOtherHolders) {
   EXPECT_EQ(store.state(kC, {.need = 1, .want = 80}).granted, 13U) << "40 left, two other holders";
 }
 
+TEST(StoreModel, ShareIsReckonedForADozenAtMostSinceMostOfManyHoldersAreIdle) {
+  Store store;
+  for (Incarnation holder = 100; holder < 115; ++holder)
+    ASSERT_EQ(store.state(holder, {.limit = 1'000, .need = 1, .want = 1}).granted, 1U);
+  EXPECT_EQ(store.state(kA, {.limit = 1'000, .need = 1, .want = 400}).granted, 82U) << "a twelfth of 985";
+}
+
 TEST(StoreModel, LargeNeedIsGivenWholeThoughUnfair) {
   Store store;
   store.state(kA, {.need = 20, .want = 20});
@@ -339,6 +346,24 @@ TEST(StoreModel, WantAloneRecallsNobody) {
   store.model.take_messages();
   store.state(kB, {.need = 0, .want = 50});
   EXPECT_TRUE(store.model.take_messages().empty());
+}
+
+TEST(StoreModel, UnitsThatLeaveBeforeTheirTimeAreToldToAllAndNothingElseIs) {
+  Store store;
+  store.state(kA, {.need = 10, .want = 10});
+  store.state(kA, {.uses = {{store.bucket(), 4}}});
+  const std::int64_t used_in = store.bucket();
+  store.model.take_messages();
+  store.state(kA, {.returned = 6});
+  EXPECT_TRUE(store.model.take_messages().empty()) << "a refusal reckons with what others may hand back";
+  store.state(kA, {.uses = {{used_in - 1, -2}}});
+  EXPECT_TRUE(store.model.take_messages().empty()) << "nothing was counted there";
+  store.state(kA, {.uses = {{used_in, -2}}});
+  const auto told = store.model.take_messages();
+  ASSERT_EQ(told.size(), 1U);
+  EXPECT_EQ(told[0].kind, StoreModel::Message::Kind::room);
+  store.state(kA, {.limit = kUnlimited, .uses = {{used_in, -2}}});
+  EXPECT_TRUE(store.model.take_messages().empty()) << "nobody is refused without a limit";
 }
 
 // ---- sessions

@@ -30,8 +30,8 @@ constexpr Incarnation kProxies[] = {7, 90'000, 4'294'967'295U, 123'456'789};
 struct Coverage {
   std::uint64_t applied = 0, duplicates = 0, gaps = 0, fenced = 0, clock_off = 0, granted = 0, refused = 0,
                 over = 0;
-  std::uint64_t replayed = 0, pings = 0, opened = 0, recalls = 0, policies = 0, fences = 0, never = 0,
-                later = 0;
+  std::uint64_t replayed = 0, pings = 0, opened = 0, recalls = 0, policies = 0, fences = 0, rooms = 0,
+                never = 0, later = 0;
   std::uint64_t merged = 0;
 };
 
@@ -299,6 +299,7 @@ class Differential {
     for (const StoreModel::Message& message : mine) {
       coverage_.recalls += message.kind == StoreModel::Message::Kind::recall;
       coverage_.policies += message.kind == StoreModel::Message::Kind::policy;
+      coverage_.rooms += message.kind == StoreModel::Message::Kind::room;
       coverage_.fences += message.kind == StoreModel::Message::Kind::fence;
     }
     std::string before;
@@ -358,6 +359,7 @@ TEST(ScriptsAndStoreModel, SameHistoryGivesSameRepliesBytesAndMessages) {
     EXPECT_GT(seen.recalls, 20U);
     EXPECT_GT(seen.policies, 50U);
     EXPECT_GT(seen.fences, 3U);
+    EXPECT_GT(seen.rooms, 50U);
   }
 }
 

@@ -177,8 +177,8 @@ TEST(KeyLife, LeaseOutlivesItsSessionOneMoreTouchAndAWindow) {
     Life life;
     const auto reply = life.op(of, "a", 0, 5);
     ASSERT_GT(reply.states[0].outstanding, 0U);
-    // Pings renew the session until the lease is touched again, at the latest after max(session, window / 4).
-    EXPECT_GT(life.left(), 15min + std::max<Milliseconds>(15min, of.window / 4) + of.window - kMeanwhile);
+    // Pings renew the session until the lease is touched again, at the latest after max(session, window).
+    EXPECT_GT(life.left(), 15min + std::max<Milliseconds>(15min, of.window) + of.window - kMeanwhile);
   }
 }
 

@@ -112,6 +112,8 @@ TEST(ScriptMessages, PublishedBodiesAreReadBackAndNothingElseIs) {
   EXPECT_EQ(recall->account, (quota::AccountKey{ann, "daily|my rule"}));
   EXPECT_EQ(recall->partition, quota::partition_of(ann));
   EXPECT_EQ(parse_message("q:policy", body)->kind, StoreModel::Message::Kind::policy);
+  EXPECT_EQ(parse_message("q:room", body)->kind, StoreModel::Message::Kind::room);
+  EXPECT_EQ(parse_message("q:room", body)->partition, quota::partition_of(ann));
   EXPECT_EQ(parse_message("q:fence", "255")->partition, 255U);
   const std::pair<std::string, std::string> strange[] = {{"q:fence", "256"},
                                                          {"q:fence", ""},
