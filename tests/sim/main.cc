@@ -45,7 +45,7 @@ int usage() {
       "  --controls      every protection switched off in turn: each must be caught\n"
       "  --small-world   every interleaving of a world of two proxies\n"
       "  --ops-table     store operations per 1000 calls\n"
-      "  --ci            300 seeds, the controls and the small world\n");
+      "  --redis         the scripts on a real Redis instead of the model\n");
   return 2;
 }
 
