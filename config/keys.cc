@@ -376,6 +376,25 @@ Fields describe_sessions(Sessions& sessions) {
   };
 }
 
+Fields describe_pass(IdentityPass& pass) {
+  return {
+      {"as", choice(&pass.as, {"none", "plain", "token"}),
+       "`plain`: a field each for what is known of the caller; `token`: one field with a JSON Web Token that "
+       "Tollgate signs. For an upstream that takes connections from Tollgate only, or checks the token."},
+      {"user_field", Text{&pass.user_field, Format::header_name, {}, false},
+       "Field of the user's name. Bytes beyond printable ASCII, and `%`, are percent-encoded."},
+      {"tenant_field", Text{&pass.tenant_field, Format::header_name, {}, false}, "Field of the tenant."},
+      {"organization_field", Text{&pass.organization_field, Format::header_name, {}, false},
+       "Field of the organization."},
+      {"user_type_field", Text{&pass.user_type_field, Format::header_name, {}, false},
+       "Field that says `portal` or `staff`."},
+      {"token_field", Text{&pass.token_field, Format::header_name, {}, false}, "Field of the signed token."},
+      {"secret_file", Text{&pass.secret_file, Format::input_file},
+       "File with the secret (HS256, 32 bytes or more) that the token is signed with."},
+      {"lifetime", Span{&pass.lifetime, 1s, kDay}, "How long the token is valid."},
+  };
+}
+
 Fields describe_identity(Identity& identity) {
   return {
       {"jwt", items(&identity.jwt, describe_issuer), "Issuers of JSON Web Tokens that are trusted."},
@@ -389,6 +408,8 @@ Fields describe_identity(Identity& identity) {
       {"token_cache_entries", Number{&identity.token_cache_entries, 0, 16'777'216},
        "Verified tokens remembered, per worker. 0 verifies every call anew."},
       {"forward_token", Flag{&identity.forward_token}, "Pass the token on to the upstream."},
+      {"pass", Group{describe_pass(identity.pass)},
+       "What the upstream is told of the caller. Fields of these names in clients' requests never reach it."},
   };
 }
 

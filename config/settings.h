@@ -197,6 +197,18 @@ struct Sessions {
   std::uint32_t entries = 100'000;  // remembered by this proxy; beyond it the store is asked again
 };
 
+// What the CRM (or a gateway in front of it) is told of who was found to call. Fields of these names that a
+// client sends go no further, whatever `as` says.
+enum class PassIdentity : std::uint8_t { none, plain, token };
+struct IdentityPass {
+  PassIdentity as = PassIdentity::none;
+  std::string user_field = "X-Tollgate-User", tenant_field = "X-Tollgate-Tenant",
+              organization_field = "X-Tollgate-Organization", user_type_field = "X-Tollgate-User-Type";
+  std::string token_field = "X-Tollgate-Identity";
+  std::string secret_file;  // token: HS256
+  Milliseconds lifetime{60'000};
+};
+
 struct Identity {
   std::vector<JwtIssuer> jwt;
   Sessions sessions;
@@ -208,6 +220,7 @@ struct Identity {
   std::size_t max_token_bytes = 8 * 1024;
   std::uint32_t token_cache_entries = 65'536;  // per worker
   bool forward_token = true;                   // pass the token on to the upstream
+  IdentityPass pass;
 };
 
 struct Catalogue {

@@ -130,19 +130,19 @@ class Validator {
 
   // Fields by which messages are framed and connections kept, and those that say where a request comes from,
   // are the proxy's own.
-  void check_edits(const std::string& path, const FieldEdits& edits) {
+  void check_own_field(const std::string& path, std::string_view name) {
     static constexpr std::string_view kOwn[] = {
         "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive",
         "proxy-connection", "host", "expect", "max-forwards", "date", "forwarded", "x-forwarded-for",
         "x-forwarded-proto", "x-forwarded-host", "x-request-id"};
-    auto check_name = [&](const std::string& at, const std::string& name) {
-      if (std::ranges::any_of(kOwn, [&](std::string_view own) { return equals_ignore_case(own, name); }))
-        error(at, fmt::format("{}: {} is set by the proxy itself", at, name));
-    };
-    for (const std::string& name : edits.remove) check_name(path + ".remove", name);
+    if (std::ranges::any_of(kOwn, [&](std::string_view own) { return equals_ignore_case(own, name); }))
+      error(path, fmt::format("{}: {} is set by the proxy itself", path, name));
+  }
+  void check_edits(const std::string& path, const FieldEdits& edits) {
+    for (const std::string& name : edits.remove) check_own_field(path + ".remove", name);
     for (const auto& [kind, fields] : {std::pair{".set", &edits.set}, std::pair{".add", &edits.add}})
       for (const auto& [name, value] : *fields) {
-        check_name(path + kind, name);
+        check_own_field(path + kind, name);
         if (std::ranges::any_of(value, [](char c) { return (c >= 0 && c < ' ' && c != '\t') || c == 127; }))
           error(path + kind, fmt::format("{}{}: the value of {} holds a control character", path, kind, name));
       }
@@ -293,6 +293,32 @@ class Validator {
                         duration_text(sessions.recheck), duration_text(sessions.idle)));
   }
 
+  void check_pass(const Identity& identity) {
+    const IdentityPass& pass = identity.pass;
+    if (pass.as == PassIdentity::token && pass.secret_file.empty())
+      error("identity.pass", "identity.pass: as: token needs secret_file");
+    if (pass.as != PassIdentity::token && !pass.secret_file.empty())
+      warn("identity.pass.secret_file", "identity.pass.secret_file is without effect: as is not token");
+    const std::pair<std::string_view, std::string_view> fields[] = {
+        {"user_field", pass.user_field},
+        {"tenant_field", pass.tenant_field},
+        {"organization_field", pass.organization_field},
+        {"user_type_field", pass.user_type_field},
+        {"token_field", pass.token_field}};
+    for (std::size_t i = 0; i < std::size(fields); ++i) {
+      const auto& [key, name] = fields[i];
+      const std::string path = fmt::format("identity.pass.{}", key);
+      check_own_field(path, name);
+      for (std::size_t j = 0; j < i; ++j)
+        if (equals_ignore_case(fields[j].second, name))
+          error(path, fmt::format("{}: {} is identity.pass.{} already", path, name, fields[j].first));
+      const bool credential = std::ranges::any_of(
+          identity.sources, [&](const auto& s) { return equals_ignore_case(s.header, name); });
+      if (credential || equals_ignore_case(name, "authorization") || equals_ignore_case(name, "cookie"))
+        error(path, fmt::format("{}: {} holds clients' credentials", path, name));
+    }
+  }
+
   void check_identity() {
     const Identity& identity = settings_.identity;
     for (std::size_t i = 0; i < identity.jwt.size(); ++i)
@@ -304,6 +330,7 @@ class Validator {
           "identity",
           "identity.jwt is missing (or identity.sessions): calls on metered routes cannot be authenticated");
     check_sessions(identity.sessions);
+    check_pass(identity);
     for (std::size_t i = 0; i < identity.sources.size(); ++i)
       if (identity.sources[i].header.empty() == identity.sources[i].cookie.empty())
         error(fmt::format("identity.sources[{}]", i),

@@ -40,6 +40,12 @@ class ContentCheck {
     if (token.find_first_of("\r\n") != std::string_view::npos) error(path, file, "holds more than one line");
   }
 
+  void check_pass_secret(const IdentityPass& pass) {
+    if (const std::string* text = text_of(pass.secret_file))
+      if (auto keys = identity::KeySet::from_secret(*text); !keys)
+        error("identity.pass.secret_file", pass.secret_file, keys.error().message);
+  }
+
   void check_session_secret(const Sessions& sessions) {
     if (sessions.kinds.empty()) return;
     if (const std::string* text = text_of(sessions.secret_file))
@@ -116,6 +122,7 @@ void check_contents(const LoadedConfig& loaded, std::vector<Diagnostic>& diagnos
   ContentCheck check(loaded, diagnostics);
   for (std::size_t i = 0; i < settings.identity.jwt.size(); ++i)
     check.check_issuer(settings.identity.jwt[i], fmt::format("identity.jwt[{}]", i));
+  check.check_pass_secret(settings.identity.pass);
   check.check_session_secret(settings.identity.sessions);
   check.check_token("admin.token_file", settings.admin.token_file);
   check.check_token("store.password_file", settings.store.password_file);

@@ -105,6 +105,9 @@ Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t gen
 
   auto sessions = session_table(loaded, previous);
   if (!sessions) return std::unexpected(sessions.error());
+  std::string pass_secret;
+  if (settings.identity.pass.as == config::PassIdentity::token)
+    pass_secret = loaded.file_texts.at(settings.identity.pass.secret_file);
   auto schema = config::make_schema(*rulebook, settings.catalogue.uids, settings.catalogue.processes);
   auto snapshot = flow::make_snapshot({.settings = settings,
                                        .rulebook = std::move(*rulebook),
@@ -112,6 +115,7 @@ Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t gen
                                        .directory = std::move(directory),
                                        .key_rings = std::move(rings),
                                        .sessions = std::move(*sessions),
+                                       .pass_secret = std::move(pass_secret),
                                        .generation = generation});
   if (!snapshot) return std::unexpected(snapshot.error());
   return Assembled{.snapshot = std::move(*snapshot), .keys = std::move(keys)};

@@ -5,6 +5,7 @@
 
 #include "metering/base/check.h"
 #include "proxy/flow/credentials.h"
+#include "proxy/flow/pass_identity.h"
 #include "proxy/http/address.h"
 #include "proxy/http/forward.h"
 #include "proxy/http/request_id.h"
@@ -335,6 +336,12 @@ void Exchange::append_upstream_head() {
   if (upstream_server_.starts_with("unix:")) forwarding.default_host = "localhost";
   const PreparedEdits& edits = edits_of(*call_.snapshot, *call_.route).request;
   forwarding.extra_fields = edits.lines;
+  if (identity.pass.as != config::PassIdentity::none && call_.token != nullptr) {
+    identity_lines_ = edits.lines;
+    append_identity(identity_lines_, *call_.snapshot, call_.token->principal, call_.route->upstream,
+                    port_.unix_now());
+    forwarding.extra_fields = identity_lines_;
+  }
   forwarding.drop_fields = edits.drop;
   forwarding.identity_fields = call_.snapshot->identity_headers;
   forwarding.drop_cookies = call_.snapshot->dropped_cookies;

@@ -272,6 +272,7 @@ class Exchange {
   usage::CallHandle journalled_;                      // the call's entry in the journal
   std::vector<std::string_view> dropped_fields_, dropped_cookies_;  // credentials of others; memory kept
   std::vector<std::string> reply_dropped_;  // what Connection of the reply names
+  std::string identity_lines_;              // for the upstream's head; memory kept
   std::string held_;        // of the reply, until what it says about a session is known to the others
   std::string login_body_;  // of the reply to a log-in
   std::string upstream_server_;

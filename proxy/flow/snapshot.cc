@@ -88,6 +88,15 @@ void prepare_identity(Snapshot& snapshot) {
   const config::Identity& identity = snapshot.settings.identity;
   for (const auto& source : identity.sources)
     if (!source.header.empty()) snapshot.identity_headers.push_back(source.header);
+  // What the upstream is told of the caller is ours to tell, on every route.
+  const config::IdentityPass& pass = identity.pass;
+  for (std::string_view field :
+       {std::string_view(pass.user_field), std::string_view(pass.tenant_field),
+        std::string_view(pass.organization_field), std::string_view(pass.user_type_field),
+        std::string_view(pass.token_field)}) {
+    for (RouteEdits& edits : snapshot.edits) edits.request.drop.push_back(field);
+    snapshot.identity_headers.push_back(field);
+  }
   if (identity.forward_token) return;
   // Every place where a token may stand, not only the one that counted: a second one is a credential too.
   for (const auto& source : identity.sources)
@@ -95,7 +104,8 @@ void prepare_identity(Snapshot& snapshot) {
   for (RouteEdits& edits : snapshot.edits) {
     std::vector<std::string_view>& drop = edits.request.drop;
     if (identity.sources.empty()) drop.push_back("authorization");
-    drop.insert(drop.end(), snapshot.identity_headers.begin(), snapshot.identity_headers.end());
+    for (const auto& source : identity.sources)
+      if (!source.header.empty()) drop.push_back(source.header);
   }
 }
 
@@ -129,6 +139,7 @@ Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts) {
       .rate_limit_policy = std::move(policy),
       .edits = {},
       .identity_headers = {},
+      .pass_secret = std::move(parts.pass_secret),
       .dropped_cookies = {},
       .generation = parts.generation});
   for (const config::Route& route : made->settings.routes)

@@ -43,7 +43,8 @@ struct Snapshot {
   http::AddressSet unlimited_addresses;  // limits.per_address.exempt
   std::string rate_limit_policy;  // value of RateLimit-Policy: the same for every caller
   std::vector<RouteEdits> edits;  // one a route, in the order of settings.routes
-  std::vector<std::string_view> identity_headers;  // of settings.identity.sources
+  std::vector<std::string_view> identity_headers;  // of settings.identity.sources and .pass
+  std::string pass_secret;                         // content of identity.pass.secret_file
   std::vector<std::string_view> dropped_cookies;   // those that hold credentials, unless they are forwarded
   std::uint64_t generation = 0;   // 1 at start, +1 a reload; token caches are emptied when it changes
 };
@@ -57,6 +58,7 @@ struct SnapshotParts {
   std::vector<std::shared_ptr<identity::KeyRing>>
       key_rings;  // one for each of settings.identity.jwt, in order
   std::shared_ptr<identity::SessionTable> sessions = nullptr;
+  std::string pass_secret{};
   std::uint64_t generation = 1;
 };
 // Errors (origin config) say which setting cannot be used.

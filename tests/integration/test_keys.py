@@ -170,3 +170,15 @@ def test_a_key_server_that_fails_leaves_the_known_keys(proxy, crm, key_server, u
     key_server.status, key_server.text = 500, "oops"
     eventually(lambda: key_server.asked > asked, 10, "a refresh was tried")
     assert gate.call("GET", CASES + "/$count", issuer.auth(user + "2")).status == 200
+
+
+def test_an_application_that_calls_for_itself_is_who_the_directory_says(proxy, crm, tmp_path, user):
+    (tmp_path / "users.csv").write_text(f"user,organization,license,user_type\n{user},Acme,customer portal on-site,portal\n")
+    gate = proxy(identity={"jwt": [{"issuer": ISSUER, "algorithms": ["HS256"], "secret_file": "hs256.key", "claims": {"user": "client_id"}}]},
+                 licensing={"directory_file": str(tmp_path / "users.csv")})
+    nobody = {"sub": None, "user_type": None, "licenses": ()}
+    client = bearer("", **nobody, client_id=user)
+    assert gate.call("GET", CASES + "/$count", client).status == 200
+    assert gate.usage(client)["user"] == user and gate.used(client) == 1
+    assert gate.call("GET", CASES + "/$count", bearer("", **nobody, client_id=user + "-unlisted")).status == 403
+    assert gate.call("GET", CASES + "/$count", bearer("", **nobody)).status == 401
