@@ -213,6 +213,23 @@ Fields describe_edits(FieldEdits& edits) {
   };
 }
 
+Fields describe_rewrite(Rewrite& rewrite) {
+  return {
+      {"replace_prefix", Text{&rewrite.replace_prefix, Format::sent_prefix},
+       "What the upstream is asked for in place of `path_prefix`: with `path_prefix: /portal` and "
+       "`replace_prefix: /crm`, "
+       "`/portal/a?b` becomes `/crm/a?b`; `/` takes the prefix away. Routes match the path as it was sent; "
+       "objects, "
+       "licences and quotas are judged by the path that the upstream gets. Empty: the path goes on as it was "
+       "sent. "
+       "More: [paths](wire.md#paths)."},
+      {"map_replies", Flag{&rewrite.map_replies},
+       "Give `Location`, `Content-Location` and the `Path` of cookies that lie below `replace_prefix` the "
+       "`path_prefix` "
+       "again. `false` for a CRM that knows where clients see it."},
+  };
+}
+
 Fields describe_route(Route& route) {
   return {
       {"host", Text{&route.host, Format::host_name},
@@ -226,6 +243,7 @@ Fields describe_route(Route& route) {
       {"allow_upgrade", Flag{&route.allow_upgrade}, "Let WebSocket and other `Upgrade` requests through."},
       {"max_body", Size{&route.max_body, 0, 1024 * kGiB},
        "Largest request body on this route, beside `limits.max_body`. 0: no limit."},
+      {"rewrite", Group{describe_rewrite(route.rewrite)}, "Another path for the upstream."},
       {"request_fields", Group{describe_edits(route.request_fields)}, "Changes to the fields of a request."},
       {"reply_fields", Group{describe_edits(route.reply_fields)},
        "Changes to the fields of the CRM's reply (not of replies that the proxy makes itself)."},

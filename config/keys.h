@@ -39,6 +39,7 @@ enum class Format : std::uint8_t {
   cookie_name,  // the same
   host_name,    // without port
   path_prefix,  // begins with "/"
+  sent_prefix,  // a path_prefix that is written into requests; "" only where allowed
   target,       // of a request: /health?full=1; "" only where allowed
   statuses,     // 200 or 200-399
   hash_key,     // user, ip or header:NAME

@@ -36,6 +36,8 @@ std::string_view pattern_of(Format format) {
       return "^(user|ip|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+)$";
     case Format::path_prefix:
       return "^/";
+    case Format::sent_prefix:
+      return "^(/[A-Za-z0-9/_.~$,=:@-]*)?$";
     case Format::object_name:
       return "^[A-Za-z_][A-Za-z0-9_]*$";
     case Format::uid:

@@ -108,6 +108,15 @@ struct FieldEdits {
   std::map<std::string, std::string> set, add;
 };
 
+// The path that the upstream is asked for. Routes match the path as it was sent; what is classified, licensed and
+// counted is the path that the upstream sees (proxy/flow/rewrite.h).
+struct Rewrite {
+  std::string
+      replace_prefix;  // in place of path_prefix; "/" takes it away; "": the path goes on as it was sent
+  bool map_replies =
+      true;  // addresses in the reply's head are given path_prefix again (proxy/http/reply_paths.h)
+};
+
 struct Route {
   std::string host;               // "" matches every Host
   std::string path_prefix = "/";  // longest prefix wins, matched on whole segments of the normalised path
@@ -115,6 +124,7 @@ struct Route {
   bool metered = true;        // false: proxied without token, licence or quota (health pages, public assets)
   bool allow_upgrade = true;  // WebSocket and other Upgrade requests
   std::uint64_t max_body = 0;  // largest request body on this route, beside limits.max_body; 0: no limit
+  Rewrite rewrite;
   FieldEdits request_fields, reply_fields;
 };
 

@@ -148,6 +148,19 @@ class Validator {
       }
   }
 
+  void check_rewrite(const std::string& path, const Route& route) {
+    const std::string at = path + ".rewrite";
+    if (route.rewrite.replace_prefix.empty()) {
+      if (set(at + ".map_replies"))
+        warn(at + ".map_replies",
+             fmt::format("{}.map_replies is without effect: there is no replace_prefix", at));
+      return;
+    }
+    // A slash inside a quoted key may be sent encoded: the end of such a prefix is not found by counting slashes.
+    if (route.path_prefix.find_first_of("'(") != std::string::npos)
+      error(at, fmt::format("{}: a path_prefix with quotes or parentheses cannot be replaced", at));
+  }
+
   void check_routes() {
     std::vector<std::string_view> names;
     for (const Upstream& upstream : settings_.upstreams) names.push_back(upstream.name);
@@ -160,6 +173,7 @@ class Validator {
                                               did_you_mean(upstream, names)));
       check_edits(path + ".request_fields", routes[i].request_fields);
       check_edits(path + ".reply_fields", routes[i].reply_fields);
+      check_rewrite(path, routes[i]);
       for (std::size_t j = 0; j < i; ++j)
         if (routes[j].host == routes[i].host &&
             equals_ignore_case(routes[j].path_prefix, routes[i].path_prefix))

@@ -273,6 +273,18 @@ Parsed<std::string> check_path_prefix(std::string_view text) {
   return std::string(text);
 }
 
+// What goes into a request as it stands and has one reading there (metering/catalogue/url.h).
+Parsed<std::string> check_sent_prefix(std::string_view text) {
+  if (!text.starts_with('/')) return Failure("must begin with /");
+  for (char c : text)
+    if (!is_alpha(c) && !is_digit(c) && std::string_view("/-_.~$,=:@").find(c) == std::string_view::npos)
+      return Failure("is written into requests as it stands: letters, digits and /-_.~$,=:@ only");
+  const std::string closed = std::string(text) + "/";
+  if (closed.find("./") != std::string::npos) return Failure("has a segment that ends in a dot");
+  if (text.find("//") != std::string_view::npos) return Failure("has an empty segment");
+  return std::string(text);
+}
+
 Parsed<std::string> check_target(std::string_view text) {
   if (!text.empty() && !text.starts_with('/')) return Failure("must begin with /");
   for (char c : text)
@@ -455,6 +467,8 @@ Parsed<std::string> check_format(std::string_view text, Format format) {
       return check_hash_key(text);
     case Format::path_prefix:
       return check_path_prefix(text);
+    case Format::sent_prefix:
+      return check_sent_prefix(text);
     case Format::uid:
       return check_uid(text);
     case Format::object_name:

@@ -240,11 +240,10 @@ Result<NormalPath> normalise(std::string_view target) {
   return out;
 }
 
-std::string NormalPath::encoded() const {
+void NormalPath::append_encoded(std::string& out, std::size_t first) const {
   static constexpr char kHex[] = "0123456789ABCDEF";
   static constexpr std::string_view kPlain = "-._~!$&'()*+,=:@";
-  std::string out;
-  for (std::size_t i = 0; i < count; ++i) {
+  for (std::size_t i = first; i < count; ++i) {
     out.push_back('/');
     for (char c : segment(i)) {
       if (is_alpha(c) || is_digit(c) || kPlain.find(c) != kPlain.npos) {
@@ -257,6 +256,11 @@ std::string NormalPath::encoded() const {
       }
     }
   }
+}
+
+std::string NormalPath::encoded() const {
+  std::string out;
+  append_encoded(out, 0);
   if (count == 0) out.push_back('/');
   if (!query.empty()) out.append("?").append(query);
   return out;

@@ -38,6 +38,8 @@ struct NormalPath {
   std::string_view segment_lower(std::size_t i) const { return view(lower, i); }
   // An origin-form target with the same meaning: normalise(encoded()) yields the same path.
   std::string encoded() const;
+  // Of that, the segments from `first` on, each with its '/' before it; no query.
+  void append_encoded(std::string& out, std::size_t first) const;
 
   struct Span {
     std::uint32_t begin, length;

@@ -12,6 +12,8 @@
 #include "metering/catalogue/classifier.h"
 #include "metering/licence/policy.h"
 #include "proxy/cli/assembly.h"
+#include "proxy/flow/rewrite.h"
+#include "proxy/flow/snapshot.h"
 
 namespace tollgate::cli {
 namespace {
@@ -19,6 +21,7 @@ namespace {
 using catalogue::Classification;
 
 struct Answer {
+  std::string upstream_target;  // where a route rewrites the path; else ""
   Classification seen;
   bool body_needed = false;
   Reason reason = Reason::ok;
@@ -122,6 +125,22 @@ bool read_user(const ExplainArguments& arguments, Console& console, licence::Rul
   return true;
 }
 
+// What the upstream is asked for, where a route rewrites the path; "" where it is asked for what was sent, and for what
+// no server would take (the classifier says why).
+std::string upstream_target(const config::Settings& settings, const ExplainArguments& arguments,
+                            std::span<const catalogue::HeaderField> headers) {
+  const auto path = catalogue::normalise(arguments.target);
+  if (!path) return "";
+  std::string_view host;
+  for (const catalogue::HeaderField& header : headers)
+    if (equals_ignore_case(header.name, "host")) host = header.value;
+  const config::Route* route = flow::find_route(settings, host, path->path);
+  if (route == nullptr || !flow::rewrites(*route)) return "";
+  const std::size_t query = std::min(arguments.target.find('?'), arguments.target.size());
+  return flow::rewritten_path(*route, std::string_view(arguments.target).substr(0, query), *path) +
+         arguments.target.substr(query);
+}
+
 // As flow::Gate decides, for a call whose token is in order.
 Answer decide(const catalogue::Classifier& classifier, const licence::Policy& policy,
               const config::Settings& settings, const identity::Principal& user,
@@ -156,6 +175,7 @@ void print_json(const ExplainArguments& arguments, const Answer& answer, Console
   json.object([&] {
     json.field("method", arguments.method);
     json.field("target", arguments.target);
+    if (!answer.upstream_target.empty()) json.field("upstream_target", answer.upstream_target);
     json.field("user_type", arguments.user_type);
     json.field("kind", catalogue::name(answer.seen.kind));
     json.field("body_needed", answer.body_needed);
@@ -197,6 +217,7 @@ void print_json(const ExplainArguments& arguments, const Answer& answer, Console
 void print_text(const ExplainArguments& arguments, const Answer& answer, Console& console) {
   auto& out = console.out;
   out << fmt::format("{} {}\n", arguments.method, arguments.target);
+  if (!answer.upstream_target.empty()) out << fmt::format("rewritten {}\n", answer.upstream_target);
   out << fmt::format("kind      {}{}\n", catalogue::name(answer.seen.kind),
                      answer.body_needed ? " (told from the body)" : "");
   if (answer.reason == Reason::ok)
@@ -241,9 +262,13 @@ int run_explain(const ExplainArguments& arguments, Console& console) {
   auto schema = config::make_schema(*rulebook, settings.catalogue.uids, settings.catalogue.processes);
   catalogue::Classifier classifier({.dialects = dialects_of(settings)}, std::move(schema));
   licence::Policy policy(std::make_shared<const licence::Rulebook>(std::move(*rulebook)));
-  Answer answer =
-      decide(classifier, policy, settings, user,
-             {.method = arguments.method, .target = arguments.target, .headers = headers, .body = *body});
+  const std::string rewritten = upstream_target(settings, arguments, headers);
+  Answer answer = decide(classifier, policy, settings, user,
+                         {.method = arguments.method,
+                          .target = rewritten.empty() ? arguments.target : rewritten,
+                          .headers = headers,
+                          .body = *body});
+  answer.upstream_target = rewritten;
   if (arguments.format == Format::json)
     print_json(arguments, answer, console);
   else

@@ -53,6 +53,8 @@ struct Call {
 
   // Filled by the gate.
   const config::Route* route = nullptr;                  // in snapshot->settings
+  std::string
+      upstream_path;  // asked for in place of the head's (rewrite.h), without query; "": the head's own
   std::shared_ptr<const identity::VerifiedToken> token;  // nullptr on unmetered routes
   std::unique_ptr<CallSession> session;                  // nullptr: none is carried and none begins
   catalogue::Classification classification;

@@ -325,6 +325,7 @@ void Exchange::on_upstream_ready(const ExchangePort::Upstream& upstream) {
 void Exchange::append_upstream_head() {
   const config::Identity& identity = settings().identity;
   http::RequestForwarding forwarding;
+  forwarding.path = call_.upstream_path;
   forwarding.framing = head_->framing;
   forwarding.content_length = head_->content_length;
   forwarding.request_id = call_.request_id;

@@ -62,6 +62,15 @@ void Exchange::on_upstream_head(const http::ResponseHead& head) {
   if (reply_until_close_) keep_alive_ = false;
   forwarding.close = !keep_alive_;
   reply_chunked_ = forwarding.framing == http::Framing::chunked;
+  http::ReplyPaths paths;
+  if (!call_.upstream_path.empty() && call_.route->rewrite.map_replies) {
+    paths = {.upstream_prefix = http::without_end_slash(call_.route->rewrite.replace_prefix),
+             .client_prefix = http::without_end_slash(call_.route->path_prefix),
+             .host = head_->authority,
+             .public_host = forwarded_host_,
+             .servers = upstream_config_->servers};
+    forwarding.paths = &paths;
+  }
   reply_dropped_ = http::names_in_connection(head);
   scratch_.clear();
   http::append_response_head(scratch_, head, forwarding);

@@ -7,6 +7,7 @@
 #include "metering/catalogue/url.h"
 #include "proxy/flow/credentials.h"
 #include "proxy/flow/reply.h"
+#include "proxy/flow/rewrite.h"
 
 namespace tollgate::flow {
 namespace {
@@ -93,13 +94,13 @@ void Gate::fail(Call& call, Reason reason, std::string_view detail) {
   call.reply = problem(call, reason, detail);
 }
 
-catalogue::Request Gate::request_of(const http::RequestHead& head, std::string_view body) {
+catalogue::Request Gate::request_of(const Call& call, const http::RequestHead& head, std::string_view body) {
   headers_.clear();
   for (const http::Field& field : head.fields) headers_.push_back({field.name, field.value});
-  // What is forwarded is the origin-form, also of a target sent in absolute-form.
+  // What is forwarded is the origin-form, also of a target sent in absolute-form, with the path that the upstream gets.
   std::string_view target = head.target;
-  if (!target.starts_with('/') && head.path != "*") {
-    target_.assign(head.path);
+  if (!call.upstream_path.empty() || (!target.starts_with('/') && head.path != "*")) {
+    target_.assign(call.upstream_path.empty() ? head.path : call.upstream_path);
     if (head.has_query) target_.append("?").append(head.query);
     target = target_;
   }
@@ -110,10 +111,11 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
   CHECK(call.snapshot != nullptr, "an exchange has a snapshot");
   const Snapshot& snapshot = *call.snapshot;
   call.odata_reply = snapshot.settings.proxy.odata_errors && accepts_odata(head);
+  call.upstream_path.clear();  // of the time before the store was asked for the session
 
   if (strips_token(snapshot.settings.identity, head))
     return refuse(call, Reason::bad_request, "Connection names a field that holds the caller's credentials.");
-  catalogue::Request request = request_of(head, {});
+  catalogue::Request request = request_of(call, head, {});
   std::string_view path = "/";
   std::optional<Result<catalogue::NormalPath>> normal;
   if (head.path != "*") {
@@ -141,6 +143,13 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
   if (call.route->max_body != 0 && head.framing == http::Framing::length &&
       head.content_length > call.route->max_body)
     return refuse(call, Reason::body_too_large, "The request body is larger than this route accepts.");
+  if (rewrites(*call.route) && normal) {
+    call.upstream_path = rewritten_path(*call.route, head.path, **normal);
+    request = request_of(call, head, {});
+    if (!normal.emplace(catalogue::normalise(request.target)))
+      return refuse(call, Reason::bad_request, normal->error().message);
+    request.path = &**normal;
+  }
   if (snapshot.sessions != nullptr) [[unlikely]]
     if (auto next = begin_login(call, head, request)) return *next;
   if (!call.route->metered || is_preflight(head)) return call.no_anonymous ? shed(call) : Next::forward;
@@ -209,7 +218,7 @@ Next Gate::on_body(Call& call, const http::RequestHead& head, std::string_view b
   }
   if (call.life != nullptr) [[unlikely]]
     call.life->enter(Phase::classify);
-  return decide(call, request_of(head, body));
+  return decide(call, request_of(call, head, body));
 }
 
 std::optional<LocalReply> Gate::authenticate(Call& call, const http::RequestHead& head, UnixTime now) {

@@ -81,7 +81,7 @@ class Gate {
                                   const catalogue::Request& request);
   Next decide(Call& call, const catalogue::Request& request);
   Next begin_usage(Call& call);
-  catalogue::Request request_of(const http::RequestHead& head, std::string_view body);
+  catalogue::Request request_of(const Call& call, const http::RequestHead& head, std::string_view body);
 
   identity::TokenCache cache_;
   std::uint64_t generation_ = 0, keys_version_ = 0;  // of the snapshot whose tokens are in the cache

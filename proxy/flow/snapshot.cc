@@ -6,6 +6,7 @@
 #include "metering/base/check.h"
 #include "metering/quota/rate_limit_fields.h"
 #include "metering/quota/record.h"
+#include "proxy/http/reply_paths.h"
 
 namespace tollgate::flow {
 namespace {
@@ -153,8 +154,7 @@ const config::Route* find_route(const config::Settings& settings, std::string_vi
   const config::Route* best = nullptr;
   for (const config::Route& route : settings.routes) {
     if (!route.host.empty() && !equals_ignore_case(route.host, without_port(host))) continue;
-    std::string_view prefix = route.path_prefix;
-    while (prefix.ends_with('/')) prefix.remove_suffix(1);
+    const std::string_view prefix = http::without_end_slash(route.path_prefix);
     if (!starts_with_ignore_case(path, prefix)) continue;
     if (path.size() > prefix.size() && path[prefix.size()] != '/') continue;
     // A route of this host beats one of any host; among equals the longer prefix wins.

@@ -132,14 +132,15 @@ void append_hop_fields(Appender& out, const RequestHead& head, bool upgrade, boo
     if (equals_ignore_case(field.name, "upgrade")) append_field(out, "Upgrade", field.value);
 }
 
-void append_target(Appender& out, const RequestHead& head) {
-  out.text(head.path);
+void append_target(Appender& out, const RequestHead& head, std::string_view path) {
+  out.text(path.empty() ? head.path : path);
   if (head.has_query) out.text("?").text(head.query);
 }
 
 }  // namespace
 
 void append_request_head(std::string& to, const RequestHead& head, const RequestForwarding& forwarding) {
+  CHECK(forwarding.path.empty() || forwarding.path.starts_with('/'), "a path begins with a slash");
   CHECK(forwarding.framing != Framing::until_close, "a request body never ends with the connection");
   CHECK(is_one_line(forwarding.request_id) && is_one_line(forwarding.forwarded_host) &&
             is_one_line(forwarding.default_host) && is_one_line(forwarding.via),
@@ -147,7 +148,7 @@ void append_request_head(std::string& to, const RequestHead& head, const Request
   CHECK(are_whole_lines(forwarding.extra_fields), "extra fields must be whole lines");
   Appender out(to);
   out.text(head.method).text(" ");
-  append_target(out, head);
+  append_target(out, head, forwarding.path);
   out.text(" HTTP/1.1\r\n");
   append_field(out, "Host", head.authority.empty() ? forwarding.default_host : head.authority);
 
@@ -311,6 +312,12 @@ void append_response_head(std::string& to, const ResponseHead& head, const Respo
     }
     if (!forwarding.drop_fields.empty() && is_listed(forwarding.drop_fields, field.name)) continue;
     if (check_named && is_named_by_connection(head.fields, field.name)) continue;
+    if (forwarding.paths != nullptr) {
+      if (const auto mapped = mapped_field(field.name, field.value, *forwarding.paths)) {
+        append_field(out, field.name, *mapped);
+        continue;
+      }
+    }
     append_field(out, field.name, field.value);
   }
   if (interim) {

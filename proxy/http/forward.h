@@ -34,10 +34,12 @@
 
 #include "proxy/http/body_decoder.h"
 #include "proxy/http/message.h"
+#include "proxy/http/reply_paths.h"
 
 namespace tollgate::http {
 
 struct RequestForwarding {
+  std::string_view path{};           // asked for in place of the head's, its query stays; "": the head's own
   Framing framing = Framing::none;   // none, length or chunked: how the body will be sent
   std::uint64_t content_length = 0;  // for length
   std::string_view request_id{};     // X-Request-Id; "" keeps none
@@ -97,6 +99,7 @@ struct ResponseForwarding {
   std::uint8_t client_minor_version = 1;
   bool close = false;    // the client connection ends with this response
   bool upgrade = false;  // 101: Connection: upgrade and the Upgrade field are passed
+  const ReplyPaths* paths = nullptr;  // addresses in the fields are mapped so; nullptr: they stay as they are
 };
 
 // A 1xx other than 101 gets neither framing nor Connection. Framing none keeps the Content-Length that a

@@ -212,6 +212,18 @@ TEST_F(CommandLine, ExplainDeniesAsTheProxyWould) {
   EXPECT_THAT(out_, HasSubstr("\"reason\":\"section_not_licensed\""));
 }
 
+TEST_F(CommandLine, ExplainJudgesThePathThatTheUpstreamWillSee) {
+  write("tollgate.yaml",
+        std::string(kConfig) +
+            "routes:\n  - {path_prefix: /portal, upstream: crm, rewrite: {replace_prefix: /0/odata}}\n"
+            "  - {host: b.example, path_prefix: /portal, upstream: crm}\n");
+  EXPECT_EQ(run({"explain", "GET", "/portal/Case?$top=1", "-c", config(), "-o", "json"}), kExitOk);
+  EXPECT_THAT(out_, HasSubstr(R"("target":"/portal/Case?$top=1","upstream_target":"/0/odata/Case?$top=1")"));
+  EXPECT_THAT(out_, HasSubstr(R"("units":1)"));
+  EXPECT_EQ(run({"explain", "GET", "/portal/Case", "-c", config(), "-H", "Host: b.example"}), kExitOk);
+  EXPECT_THAT(out_, Not(HasSubstr("rewritten")));
+}
+
 TEST_F(CommandLine, ExplainOfStaffIsAllowedAndFree) {
   EXPECT_EQ(run({"explain", "DELETE", "/0/odata/Lead(1)", "-c", config(), "--type", "staff", "-o", "json"}),
             kExitOk);

@@ -219,6 +219,34 @@ TEST(Exchange, LegacyRateLimitFieldsOfTheUpstreamGiveWayToOurs) {
   }
 }
 
+TEST(Exchange, RewrittenPathGoesOutAndAddressesInTheReplyComeBack) {
+  for (const bool map_replies : {true, false}) {
+    config::Settings settings = test::settings();
+    settings.routes = {{.path_prefix = "/portal",
+                        .upstream = "crm",
+                        .rewrite = {.replace_prefix = "/0/odata", .map_replies = map_replies}}};
+    Stage stage(settings);
+    const Request request = with_token("GET", "/portal/Case?$filter=a%20eq%20'/portal'", token());
+    stage.begin(request);
+    stage.upstream_ready();
+    EXPECT_THAT(stage.port.to_upstream,
+                StartsWith("GET /0/odata/Case?$filter=a%20eq%20'/portal' HTTP/1.1\r\n"));
+    stage.reply_head(
+        "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9000/0/odata/Lead\r\nContent-Location: "
+        "/0/odata/Case\r\n"
+        "Set-Cookie: a=b; Path=/0/odata\r\nContent-Length: 0\r\n\r\n");
+    EXPECT_THAT(
+        stage.port.to_client,
+        HasSubstr(map_replies ? "Location: /portal/Lead\r\nContent-Location: /portal/Case\r\n"
+                                "Set-Cookie: a=b; Path=/portal\r\n"
+                              : "Location: http://127.0.0.1:9000/0/odata/Lead\r\n"
+                                "Content-Location: /0/odata/Case\r\nSet-Cookie: a=b; Path=/0/odata\r\n"));
+    stage.exchange.on_upstream_end({}, true);
+    stage.port.flush_client();
+    EXPECT_EQ(stage.port.units, 1U);
+  }
+}
+
 TEST(Exchange, OptionsWithoutHopsLeftIsAnsweredHere) {
   for (const bool left : {false, true}) {
     Stage stage;
