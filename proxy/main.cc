@@ -289,7 +289,9 @@ Result<void> Proxy::start_workers() {
 }
 
 // Calls are waiting already: they go on waiting until they can be counted. A redis-server of our own has been
-// started anew, and is agreed on like any other.
+// started anew, and is agreed on like any other. Looked at every millisecond: this happens once in a process's life and takes
+// some of them, and what becomes true is told by thousands of partitions on the workers' threads, none of which should have
+// to ask for ever after whether somebody waits.
 void Proxy::accept_held() {
   const auto until =
       std::chrono::steady_clock::now() + (embedded_ ? loaded_.settings.store.fence_wait : kStorePatience);

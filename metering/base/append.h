@@ -10,6 +10,8 @@
 #include <string>
 #include <string_view>
 
+#include "metering/base/words.h"
+
 namespace tollgate {
 
 class Appender {
@@ -54,11 +56,9 @@ class Appender {
  private:
   template <class Word>
   static void put_ends(char* at, const char* from, std::size_t size) {
-    Word first, last;
-    std::memcpy(&first, from, sizeof first);
-    std::memcpy(&last, from + size - sizeof last, sizeof last);
-    std::memcpy(at, &first, sizeof first);
-    std::memcpy(at + size - sizeof last, &last, sizeof last);
+    const Word first = load_word<Word>(from), last = load_word<Word>(from + size - sizeof last);
+    store_word(at, first);
+    store_word(at + size - sizeof last, last);
   }
   void open(std::size_t used, std::size_t size) {
     out_.resize_and_overwrite(size, [](char*, std::size_t all) { return all; });

@@ -2,23 +2,17 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstring>
+
+#include "metering/base/words.h"
 
 namespace tollgate {
 namespace {
 
-std::uint64_t load_word(const char* at) {
-  std::uint64_t word;
-  std::memcpy(&word, at, sizeof word);
-  return word;
-}
-
 // Eight bytes at once: adding to the low seven bits of each carries into its high bit where the byte is beyond a bound.
 std::uint64_t lower_word(std::uint64_t word) {
-  constexpr std::uint64_t kOnes = 0x0101010101010101ULL, kHigh = 0x8080808080808080ULL;
-  const std::uint64_t low = word & ~kHigh;
-  const std::uint64_t from_a = low + kOnes * (0x80 - 'A'), beyond_z = low + kOnes * (0x7F - 'Z');
-  return word | ((from_a & ~beyond_z & ~word & kHigh) >> 2);
+  const std::uint64_t low = word & ~kHighBits;
+  const std::uint64_t from_a = low + kEachByte * (0x80 - 'A'), beyond_z = low + kEachByte * (0x7F - 'Z');
+  return word | ((from_a & ~beyond_z & ~word & kHighBits) >> 2);
 }
 
 }  // namespace
@@ -31,10 +25,7 @@ std::string to_lower(std::string_view text) {
 
 void to_lower(std::string_view text, char* to) {
   std::size_t at = 0;
-  for (; at + 8 <= text.size(); at += 8) {
-    const std::uint64_t word = lower_word(load_word(text.data() + at));
-    std::memcpy(to + at, &word, 8);
-  }
+  for (; at + 8 <= text.size(); at += 8) store_word(to + at, lower_word(load_word(text.data() + at)));
   for (; at < text.size(); ++at) to[at] = ascii_lower(text[at]);
 }
 
@@ -65,11 +56,6 @@ std::optional<std::uint64_t> parse_decimal(std::string_view text) {
   auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
   return value;
-}
-
-void append_decimal(std::string& out, std::uint64_t number) {
-  char digits[20];
-  out.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
 }
 
 }  // namespace tollgate

@@ -52,7 +52,6 @@ void to_lower(std::string_view text, char* to);
 std::string_view trim(std::string_view text);
 // Decimal digits only: no sign, no space, no overflow; anything else is nullopt.
 std::optional<std::uint64_t> parse_decimal(std::string_view text);
-void append_decimal(std::string& out, std::uint64_t number);
 
 // Value of a hexadecimal digit, or -1.
 constexpr int hex_value(char c) {

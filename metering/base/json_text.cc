@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "metering/base/words.h"
+
 #if defined(__SSE2__)
 #include <emmintrin.h>
 #endif
@@ -40,23 +42,17 @@ constexpr bool is_plain(unsigned char c) {
   return c >= 0x20 && c < 0x7F && c != '"' && c != '\\';
 }
 
-// High bits where a byte of `word` is none of them, perhaps with false ones above a true one (Hacker's Delight 6-1).
+// High bits where a byte of `word` is none of them, perhaps with false ones above a true one.
 std::uint64_t not_plain(std::uint64_t word) {
-  constexpr std::uint64_t kOnes = 0x0101010101010101ULL, kHigh = 0x8080808080808080ULL;
-  const auto zero = [](std::uint64_t x) { return (x - kOnes) & ~x; };
-  return (word | ((word - kOnes * 0x20) & ~word) | zero(word ^ (kOnes * '"')) | zero(word ^ (kOnes * '\\')) |
-          zero(word ^ (kOnes * 0x7F))) &
-         kHigh;
+  return (word | bytes_below(word, 0x20) | zero_bytes(word ^ (kEachByte * '"')) |
+          zero_bytes(word ^ (kEachByte * '\\')) | zero_bytes(word ^ (kEachByte * 0x7F))) &
+         kHighBits;
 }
 
 // Where the first other one is.
 std::size_t plain_length(std::string_view text) {
   std::size_t at = 0;
-  for (; at + 8 <= text.size(); at += 8) {
-    std::uint64_t word;
-    std::memcpy(&word, text.data() + at, 8);
-    if (not_plain(word) != 0) break;
-  }
+  while (at + 8 <= text.size() && not_plain(load_word(text.data() + at)) == 0) at += 8;
   while (at < text.size() && is_plain(static_cast<unsigned char>(text[at]))) ++at;
   return at;
 }
@@ -67,9 +63,8 @@ bool copy_plain(std::string_view text, char* to) {
   const std::size_t size = text.size();
   std::uint64_t other = 0;
   const auto step = [&](std::size_t at) {
-    std::uint64_t word;
-    std::memcpy(&word, from + at, 8);
-    std::memcpy(to + at, &word, 8);
+    const auto word = load_word(from + at);
+    store_word(to + at, word);
     other |= not_plain(word);
   };
   if (size < 4) {
@@ -80,11 +75,9 @@ bool copy_plain(std::string_view text, char* to) {
     return other == 0;
   }
   if (size < 8) {
-    std::uint32_t first, last;
-    std::memcpy(&first, from, 4);
-    std::memcpy(&last, from + size - 4, 4);
-    std::memcpy(to, &first, 4);
-    std::memcpy(to + size - 4, &last, 4);
+    const auto first = load_word<std::uint32_t>(from), last = load_word<std::uint32_t>(from + size - 4);
+    store_word(to, first);
+    store_word(to + size - 4, last);
     return not_plain(std::uint64_t{last} << 32 | first) == 0;
   }
   std::size_t at = 0;

@@ -35,7 +35,6 @@ class StreamCallJournal final : public usage::CallJournal {
   std::uint64_t unwritten() const { return unwritten_; }
 
  private:
-
   const Journal& journal_;
   Stream& stream_;
   usage::CallBeginView begin_;  // of the call at hand

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "metering/base/check.h"
+#include "metering/base/words.h"
 
 namespace tollgate::journal {
 namespace {
@@ -19,17 +20,6 @@ constexpr std::string_view kMagic = "TGJRNL01";
 constexpr std::uint32_t kLayout = 1;
 constexpr std::size_t kStreamNameMax = 32;
 constexpr std::size_t kStartBytes = 128, kCloseAt = 128, kCloseBytes = 40;
-
-template <class T>
-T load(const char* at) {
-  T value;
-  std::memcpy(&value, at, sizeof value);
-  return value;
-}
-template <class T>
-void store(char* at, T value) {
-  std::memcpy(at, &value, sizeof value);
-}
 
 template <class T>
 T load_acquire(const char* at) {
@@ -122,27 +112,27 @@ Result<std::shared_ptr<Segment>> Segment::open(const std::string& path) {
 void Segment::begin(const SegmentStart& start) {
   CHECK(start.stream.size() <= kStreamNameMax, "a stream's name has at most 32 bytes");
   char* at = data();
-  store(at + 12, kLayout);
-  store(at + 16, start.incarnation);
-  store(at + 20, static_cast<std::uint32_t>(kSegmentHeaderBytes));
-  store(at + 24, start.first);
-  store(at + 32, start.segment);
-  store(at + 40, start.began_ms);
-  store(at + 48, start.last_before);
-  store(at + 56, start.call_before);
+  store_word(at + 12, kLayout);
+  store_word(at + 16, start.incarnation);
+  store_word(at + 20, static_cast<std::uint32_t>(kSegmentHeaderBytes));
+  store_word(at + 24, start.first);
+  store_word(at + 32, start.segment);
+  store_word(at + 40, start.began_ms);
+  store_word(at + 48, start.last_before);
+  store_word(at + 56, start.call_before);
   std::memcpy(at + 64, start.stream.data(), start.stream.size());
-  store(at + 8, usage::crc32c({at + 12, kStartBytes - 12}));
-  __atomic_store_n(reinterpret_cast<std::uint64_t*>(at), load<std::uint64_t>(kMagic.data()),
+  store_word(at + 8, usage::crc32c({at + 12, kStartBytes - 12}));
+  __atomic_store_n(reinterpret_cast<std::uint64_t*>(at), load_word<std::uint64_t>(kMagic.data()),
                    __ATOMIC_RELEASE);
 }
 
 void Segment::close(const SegmentClose& close) {
   char* at = data() + kCloseAt;
-  store(at + 8, close.end);
-  store(at + 16, close.last);
-  store(at + 24, close.last_call);
-  store(at + 32, close.closed_ms);
-  store(at + 4, usage::crc32c({at + 8, kCloseBytes - 8}));
+  store_word(at + 8, close.end);
+  store_word(at + 16, close.last);
+  store_word(at + 24, close.last_call);
+  store_word(at + 32, close.closed_ms);
+  store_word(at + 4, usage::crc32c({at + 8, kCloseBytes - 8}));
   end = close.end;
   __atomic_store_n(reinterpret_cast<std::uint32_t*>(at), 1U, __ATOMIC_RELEASE);
 }
@@ -175,30 +165,31 @@ Result<std::optional<SegmentView>> SegmentView::open(const std::string& path, bo
   const char* at = view.mapping_.data();
   const auto magic = load_acquire<std::uint64_t>(at);
   if (magic == 0) return std::nullopt;
-  if (magic != load<std::uint64_t>(kMagic.data())) return damaged("not a journal segment");
-  if (load<std::uint32_t>(at + 8) != usage::crc32c({at + 12, kStartBytes - 12}))
+  if (magic != load_word<std::uint64_t>(kMagic.data())) return damaged("not a journal segment");
+  if (load_word<std::uint32_t>(at + 8) != usage::crc32c({at + 12, kStartBytes - 12}))
     return damaged("checksum differs");
-  if (load<std::uint32_t>(at + 12) != kLayout || load<std::uint32_t>(at + 20) != kSegmentHeaderBytes)
+  if (load_word<std::uint32_t>(at + 12) != kLayout ||
+      load_word<std::uint32_t>(at + 20) != kSegmentHeaderBytes)
     return fail(Origin::self, fmt::format("journal: {}: layout {} is of a later version", path,
-                                          load<std::uint32_t>(at + 12)));
+                                          load_word<std::uint32_t>(at + 12)));
   SegmentStart& start = view.start_;
-  start.incarnation = load<std::uint32_t>(at + 16);
-  start.first = load<std::uint64_t>(at + 24);
-  start.segment = load<std::uint64_t>(at + 32);
-  start.began_ms = load<std::int64_t>(at + 40);
-  start.last_before = load<std::uint64_t>(at + 48);
-  start.call_before = load<std::uint64_t>(at + 56);
+  start.incarnation = load_word<std::uint32_t>(at + 16);
+  start.first = load_word<std::uint64_t>(at + 24);
+  start.segment = load_word<std::uint64_t>(at + 32);
+  start.began_ms = load_word<std::int64_t>(at + 40);
+  start.last_before = load_word<std::uint64_t>(at + 48);
+  start.call_before = load_word<std::uint64_t>(at + 56);
   start.stream.assign(at + 64, ::strnlen(at + 64, kStreamNameMax));
   const char* closing = at + kCloseAt;
   if (load_acquire<std::uint32_t>(closing) != 0) {
-    if (load<std::uint32_t>(closing) != 1 ||
-        load<std::uint32_t>(closing + 4) != usage::crc32c({closing + 8, kCloseBytes - 8}))
+    if (load_word<std::uint32_t>(closing) != 1 ||
+        load_word<std::uint32_t>(closing + 4) != usage::crc32c({closing + 8, kCloseBytes - 8}))
       return damaged("checksum of the closing part differs");
     SegmentClose close;
-    close.end = load<std::uint64_t>(closing + 8);
-    close.last = load<std::uint64_t>(closing + 16);
-    close.last_call = load<std::uint64_t>(closing + 24);
-    close.closed_ms = load<std::int64_t>(closing + 32);
+    close.end = load_word<std::uint64_t>(closing + 8);
+    close.last = load_word<std::uint64_t>(closing + 16);
+    close.last_call = load_word<std::uint64_t>(closing + 24);
+    close.closed_ms = load_word<std::int64_t>(closing + 32);
     view.close_ = close;
   }
   return std::optional<SegmentView>(std::move(view));
@@ -266,9 +257,9 @@ std::optional<std::uint64_t> SegmentView::find_next(std::uint64_t from, std::uin
                                                     std::uint64_t number) const {
   const char* data = mapping_.data();
   for (std::uint64_t at = from; at + usage::kEntryHeaderBytes <= limit; at += 8) {
-    if (load<std::uint32_t>(data + at) == 0) continue;
-    const auto candidate = load<std::uint64_t>(data + at + 8);
-    const auto kind = load<std::uint16_t>(data + at + 16);
+    if (load_word<std::uint32_t>(data + at) == 0) continue;
+    const auto candidate = load_word<std::uint64_t>(data + at + 8);
+    const auto kind = load_word<std::uint16_t>(data + at + 16);
     if (candidate <= number || candidate - number > (1ULL << 32) || kind == 0 || kind > 64) continue;
     const auto parsed = usage::parse_entry(mapping_.bytes().substr(at, limit - at));
     if (parsed && *parsed) return at;

@@ -1,12 +1,11 @@
 #include "metering/usage/journal_record.h"
 
 #include <array>
-#include <bit>
-#include <cstring>
 #include <utility>
 
 #include "metering/base/append.h"
 #include "metering/base/check.h"
+#include "metering/base/words.h"
 
 #if defined(__x86_64__)
 #include <nmmintrin.h>
@@ -31,24 +30,11 @@ consteval std::array<std::array<std::uint32_t, 256>, 8> crc_tables() {
 }
 constexpr auto kCrcTables = crc_tables();
 
-template <class T>
-T load(const char* at) {
-  static_assert(std::endian::native == std::endian::little);
-  T value;
-  std::memcpy(&value, at, sizeof value);
-  return value;
-}
-
-template <class T>
-void store(char* at, T value) {
-  std::memcpy(at, &value, sizeof value);
-}
-
 // Eight bytes a step ("slicing by 8").
 std::uint32_t crc_by_table(std::string_view bytes, std::uint32_t crc) {
   const auto& t = kCrcTables;
   while (bytes.size() >= 8) {
-    const std::uint64_t word = load<std::uint64_t>(bytes.data()) ^ crc;
+    const std::uint64_t word = load_word<std::uint64_t>(bytes.data()) ^ crc;
     crc = t[7][word & 0xff] ^ t[6][(word >> 8) & 0xff] ^ t[5][(word >> 16) & 0xff] ^
           t[4][(word >> 24) & 0xff] ^ t[3][(word >> 32) & 0xff] ^ t[2][(word >> 40) & 0xff] ^
           t[1][(word >> 48) & 0xff] ^ t[0][word >> 56];
@@ -65,15 +51,15 @@ __attribute__((target("sse4.2"))) std::uint32_t crc_by_instruction(std::string_v
   const char* at = bytes.data();
   const char* const end = at + bytes.size();
   for (; end - at >= 32; at += 32) {
-    wide = _mm_crc32_u64(wide, load<std::uint64_t>(at));
-    wide = _mm_crc32_u64(wide, load<std::uint64_t>(at + 8));
-    wide = _mm_crc32_u64(wide, load<std::uint64_t>(at + 16));
-    wide = _mm_crc32_u64(wide, load<std::uint64_t>(at + 24));
+    wide = _mm_crc32_u64(wide, load_word<std::uint64_t>(at));
+    wide = _mm_crc32_u64(wide, load_word<std::uint64_t>(at + 8));
+    wide = _mm_crc32_u64(wide, load_word<std::uint64_t>(at + 16));
+    wide = _mm_crc32_u64(wide, load_word<std::uint64_t>(at + 24));
   }
-  for (; end - at >= 8; at += 8) wide = _mm_crc32_u64(wide, load<std::uint64_t>(at));
+  for (; end - at >= 8; at += 8) wide = _mm_crc32_u64(wide, load_word<std::uint64_t>(at));
   crc = static_cast<std::uint32_t>(wide);
   if (end - at >= 4) {
-    crc = _mm_crc32_u32(crc, load<std::uint32_t>(at));
+    crc = _mm_crc32_u32(crc, load_word<std::uint32_t>(at));
     at += 4;
   }
   for (; at != end; ++at) crc = _mm_crc32_u8(crc, static_cast<unsigned char>(*at));
@@ -452,11 +438,11 @@ std::size_t entry_size(std::size_t body) {
 
 void seal_header(EntryKind kind, std::uint64_t number, std::string_view body, char* at) {
   CHECK(!body.empty() && body.size() <= kEntryBodyMax, "an entry has a body, of at most 1 MiB");
-  store(at, static_cast<std::uint32_t>(body.size()));
-  store(at + 8, number);
-  store(at + 16, std::to_underlying(kind));
-  store(at + 18, std::uint16_t{0});
-  store(at + 4, crc32c(body, crc32c({at + 8, kEntryHeaderBytes - 8})));
+  store_word(at, static_cast<std::uint32_t>(body.size()));
+  store_word(at + 8, number);
+  store_word(at + 16, std::to_underlying(kind));
+  store_word(at + 18, std::uint16_t{0});
+  store_word(at + 4, crc32c(body, crc32c({at + 8, kEntryHeaderBytes - 8})));
 }
 
 void seal(EntryKind kind, std::uint64_t number, std::string_view body, std::string& out) {
@@ -473,17 +459,17 @@ Result<std::optional<EntryView>> parse_entry(std::string_view bytes) {
   };
   if (bytes.empty()) return std::nullopt;
   if (bytes.size() < 4) return wrong("cut off in its length");
-  const auto length = load<std::uint32_t>(bytes.data());
+  const auto length = load_word<std::uint32_t>(bytes.data());
   if (length == 0) return std::nullopt;
   if (length > kEntryBodyMax)
     return wrong("length " + std::to_string(length) + " is beyond the largest entry");
   const std::size_t size = entry_size(length);
   if (size > bytes.size()) return wrong("cut off");
-  const auto expected = load<std::uint32_t>(bytes.data() + 4);
+  const auto expected = load_word<std::uint32_t>(bytes.data() + 4);
   if (crc32c(bytes.substr(8, kEntryHeaderBytes - 8 + length)) != expected) return wrong("checksum differs");
-  const auto kind = load<std::uint16_t>(bytes.data() + 16);
+  const auto kind = load_word<std::uint16_t>(bytes.data() + 16);
   EntryView view;
-  view.number = load<std::uint64_t>(bytes.data() + 8);
+  view.number = load_word<std::uint64_t>(bytes.data() + 8);
   view.kind = static_cast<EntryKind>(kind);
   view.body = bytes.substr(kEntryHeaderBytes, length);
   view.size = size;

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "metering/catalogue/classification.h"
@@ -70,6 +71,13 @@ struct Call {
   bool odata_reply = false;               // the caller accepts OData JSON
   LocalReply reply;                       // when the gate said Next::reply
   std::string response_fields;            // field lines to add to a forwarded reply (RateLimit, ...)
+
+  // A step, to whoever watches: call.tell(&Life::answers, 429). Of most requests it costs one look at `life`.
+  template <class... Parameters, class... Arguments>
+  void tell(void (Life::*step)(Parameters...), Arguments&&... arguments) const {
+    if (life != nullptr) [[unlikely]]
+      (life->*step)(std::forward<Arguments>(arguments)...);
+  }
 };
 
 }  // namespace tollgate::flow

@@ -62,8 +62,7 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   call_.life = arrival.life;
   if (head == nullptr) {
     call_.client_address = arrival.peer_address;
-    if (call_.life != nullptr) [[unlikely]]
-      call_.life->arrived(call_, nullptr);
+    call_.tell(&Life::arrived, call_, nullptr);
     return;
   }
   http::ClientInfo client =
@@ -72,8 +71,7 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   forwarded_host_ = std::move(client.host);
   https_ = client.https;
   trusted_peer_ = client.trusted_peer;
-  if (call_.life != nullptr) [[unlikely]]
-    call_.life->arrived(call_, head);
+  call_.tell(&Life::arrived, call_, head);
 }
 
 void Exchange::choose_request_id(const Arrival& arrival) {
@@ -242,8 +240,7 @@ void Exchange::on_charge(quota::ChargeOutcome&& outcome) {
   if (!store_pending_) return;
   store_pending_ = false;
   store_time_ += port_.now() - store_asked_;
-  if (call_.life != nullptr) [[unlikely]]
-    call_.life->charged(outcome, call_);
+  call_.tell(&Life::charged, outcome, call_);
   note_charge(outcome);
   if (client_lost_) {
     call_.receipt = std::move(outcome.receipt);
@@ -293,8 +290,7 @@ void Exchange::acquire(bool fresh) {
   upstream_held_ = true;
   upstream_paused_ = false;
   ++attempts_;
-  if (call_.life != nullptr) [[unlikely]]
-    call_.life->asks_upstream(upstream_config_->name, attempts_);
+  call_.tell(&Life::asks_upstream, upstream_config_->name, attempts_);
   arm_upstream(Milliseconds::max());
   ExchangePort::Upstream upstream;
   const ExchangePort::Wanted wanted{.fresh = fresh, .again = attempts_ > 1, .hash_key = hash_key()};
@@ -316,8 +312,7 @@ void Exchange::on_upstream_ready(const ExchangePort::Upstream& upstream) {
   reply_ = Reply::forwarding;
   upstream_reused_ = upstream.reused;
   upstream_server_ = upstream.server;
-  if (call_.life != nullptr) [[unlikely]]
-    call_.life->got_connection(upstream.server, upstream.reused);
+  call_.tell(&Life::got_connection, upstream.server, upstream.reused);
   if (upstream_started_ == MonotonicTime{}) upstream_started_ = port_.now();
   send_request();
 }

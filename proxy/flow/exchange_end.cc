@@ -52,8 +52,7 @@ void Exchange::on_timer(Timer timer) {
   }
   const bool everything = past_deadline();
   if (reply_ == Reply::forwarding && !everything) port_.upstream_stalled();
-  if (call_.life != nullptr) [[unlikely]]
-    call_.life->upstream_failed(everything ? "the call took longer than it may" : "no reply in time");
+  call_.tell(&Life::upstream_failed, everything ? "the call took longer than it may" : "no reply in time");
   if (head_sent_) return cut_short(everything ? Reason::upstream_deadline : Reason::upstream_timeout);
   if (everything) return fail(Reason::upstream_deadline, "The call took longer than it may.");
   if (retry("timeout")) return;
@@ -107,8 +106,7 @@ void Exchange::send_local_reply() {
   settle_request_for_local_reply();
   if (port_.draining()) keep_alive_ = false;
   const LocalReply& reply = call_.reply;
-  if (call_.life != nullptr) [[unlikely]]
-    call_.life->answers(reply.status);
+  call_.tell(&Life::answers, reply.status);
   call_.reason = reply.reason;
   status_ = reply.status;
   head_sent_ = true;
@@ -171,8 +169,7 @@ void Exchange::end(ClientEnd how) {
   release_upstream(false);
   if (!upstream_written_) give_back();
   client_end_ = how;
-  if (call_.life != nullptr) [[unlikely]]
-    call_.life->enter(Phase::record);
+  call_.tell(&Life::enter, Phase::record);
   record();
   reply_ = Reply::over;
   head_ = nullptr;

@@ -94,8 +94,7 @@ void Exchange::record() {
   // Who called is known, so it is a usage fact, also when it was refused or cost nothing.
   if (journal != nullptr && call_.token != nullptr && !call_.usage_request)
     journal->record(journalled_, fact, accounts_, given_back_);
-  if (call_.life != nullptr) [[unlikely]]
-    call_.life->ended(fact);
+  call_.tell(&Life::ended, fact);
 }
 
 }  // namespace tollgate::flow

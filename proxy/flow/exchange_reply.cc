@@ -30,8 +30,7 @@ std::string_view name(UpstreamFailure failure) {
 
 void Exchange::on_upstream_head(const http::ResponseHead& head) {
   if (reply_ != Reply::forwarding) return;
-  if (call_.life != nullptr) [[unlikely]]
-    call_.life->got_head(head.status);
+  call_.tell(&Life::got_head, head.status);
   if (head.status == 101) return start_tunnel(head);
   if (head.status < 200) return forward_informational(head);
   if (head.status >= 502 && head.status <= 504 && retry(std::to_string(head.status))) return;
@@ -184,8 +183,7 @@ void Exchange::on_upstream_failed(UpstreamFailure failure) {
     return settle_if_flushed();
   }
   if (reply_ != Reply::acquiring && reply_ != Reply::forwarding && reply_ != Reply::replying) return;
-  if (call_.life != nullptr) [[unlikely]]
-    call_.life->upstream_failed(name(failure));
+  call_.tell(&Life::upstream_failed, name(failure));
   if (head_sent_) return cut_short(Reason::upstream_invalid);
   switch (failure) {
     case UpstreamFailure::connect:

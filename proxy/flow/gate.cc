@@ -154,14 +154,12 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
     if (auto next = begin_login(call, head, request)) return *next;
   if (!call.route->metered || is_preflight(head)) return call.no_anonymous ? shed(call) : Next::forward;
 
-  if (call.life != nullptr) [[unlikely]]
-    call.life->enter(Phase::authenticate);
+  call.tell(&Life::enter, Phase::authenticate);
   std::optional<LocalReply> refusal = authenticate(call, head, now);
   if (awaits_session(call)) return Next::find_session;
   if (call.session != nullptr && call.session->record != nullptr && request.path != nullptr) [[unlikely]]
     call.session->step = identity::creatio_step(head.method, request.path->lower);
-  if (call.life != nullptr && !refusal) [[unlikely]]
-    call.life->authenticated(call);
+  if (!refusal) call.tell(&Life::authenticated, call);
   if (refusal) {
     // Who is about to log in has no token yet, and browsers send none for scripts and pictures.
     if (snapshot.classifier.body_need(request) == catalogue::BodyNeed::none) {
@@ -216,8 +214,7 @@ Next Gate::on_body(Call& call, const http::RequestHead& head, std::string_view b
     call.session->user = *std::move(user);
     return Next::forward;
   }
-  if (call.life != nullptr) [[unlikely]]
-    call.life->enter(Phase::classify);
+  call.tell(&Life::enter, Phase::classify);
   return decide(call, request_of(call, head, body));
 }
 
@@ -329,8 +326,7 @@ Next Gate::decide(Call& call, const catalogue::Request& request) {
   const identity::Principal& principal = call.token->principal;
   call.classification = snapshot.classifier.classify(request);
   const catalogue::Classification& seen = call.classification;
-  if (call.life != nullptr) [[unlikely]]
-    call.life->classified(call);
+  call.tell(&Life::classified, call);
   switch (seen.kind) {
     case catalogue::Kind::reject:
       return refuse(call, seen.unsupported_media ? Reason::unsupported_media_type : Reason::bad_request,
@@ -353,8 +349,7 @@ Next Gate::decide(Call& call, const catalogue::Request& request) {
         {.object = unit.object, .operation = catalogue::name(unit.operation), .product = unit.product});
   if (call.charges.capacity() == 0) call.charges = std::move(spare_charges_);
   snapshot.rules.list_charges(caller_of(principal), operations_, call.charges);
-  if (call.life != nullptr) [[unlikely]]
-    call.life->decided(call);
+  call.tell(&Life::decided, call);
   return call.charges.empty() ? Next::forward : Next::charge;
 }
 
@@ -381,8 +376,7 @@ Next Gate::on_charge(Call& call, quota::ChargeOutcome&& outcome) {
 }
 
 Next Gate::begin_usage(Call& call) {
-  if (call.life != nullptr) [[unlikely]]
-    call.life->authenticated(call);
+  call.tell(&Life::authenticated, call);
   call.usage_request = true;
   call.classification.kind = catalogue::Kind::basic_function;
   const quota::Caller caller = caller_of(call.token->principal);

@@ -1,8 +1,8 @@
 #include "proxy/http/syntax.h"
 
 #include <bit>
-#include <cstring>
 
+#include "metering/base/words.h"
 #include "proxy/http/address.h"
 
 #if defined(__SSE2__)
@@ -75,15 +75,11 @@ std::size_t find_token_end(std::string_view text) {
 }
 
 std::size_t find_control_portable(std::string_view text, std::size_t from) {
-  constexpr std::uint64_t kOnes = 0x0101010101010101ULL, kHighs = 0x8080808080808080ULL;
   while (from + 8 <= text.size()) {
-    std::uint64_t word;
-    std::memcpy(&word, text.data() + from, sizeof word);
+    const auto word = load_word(text.data() + from);
     // A high bit is set for each byte below 0x20 or equal to 0x7f (borrows may add false ones above a true
     // one, never hide one). HTAB and false ones are sorted out byte by byte.
-    const std::uint64_t del = word ^ (kOnes * 0x7f);
-    const std::uint64_t suspects = (((word - kOnes * 0x20) & ~word) | ((del - kOnes) & ~del)) & kHighs;
-    if (suspects != 0) {
+    if (((bytes_below(word, 0x20) | zero_bytes(word ^ (kEachByte * 0x7f))) & kHighBits) != 0) {
       for (std::size_t i = from; i < from + 8; ++i)
         if (is_control(text[i])) return i;
     }
