@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""User-space instructions a metered request costs, counted by callgrind: free of the machine's noise.
+"""User-space instructions a metered request costs, and how often it asks for memory, counted by callgrind: free of the
+machine's noise.
 
-    instructions.py                       compares with figures.json; exit 1 when a request costs over 3 % more than stated
+    instructions.py                       compares with figures.json; exit 1 when a request costs over 3 % more instructions
+                                          than stated, or one allocation more in two requests
     instructions.py --update              states what it costs now, for a change that is worth its price or saves some
-    instructions.py --functions 40        and the dearest functions of the worker
+    instructions.py --functions 40        and the dearest functions of the worker, and those that allocate most
     instructions.py --tollgate BINARY     another binary
 
 One request at a time over 16 keep-alive connections, 1000 users in turn, each with its token verified and its lease there
@@ -31,18 +33,19 @@ sys.dont_write_bytecode = True
 import peers  # noqa: E402
 
 FIGURES = os.path.join(HERE, "figures.json")
-TOLERANCE = 0.03
+TOLERANCE, TOLERANCE_ALLOCATIONS = 0.03, 0.5
 CONNECTIONS, WARM_UP, REQUESTS = 16, 2_000, 3_000
 EVENTS = "tollgate::net::Watch::on_event(int, short, void*)"
+ALLOCATORS = {"malloc", "calloc", "realloc", "memalign", "aligned_alloc", "posix_memalign"}
 REPLY_BYTES = 1024
 
 
 class Costs:
-    """One thread's file of callgrind: instructions by function, alone and with what it calls."""
+    """One thread's file of callgrind: instructions by function, alone and with what it calls; who allocates how often."""
 
     def __init__(self, path):
-        self.own, self.calls = collections.Counter(), collections.Counter()
-        names, function, in_call = {}, None, False
+        self.own, self.calls, self.allocations = collections.Counter(), collections.Counter(), collections.Counter()
+        names, function, called, in_call = {}, None, None, False
 
         def name(text):
             number, _, full = text.partition(" ")
@@ -55,9 +58,12 @@ class Costs:
                 if line.startswith("fn="):
                     function = name(line[3:].rstrip("\n"))
                 elif line.startswith("cfn="):
-                    name(line[4:].rstrip("\n"))
+                    called = name(line[4:].rstrip("\n"))
                 elif line.startswith("calls="):
                     in_call = True
+                    # Whom operator new allocates for is what one wants to know.
+                    if called in ALLOCATORS and not function.startswith("operator new") or called.startswith("operator new"):
+                        self.allocations[function] += int(line[6:].split()[0])
                 elif function is not None and line[0] in "0123456789+-*":
                     (self.calls if in_call else self.own)[function] += int(line.split()[1])
                     in_call = False
@@ -134,6 +140,13 @@ def count(setup, name, start):
     return costs
 
 
+def short(function):
+    for long in ["_view", ""]:
+        function = re.sub(rf"std::(__cxx11::)?basic_string{long}<char, std::char_traits<char>(, std::allocator<char> )?>",
+                          f"std::string{long}", function)
+    return function
+
+
 def main(arguments):
     for program in ["valgrind", "callgrind_control"]:
         if not shutil.which(program):
@@ -152,15 +165,25 @@ def main(arguments):
     nginx = round(max(costs.total for costs in theirs) / REQUESTS)
     rest = round((sum(costs.total for costs in ours) - worker.inclusive(EVENTS)) / REQUESTS)
     with open(FIGURES, encoding="utf-8") as file:
-        stated = json.load(file)["metered_request"]
+        figures = json.load(file)
+    stated = figures["metered_request"]
     print(f"a metered request: {now} instructions, stated {stated} ({now / stated - 1:+.1%}); nginx, plain: {nginx} ({now / nginx:.2f} x)")
     print(f"timers and other threads meanwhile: {rest} a request, by the clock")
+    # Who allocates in fewer requests does so by the clock, or once in many: a lease is fetched, the store is told.
+    allocations = sum(number for number in worker.allocations.values() if number > REQUESTS / 2) / REQUESTS
+    print(f"allocations: {allocations:.2f} a request, stated {figures['allocations']:.1f}")
+    for function, number in worker.allocations.most_common(arguments.functions):
+        print(f"{number / REQUESTS:10.2f}  {short(function)}")
     for function, cost in worker.own.most_common(arguments.functions):
-        print(f"{cost / REQUESTS:10.1f}  {re.sub(r'std::basic_string_view<char, std::char_traits<char> >', 'std::string_view', function)}")
+        print(f"{cost / REQUESTS:10.1f}  {short(function)}")
     if arguments.update:
         with open(FIGURES, "w", encoding="utf-8") as file:
-            file.write(json.dumps({"metered_request": now, "nginx_plain": nginx}, indent=2) + "\n")
+            file.write(json.dumps({"metered_request": now, "allocations": round(allocations, 1), "nginx_plain": nginx}, indent=2)
+                       + "\n")
         return 0
+    if allocations > figures["allocations"] + TOLERANCE_ALLOCATIONS:
+        print("more allocations than stated. If that is worth it: instructions.py --update, and commit figures.json")
+        return 1
     if now > stated * (1 + TOLERANCE):
         print(f"dearer than stated by more than {TOLERANCE:.0%}. If that is worth it: instructions.py --update, and commit figures.json")
         return 1

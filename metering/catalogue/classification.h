@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace tollgate::catalogue {
@@ -59,6 +60,13 @@ struct Classification {
   std::string reject_detail;  // for reject: what is wrong, for the caller
   // Only with reject: the body is in a format or coding that cannot be inspected; answer 415 instead of 400.
   bool unsupported_media = false;
+
+  void clear() {  // as new, but for the memory of `uses`
+    auto kept = std::move(uses);
+    *this = Classification{};
+    kept.clear();
+    uses = std::move(kept);
+  }
 };
 
 }  // namespace tollgate::catalogue

@@ -101,10 +101,11 @@ struct Classifier::Impl {
   Options options;
   std::shared_ptr<const Schema> schema;
 
-  Classification run(const Request& request, bool head_only, BodyNeed& need) const;
+  Classification run(const Request& request, bool head_only, BodyNeed& need, Classification memory) const;
 };
 
-Classification Classifier::Impl::run(const Request& request, bool head_only, BodyNeed& need) const {
+Classification Classifier::Impl::run(const Request& request, bool head_only, BodyNeed& need,
+                                     Classification memory) const {
   Classification rejection;
   rejection.kind = Kind::reject;
   if (request.target == "*") return Classification{};
@@ -125,7 +126,15 @@ Classification Classifier::Impl::run(const Request& request, bool head_only, Bod
   // A preflight or capability question touches nothing; only whose address it is matters.
   bool asks_options = *method == Method::options;
   if (asks_options) method = Method::get;
-  Call call{request, *schema, options, path, *method, media, head_only || asks_options, BodyNeed::none, {}};
+  memory.clear();
+  Call call{.request = request,
+            .schema = *schema,
+            .options = options,
+            .path = path,
+            .method = *method,
+            .media = media,
+            .head_only = head_only || asks_options,
+            .result = std::move(memory)};
   for (Dialect dialect : options.dialects) {
     bool known = false;
     switch (dialect) {
@@ -164,13 +173,13 @@ Classifier& Classifier::operator=(Classifier&&) noexcept = default;
 
 BodyNeed Classifier::body_need(const Request& request) const {
   BodyNeed need = BodyNeed::none;
-  impl_->run(request, true, need);
+  impl_->run(request, true, need, {});
   return need;
 }
 
-Classification Classifier::classify(const Request& request) const {
+Classification Classifier::classify(const Request& request, Classification memory) const {
   BodyNeed need = BodyNeed::none;
-  return impl_->run(request, false, need);
+  return impl_->run(request, false, need, std::move(memory));
 }
 
 }  // namespace tollgate::catalogue

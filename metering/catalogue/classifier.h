@@ -53,7 +53,8 @@ class Classifier {
   Classifier& operator=(Classifier&&) noexcept;
 
   BodyNeed body_need(const Request& request) const;
-  Classification classify(const Request& request) const;
+  // memory: an earlier answer, whose memory is used again.
+  Classification classify(const Request& request, Classification memory = {}) const;
 
  private:
   struct Impl;

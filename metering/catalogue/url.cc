@@ -145,6 +145,7 @@ Result<void> assemble(std::string_view text, bool has_quoted_slash, NormalPath& 
     if (count == kPathSegmentsMax) return refuse("the path has too many segments");
     parts[count++] = segment;
   }
+  out.path.clear();
   out.path.reserve(text.size());
   out.count = count;
   for (std::size_t i = 0; i < count; ++i) {
@@ -213,17 +214,17 @@ std::string_view decode_component(std::string_view raw, std::string& buffer) {
 
 }  // namespace
 
-Result<NormalPath> normalise(std::string_view target) {
+Result<void> normalise(std::string_view target, NormalPath& out) {
   if (target.empty() || target.front() != '/') return refuse("the target does not begin with '/'");
   if (target.size() > UINT32_MAX) return refuse("the target is too long");
-  NormalPath out;
   std::string_view raw = target;
+  out.query = {};
   if (std::size_t mark = target.find('?'); mark != target.npos) {
     raw = target.substr(0, mark);
     out.query = target.substr(mark + 1);
     if (out.query.find('#') != out.query.npos) return refuse("the target contains a fragment");
   }
-  if (take_plain(raw, out)) return out;
+  if (take_plain(raw, out)) return {};
   auto decoded = decode(raw);
   if (!decoded) return std::unexpected(decoded.error());
   if (const char* why = check_decoded(decoded->text, decoded->non_ascii)) return refuse(why);
@@ -235,8 +236,12 @@ Result<NormalPath> normalise(std::string_view target) {
       if (c == kQuotedSlash) c = '/';
     decoded->has_quote = false;
   }
-  if (auto done = assemble(decoded->text, decoded->has_quote, out); !done)
-    return std::unexpected(done.error());
+  return assemble(decoded->text, decoded->has_quote, out);
+}
+
+Result<NormalPath> normalise(std::string_view target) {
+  Result<NormalPath> out(std::in_place);
+  if (auto done = normalise(target, *out); !done) return std::unexpected(std::move(done.error()));
   return out;
 }
 

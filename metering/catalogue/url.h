@@ -55,6 +55,8 @@ struct NormalPath {
 
 // target: origin-form (RFC 9112 section 3.2.1), begins with '/'. The error names what is wrong, for a 400.
 Result<NormalPath> normalise(std::string_view target);
+// The same into `out`, whose memory is used again. After an error `out` holds nothing of use.
+Result<void> normalise(std::string_view target, NormalPath& out);
 
 // Parameters of a query string, in order. Names and values are decoded ('+' is a space, %xx once); a '%' that is
 // not followed by two hex digits stays as it is, as ASP.NET keeps it.

@@ -263,8 +263,11 @@ std::string Policy::unavailable_text(std::uint32_t products) const {
                          : fmt::format("{}", fmt::join(rulebook_->main_products, ", ")));
 }
 
-Decision Policy::decide(const identity::Principal& principal, const Classification& classification) const {
+Decision Policy::decide(const identity::Principal& principal, const Classification& classification,
+                        Decision memory) const {
   Decision decision;
+  memory.units.clear();
+  decision.units = std::move(memory.units);
   const Kind kind = classification.kind;
   const bool everything = index_->everything_licensed;
   if (kind == Kind::asset || kind == Kind::authentication || kind == Kind::foreign || kind == Kind::reject)

@@ -63,10 +63,11 @@ class Policy {
   explicit Policy(std::shared_ptr<const Rulebook> rulebook);
   // Thread-safe. Cost: a hash look-up a use.
   // The units view the classification's object names, so it must stay in place as long as the decision.
-  Decision decide(const identity::Principal& principal,
-                  const catalogue::Classification& classification) const;
-  Decision decide(const identity::Principal& principal,
-                  catalogue::Classification&& gone_too_soon) const = delete;
+  // memory: an earlier decision, whose memory is used again.
+  Decision decide(const identity::Principal& principal, const catalogue::Classification& classification,
+                  Decision memory = {}) const;
+  Decision decide(const identity::Principal& principal, catalogue::Classification&& gone_too_soon,
+                  Decision memory = {}) const = delete;
   ResolvedUse resolve(const catalogue::ObjectUse& use) const;
   const Rulebook& rulebook() const { return *rulebook_; }
 

@@ -11,6 +11,7 @@ namespace {
 // Asking again has an end even when every answer is `granted` and comes at once.
 constexpr unsigned kRoundsMax = 32;
 constexpr std::size_t kOwedMax = 100'000;
+constexpr std::size_t kKeptCharges = 8;  // one large batch must not make the worker large
 
 }  // namespace
 
@@ -44,10 +45,10 @@ void LeaseLedger::Impl::tick() {
   table_.announce(options_.worker);
 }
 
-void LeaseLedger::Impl::charge(std::vector<AccountCharge> charges, ChargeDone done) {
+void LeaseLedger::Impl::charge(std::span<const AccountCharge> charges, ChargeDone done) {
   CallRef call = spare_ ? std::move(spare_) : std::make_shared<Call>();
   spare_ = nullptr;
-  call->charges = std::move(charges);
+  call->charges.assign(charges.begin(), charges.end());  // into the texts of the charges before, where it can
   call->done = std::move(done);
   call->answers.clear();
   call->round = 0;
@@ -301,13 +302,14 @@ void LeaseLedger::Impl::on_answer(const CallRef& call, unsigned round, const Acc
 // ---- the three ends
 
 void LeaseLedger::Impl::admit_call(const CallRef& call) {
-  ChargeOutcome outcome;
+  ChargeOutcome& outcome = call->outcome;
+  outcome.clear();
   outcome.status = ChargeOutcome::Status::admitted;
   const MonotonicTime now = now_();
   outcome.states.reserve(call->charges.size());
   outcome.receipt.items.reserve(call->charges.size());
   for (std::size_t i = 0; i < call->charges.size(); ++i) {
-    AccountCharge& charge = call->charges[i];
+    const AccountCharge& charge = call->charges[i];
     Slot& slot = call->slots[i];
     const bool limited = charge.limit != kUnlimited;
     const bool left_out = charge.shadow && slot.state == Slot::State::lacking;
@@ -321,8 +323,8 @@ void LeaseLedger::Impl::admit_call(const CallRef& call) {
     outcome.degraded = outcome.degraded || degraded;
     if (slot.state == Slot::State::uncounted) continue;
     const std::int64_t bucket = slot.state == Slot::State::taken ? slot.bucket : INT64_MIN;
-    outcome.receipt.items.push_back({std::move(charge.key), bucket, charge.units, slot.account->shape.window,
-                                     slot.account->shape.bucket, degraded});
+    outcome.receipt.items.push_back({static_cast<std::uint32_t>(i), bucket, charge.units,
+                                     slot.account->shape.window, slot.account->shape.bucket, degraded});
     Account& account = *slot.account;
     if (!account.limited || slot.forced || account.cell->available() > slot.view.lease / 4) continue;
     // Known to be full: a prefetch would only be refused.
@@ -334,11 +336,12 @@ void LeaseLedger::Impl::admit_call(const CallRef& call) {
     }
   }
   if (outcome.degraded) ++counters_.degraded;
-  finish(call, std::move(outcome));
+  finish(call);
 }
 
 void LeaseLedger::Impl::refuse(const CallRef& call) {
-  ChargeOutcome outcome;
+  ChargeOutcome& outcome = call->outcome;
+  outcome.clear();
   outcome.status = ChargeOutcome::Status::exceeded;
   const MonotonicTime now = now_();
   for (std::size_t i = 0; i < call->charges.size(); ++i) {
@@ -349,23 +352,24 @@ void LeaseLedger::Impl::refuse(const CallRef& call) {
     outcome.states.push_back(state(call->charges[i], slot.account.get(), now, slot.denied));
   }
   if (!call->timer) ++counters_.denied_locally;
-  finish(call, std::move(outcome));
+  finish(call);
 }
 
 void LeaseLedger::Impl::unavailable(const CallRef& call, std::string why) {
-  ChargeOutcome outcome;
-  outcome.error = std::move(why);
+  call->outcome.clear();
+  call->outcome.error = std::move(why);
   ++counters_.unavailable;
-  finish(call, std::move(outcome));
+  finish(call);
 }
 
-void LeaseLedger::Impl::finish(const CallRef& call, ChargeOutcome&& outcome) {
+void LeaseLedger::Impl::finish(const CallRef& call) {
   const CallRef held = call;
   ChargeDone done = std::move(held->done);
+  ChargeOutcome outcome = std::move(held->outcome);  // another charge may use `held` before done() is back
   if (!held->timer) {
     ++counters_.local;
     held->slots.clear();
-    held->charges.clear();
+    if (held->charges.size() > kKeptCharges) held->charges.clear();
     if (held.use_count() <= 2) spare_ = held;  // nobody but our callers knows it
   } else {
     calls_.erase(held);
@@ -373,6 +377,7 @@ void LeaseLedger::Impl::finish(const CallRef& call, ChargeOutcome&& outcome) {
     held->awaited = 0;
   }
   done(std::move(outcome));
+  held->outcome = std::move(outcome);
 }
 
 // ---- the class
@@ -381,11 +386,11 @@ LeaseLedger::LeaseLedger(LeaseTable& table, OwnerPort& owners, std::function<Mon
                          LeaseLedgerOptions options)
     : impl_(std::make_unique<Impl>(table, owners, std::move(now), options)) {}
 LeaseLedger::~LeaseLedger() = default;
-void LeaseLedger::charge(std::vector<AccountCharge> charges, ChargeDone done) {
-  impl_->charge(std::move(charges), std::move(done));
+void LeaseLedger::charge(std::span<const AccountCharge> charges, ChargeDone done) {
+  impl_->charge(charges, std::move(done));
 }
-void LeaseLedger::give_back(Receipt receipt) {
-  impl_->give_back(std::move(receipt));
+void LeaseLedger::give_back(std::span<const AccountCharge> charges, const Receipt& receipt) {
+  impl_->give_back(charges, receipt);
 }
 void LeaseLedger::read(std::vector<AccountCharge> accounts, ReadDone done) {
   impl_->read(std::move(accounts), std::move(done));

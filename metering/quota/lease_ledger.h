@@ -89,8 +89,8 @@ class LeaseLedger final : public Ledger {
               LeaseLedgerOptions options);
   ~LeaseLedger() override;  // charges that wait are answered: unavailable
 
-  void charge(std::vector<AccountCharge> charges, ChargeDone done) override;
-  void give_back(Receipt receipt) override;
+  void charge(std::span<const AccountCharge> charges, ChargeDone done) override;
+  void give_back(std::span<const AccountCharge> charges, const Receipt& receipt) override;
   void read(std::vector<AccountCharge> accounts, ReadDone done) override;
   void list(std::string subject_key, std::string prefix, Milliseconds window, Milliseconds bucket,
             ListDone done) override;

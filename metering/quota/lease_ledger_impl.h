@@ -15,8 +15,8 @@ class LeaseLedger::Impl {
   Impl(LeaseTable& table, OwnerPort& owners, std::function<MonotonicTime()> now, LeaseLedgerOptions options);
   ~Impl();
 
-  void charge(std::vector<AccountCharge> charges, ChargeDone done);
-  void give_back(Receipt receipt);
+  void charge(std::span<const AccountCharge> charges, ChargeDone done);
+  void give_back(std::span<const AccountCharge> charges, const Receipt& receipt);
   void read(std::vector<AccountCharge> accounts, ReadDone done);
   void list(std::string subject_key, std::string prefix, Milliseconds window, Milliseconds bucket,
             ListDone done);
@@ -45,6 +45,7 @@ class LeaseLedger::Impl {
     std::size_t awaited = 0;
     unsigned round = 0;
     std::shared_ptr<void> timer;
+    ChargeOutcome outcome;  // its memory, for the next answer
   };
   using CallRef = std::shared_ptr<Call>;
   // Degraded admissions that no clock could date yet.
@@ -74,7 +75,7 @@ class LeaseLedger::Impl {
   void admit_call(const CallRef& call);
   void refuse(const CallRef& call);
   void unavailable(const CallRef& call, std::string why);
-  void finish(const CallRef& call, ChargeOutcome&& outcome);
+  void finish(const CallRef& call);  // tells call->outcome
   void put_back(const AccountRef& account, std::int64_t bucket, std::uint32_t units, bool forced);
   PartitionState& partition(const Account& account) { return table_.partition(account.partition); }
   const PartitionState& partition(const Account& account) const {

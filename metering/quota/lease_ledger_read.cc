@@ -1,6 +1,7 @@
 // What a ledger tells of accounts, and what it is given back.
 #include <algorithm>
 
+#include "metering/base/check.h"
 #include "metering/quota/lease_ledger_impl.h"
 
 namespace tollgate::quota {
@@ -56,22 +57,24 @@ AccountRef LeaseLedger::Impl::cached(const AccountKey& key) {
   return table_.find(key);
 }
 
-void LeaseLedger::Impl::give_back(Receipt receipt) {
+void LeaseLedger::Impl::give_back(std::span<const AccountCharge> charges, const Receipt& receipt) {
   for (const Receipt::Item& item : receipt.items) {
+    CHECK(item.charge < charges.size(), "a receipt goes with its charges");
+    const AccountKey& key = charges[item.charge].key;
     ++counters_.given_back;
     if (item.bucket_number == INT64_MIN) {
       // Let through before any clock was known: still owed, or counted meanwhile in a bucket that nobody noted. Then it
       // stays charged.
       auto owed = std::ranges::find_if(
-          owed_, [&](const Owed& one) { return one.key == item.key && one.units == item.units; });
+          owed_, [&](const Owed& one) { return one.key == key && one.units == item.units; });
       if (owed != owed_.end()) owed_.erase(owed);
       continue;
     }
     const WindowShape shape{item.window, item.bucket};
-    AccountRef account = cached(item.key);
+    AccountRef account = cached(key);
     if (!account || account->shape.window != shape.window || account->shape.bucket != shape.bucket) {
       // Settled and gone: the store is told. A receipt does not say whether there was a limit, but the field does.
-      auto made = table_.find_or_create(item.key, shape, !item.key.field.starts_with(kObservationField));
+      auto made = table_.find_or_create(key, shape, !key.field.starts_with(kObservationField));
       if (!made || (*made)->shape.window != shape.window || (*made)->shape.bucket != shape.bucket)
         continue;  // stays charged
       owners_.take_back(*made, item.bucket_number, item.units);

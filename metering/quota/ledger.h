@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -51,10 +52,10 @@ struct AccountState {
   std::uint64_t remaining() const { return used >= limit ? 0 : limit - used; }
 };
 
-// Proof of an admitted charge: needed to give it back exactly.
+// Proof of an admitted charge: needed, with the charges, to give it back exactly.
 struct Receipt {
   struct Item {
-    AccountKey key;
+    std::uint32_t charge = 0;  // index of the charge; they rise
     std::int64_t bucket_number = 0;
     std::uint32_t units = 0;
     Milliseconds window{0}, bucket{0};
@@ -71,12 +72,25 @@ struct ChargeOutcome {
   bool degraded = false;                // admitted although the store could not be asked (on_outage: allow)
   Receipt receipt;                      // admitted
   std::string error;                    // unavailable: why, for the log
+
+  void clear();  // as new, but for memory that is kept
 };
+
+inline void ChargeOutcome::clear() {
+  auto kept_states = std::move(states);
+  auto kept_items = std::move(receipt.items);
+  *this = ChargeOutcome{};
+  kept_states.clear();
+  kept_items.clear();
+  states = std::move(kept_states);
+  receipt.items = std::move(kept_items);
+}
 
 class Ledger {
  public:
   virtual ~Ledger() = default;
 
+  // Who swaps what it takes from the outcome for memory it has no use for saves the ledger from asking for new memory.
   using ChargeDone = std::function<void(ChargeOutcome&&)>;
   using ReadDone = std::function<void(Result<std::vector<AccountState>>&&)>;
   struct Listed {
@@ -87,9 +101,10 @@ class Ledger {
 
   // Always answers, within the store's bound (`store.timeout`): unavailable when the store did not answer in time.
   // An answer that arrives after the bound and says `admitted` is given back by the ledger itself.
-  virtual void charge(std::vector<AccountCharge> charges, ChargeDone done) = 0;
-  // The upstream never received the call. No answer; a failure leaves the units charged (the safe side).
-  virtual void give_back(Receipt receipt) = 0;
+  virtual void charge(std::span<const AccountCharge> charges, ChargeDone done) = 0;
+  // The upstream never received the call. `charges` are those of the receipt, as they were. No answer; a failure leaves the
+  // units charged (the safe side).
+  virtual void give_back(std::span<const AccountCharge> charges, const Receipt& receipt) = 0;
   // States without charging. `units` of the charges is ignored.
   virtual void read(std::vector<AccountCharge> accounts, ReadDone done) = 0;
   // The accounts of one subject whose field starts with `prefix` and that hold anything, all counted over the same

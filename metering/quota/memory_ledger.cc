@@ -49,7 +49,7 @@ void MemoryLedger::drop_if_empty(const AccountKey& key) {
     accounts_.erase(found);
 }
 
-void MemoryLedger::charge(std::vector<AccountCharge> charges, ChargeDone done) {
+void MemoryLedger::charge(std::span<const AccountCharge> charges, ChargeDone done) {
   ChargeOutcome outcome;
   if (!available_) {
     outcome.error = "the store is unavailable";
@@ -86,7 +86,7 @@ void MemoryLedger::charge(std::vector<AccountCharge> charges, ChargeDone done) {
     if (std::ranges::find(outcome.shadow_violated, i) != outcome.shadow_violated.end()) continue;
     const WindowShape shape{charge.window, charge.bucket};
     const std::int64_t number = account(charge.key, shape, at).window.add(shape.bucket_of(at), charge.units);
-    outcome.receipt.items.push_back({charge.key, number, charge.units, charge.window, charge.bucket});
+    outcome.receipt.items.push_back({i, number, charge.units, charge.window, charge.bucket});
   }
   for (std::size_t i = 0; i < charges.size(); ++i) {
     const WindowShape shape{charges[i].window, charges[i].bucket};
@@ -99,13 +99,14 @@ void MemoryLedger::charge(std::vector<AccountCharge> charges, ChargeDone done) {
   done(std::move(outcome));
 }
 
-void MemoryLedger::give_back(Receipt receipt) {
+void MemoryLedger::give_back(std::span<const AccountCharge> charges, const Receipt& receipt) {
   if (!available_) return;
   const Milliseconds at = now();
   for (const Receipt::Item& item : receipt.items) {
     const WindowShape shape{item.window, item.bucket};
-    account(item.key, shape, at).window.remove(shape, at, item.bucket_number, item.units);
-    drop_if_empty(item.key);
+    const AccountKey& key = charges[item.charge].key;
+    account(key, shape, at).window.remove(shape, at, item.bucket_number, item.units);
+    drop_if_empty(key);
   }
 }
 

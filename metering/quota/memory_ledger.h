@@ -23,8 +23,8 @@ class MemoryLedger final : public Ledger {
   // from the latest time it has seen.
   explicit MemoryLedger(std::function<Milliseconds()> store_clock);
 
-  void charge(std::vector<AccountCharge> charges, ChargeDone done) override;
-  void give_back(Receipt receipt) override;
+  void charge(std::span<const AccountCharge> charges, ChargeDone done) override;
+  void give_back(std::span<const AccountCharge> charges, const Receipt& receipt) override;
   void read(std::vector<AccountCharge> accounts, ReadDone done) override;
   void list(std::string subject_key, std::string prefix, Milliseconds window, Milliseconds bucket,
             ListDone done) override;

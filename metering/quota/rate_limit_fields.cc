@@ -115,8 +115,9 @@ std::optional<std::uint64_t> retry_after_seconds(std::span<const AccountState> s
 std::string rate_limit_field_lines(const FieldOptions& options, std::string_view policy,
                                    std::span<const Rule> rules, std::span<const AccountCharge> charges,
                                    std::span<const AccountState> states,
-                                   std::span<const std::uint32_t> violated) {
-  std::string lines;
+                                   std::span<const std::uint32_t> violated, std::string memory) {
+  std::string lines = std::move(memory);
+  lines.clear();
   lines.reserve(policy.size() + 160);
   {
     Appender out(lines);

@@ -41,10 +41,11 @@ struct FieldOptions {
 };
 // Complete field lines, each ending in CRLF, for a call with these charges and states. `policy` is the value of
 // rate_limit_policy(rules). "" when no rule applies to the call. Retry-After is added when `violated` is not empty.
+// memory: an earlier answer, whose memory is used again.
 std::string rate_limit_field_lines(const FieldOptions& options, std::string_view policy,
                                    std::span<const Rule> rules, std::span<const AccountCharge> charges,
                                    std::span<const AccountState> states,
-                                   std::span<const std::uint32_t> violated = {});
+                                   std::span<const std::uint32_t> violated = {}, std::string memory = {});
 
 // Whole seconds, rounded up.
 std::uint64_t seconds_up(Milliseconds duration);

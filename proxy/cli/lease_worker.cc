@@ -272,11 +272,11 @@ LeaseWorker::LeaseWorker(event_base* base, LeaseShared& shared, LeaseWorkerOptio
     : impl_(std::make_unique<Impl>(*this, base, shared, std::move(options))) {}
 LeaseWorker::~LeaseWorker() = default;
 
-void LeaseWorker::charge(std::vector<quota::AccountCharge> charges, ChargeDone done) {
-  impl_->ledger_.charge(std::move(charges), std::move(done));
+void LeaseWorker::charge(std::span<const quota::AccountCharge> charges, ChargeDone done) {
+  impl_->ledger_.charge(charges, std::move(done));
 }
-void LeaseWorker::give_back(quota::Receipt receipt) {
-  impl_->ledger_.give_back(std::move(receipt));
+void LeaseWorker::give_back(std::span<const quota::AccountCharge> charges, const quota::Receipt& receipt) {
+  impl_->ledger_.give_back(charges, receipt);
 }
 void LeaseWorker::read(std::vector<quota::AccountCharge> accounts, ReadDone done) {
   impl_->ledger_.read(std::move(accounts), std::move(done));

@@ -60,8 +60,8 @@ class LeaseWorker final : public quota::Ledger {
   ~LeaseWorker() override;
 
   // ---- quota::Ledger, for this worker's calls
-  void charge(std::vector<quota::AccountCharge> charges, ChargeDone done) override;
-  void give_back(quota::Receipt receipt) override;
+  void charge(std::span<const quota::AccountCharge> charges, ChargeDone done) override;
+  void give_back(std::span<const quota::AccountCharge> charges, const quota::Receipt& receipt) override;
   void read(std::vector<quota::AccountCharge> accounts, ReadDone done) override;
   void list(std::string subject_key, std::string prefix, Milliseconds window, Milliseconds bucket,
             ListDone done) override;

@@ -128,9 +128,9 @@ class ExchangePort {
                             std::shared_ptr<const identity::SessionRecord> record) = 0;
   virtual void end_session(const identity::SessionKey& key) = 0;
 
-  virtual void charge(std::vector<quota::AccountCharge> charges) = 0;  // -> on_charge
+  virtual void charge(std::span<const quota::AccountCharge> charges) = 0;  // -> on_charge
   virtual void read_usage(const Call& call) = 0;                       // -> on_usage
-  virtual void give_back(quota::Receipt receipt) = 0;
+  virtual void give_back(std::span<const quota::AccountCharge> charges, const quota::Receipt& receipt) = 0;
 
   virtual void set_timer(Timer timer, Milliseconds after) = 0;
   virtual void clear_timer(Timer timer) = 0;
@@ -144,7 +144,8 @@ class ExchangePort {
 // What the edge knows about the request's connection.
 struct Arrival {
   std::shared_ptr<const Snapshot> snapshot;
-  std::string_view peer_address;  // of the socket: "203.0.113.9", "2001:db8::1"
+  std::string_view
+      peer_address;  // of the socket, http::canonical_address(): "203.0.113.9", "2001:db8::1"; may be ""
   bool tls = false;
   bool overloaded = false;          // beyond the cap of connections: answered with 503
   bool too_fast = false;            // more requests of this address than limits.per_address allows: 429

@@ -153,7 +153,7 @@ void Exchange::release_upstream(bool reusable) {
 
 void Exchange::give_back() {
   if (call_.receipt.items.empty()) return;
-  port_.give_back(std::move(call_.receipt));
+  port_.give_back(call_.charges, call_.receipt);
   call_.receipt = {};
   given_back_ = charged_;
   charged_ = false;

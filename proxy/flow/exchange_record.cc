@@ -4,10 +4,17 @@
 #include "proxy/flow/exchange.h"
 
 namespace tollgate::flow {
+namespace {
+
+bool limits(const quota::AccountCharge& charge) {
+  return charge.rule != quota::Rules::kObservation;
+}
+
+}  // namespace
 
 void Exchange::charge() {
   for (const quota::AccountCharge& charge : call_.charges)
-    if (charge.rule != quota::Rules::kObservation)
+    if (limits(charge))
       accounts_.push_back({.subject_key = charge.key.subject_key, .field = charge.key.field, .units = charge.units});
   usage::CallJournal* journal = port_.call_journal();
   if (journal != nullptr && !accounts_.empty()) {
@@ -31,16 +38,17 @@ void Exchange::note_charge(const quota::ChargeOutcome& outcome) {
   charged_ = true;
   // The receipt names what was charged, in the order of the charges; a refused candidate limit is not in it.
   auto item = outcome.receipt.items.begin();
-  for (usage::ChargedAccount& account : accounts_) {
-    auto found = std::find_if(item, outcome.receipt.items.end(), [&](const quota::Receipt::Item& charged) {
-      return charged.key.field == account.field && charged.key.subject_key == account.subject_key;
-    });
-    if (found == outcome.receipt.items.end()) {
-      account.units = 0;
-      continue;
+  auto account = accounts_.begin();
+  for (std::uint32_t i = 0; i < call_.charges.size(); ++i) {
+    const bool is_charged = item != outcome.receipt.items.end() && item->charge == i;
+    if (limits(call_.charges[i])) {
+      if (is_charged)
+        account->bucket = item->bucket_number;
+      else
+        account->units = 0;
+      ++account;
     }
-    account.bucket = found->bucket_number;
-    item = std::next(found);
+    if (is_charged) ++item;
   }
   if (journalled_.call != 0) port_.call_journal()->charged(journalled_);
 }

@@ -1,6 +1,7 @@
 #include "proxy/flow/gate.h"
 
 #include <algorithm>
+#include <memory>
 
 #include "metering/base/ascii.h"
 #include "metering/base/check.h"
@@ -84,9 +85,31 @@ Gate::Gate(std::size_t token_cache_entries, std::uint64_t hash_seed)
     : cache_(token_cache_entries, hash_seed) {}
 
 void Gate::forget(Call& call) {
-  constexpr std::size_t kKept = 8;  // one large batch must not make the worker large
+  constexpr std::size_t kKept = 8, kTextKept = 1024;  // one large batch must not make the worker large
   if (call.charges.capacity() > 0 && call.charges.size() <= kKept) spare_charges_ = std::move(call.charges);
-  call = Call{};
+  const auto emptied = [](auto& list) {
+    auto memory = list.capacity() <= kKept ? std::move(list) : std::remove_reference_t<decltype(list)>{};
+    memory.clear();
+    return memory;
+  };
+  auto uses = emptied(call.classification.uses);
+  auto units = emptied(call.decision.units);
+  auto states = emptied(call.states);
+  auto items = emptied(call.receipt.items);
+  const auto emptied_text = [](std::string& text) {
+    std::string memory = text.capacity() <= kTextKept ? std::move(text) : std::string();
+    memory.clear();
+    return memory;
+  };
+  std::string request_id = emptied_text(call.request_id), fields = emptied_text(call.response_fields);
+  std::destroy_at(&call);  // half the work of assigning a new one
+  std::construct_at(&call);
+  call.classification.uses = std::move(uses);
+  call.decision.units = std::move(units);
+  call.states = std::move(states);
+  call.receipt.items = std::move(items);
+  call.request_id = std::move(request_id);
+  call.response_fields = std::move(fields);
 }
 
 void Gate::fail(Call& call, Reason reason, std::string_view detail) {
@@ -117,12 +140,11 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
     return refuse(call, Reason::bad_request, "Connection names a field that holds the caller's credentials.");
   catalogue::Request request = request_of(call, head, {});
   std::string_view path = "/";
-  std::optional<Result<catalogue::NormalPath>> normal;
   if (head.path != "*") {
-    if (!normal.emplace(catalogue::normalise(request.target)))
-      return refuse(call, Reason::bad_request, normal->error().message);
-    request.path = &**normal;
-    path = request.path->path;
+    if (auto read = catalogue::normalise(request.target, path_); !read)
+      return refuse(call, Reason::bad_request, read.error().message);
+    request.path = &path_;
+    path = path_.path;
   }
   const bool own =
       path.starts_with(kOwnPrefix) && (path.size() == kOwnPrefix.size() || path[kOwnPrefix.size()] == '/');
@@ -143,12 +165,12 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
   if (call.route->max_body != 0 && head.framing == http::Framing::length &&
       head.content_length > call.route->max_body)
     return refuse(call, Reason::body_too_large, "The request body is larger than this route accepts.");
-  if (rewrites(*call.route) && normal) {
-    call.upstream_path = rewritten_path(*call.route, head.path, **normal);
+  if (rewrites(*call.route) && request.path != nullptr) {
+    call.upstream_path = rewritten_path(*call.route, head.path, path_);
     request = request_of(call, head, {});
-    if (!normal.emplace(catalogue::normalise(request.target)))
-      return refuse(call, Reason::bad_request, normal->error().message);
-    request.path = &**normal;
+    if (auto read = catalogue::normalise(request.target, path_); !read)
+      return refuse(call, Reason::bad_request, read.error().message);
+    request.path = &path_;
   }
   if (snapshot.sessions != nullptr) [[unlikely]]
     if (auto next = begin_login(call, head, request)) return *next;
@@ -324,7 +346,7 @@ std::optional<LocalReply> Gate::authenticate_token(Call& call, std::string_view 
 Next Gate::decide(Call& call, const catalogue::Request& request) {
   const Snapshot& snapshot = *call.snapshot;
   const identity::Principal& principal = call.token->principal;
-  call.classification = snapshot.classifier.classify(request);
+  call.classification = snapshot.classifier.classify(request, std::move(call.classification));
   const catalogue::Classification& seen = call.classification;
   call.tell(&Life::classified, call);
   switch (seen.kind) {
@@ -340,7 +362,7 @@ Next Gate::decide(Call& call, const catalogue::Request& request) {
     default:
       break;
   }
-  call.decision = snapshot.policy.decide(principal, seen);
+  call.decision = snapshot.policy.decide(principal, seen, std::move(call.decision));
   if (call.decision.reason != Reason::ok) return refuse(call, call.decision.reason, call.decision.detail);
 
   operations_.clear();
@@ -356,13 +378,13 @@ Next Gate::decide(Call& call, const catalogue::Request& request) {
 Next Gate::on_charge(Call& call, quota::ChargeOutcome&& outcome) {
   switch (outcome.status) {
     case quota::ChargeOutcome::Status::admitted:
-      call.states = std::move(outcome.states);
-      call.receipt = std::move(outcome.receipt);
+      std::swap(call.states, outcome.states);
+      std::swap(call.receipt, outcome.receipt);
       call.degraded = outcome.degraded;
-      call.response_fields = rate_limit_lines(call);
+      call.response_fields = rate_limit_lines(call, {}, std::move(call.response_fields));
       return Next::forward;
     case quota::ChargeOutcome::Status::exceeded:
-      call.states = std::move(outcome.states);
+      std::swap(call.states, outcome.states);
       return reply_with(call, quota_exceeded(call, outcome.violated));
     case quota::ChargeOutcome::Status::unavailable:
       break;

@@ -16,7 +16,7 @@
 // forwarded without a token: Kind::authentication and Kind::asset.
 //
 // A Next::forward means: send the request to call.route->upstream, add call.response_fields to the reply's head.
-// A Next::reply means: send call.reply. If the upstream never received a forwarded call: Ledger::give_back(call.receipt).
+// A Next::reply means: send call.reply. If the upstream never received a forwarded call: give back call.receipt to the Ledger.
 #pragma once
 #include <optional>
 #include <span>
@@ -88,6 +88,7 @@ class Gate {
   std::vector<catalogue::HeaderField> headers_;      // scratch of request_of
   std::string target_;                               // scratch of request_of
   std::string session_id_;                           // scratch of take_session
+  catalogue::NormalPath path_;                       // scratch of on_head
   std::vector<quota::CountedOperation> operations_;  // scratch of decide
   std::vector<quota::AccountCharge> spare_charges_;  // of a call that is over
 };

@@ -205,12 +205,13 @@ LocalReply usage(const Call& call, std::span<const quota::AccountState> states,
       .body = usage_json(*call.snapshot, call.token->principal, call.charges, states, objects)};
 }
 
-std::string rate_limit_lines(const Call& call, std::span<const std::uint32_t> violated) {
+std::string rate_limit_lines(const Call& call, std::span<const std::uint32_t> violated, std::string memory) {
   const config::Proxy& settings = call.snapshot->settings.proxy;
   quota::FieldOptions options{.rate_limit = settings.rate_limit_headers != "never",
                               .legacy = settings.legacy_rate_limit_headers};
   return quota::rate_limit_field_lines(options, call.snapshot->rate_limit_policy,
-                                       call.snapshot->rules.rules(), call.charges, call.states, violated);
+                                       call.snapshot->rules.rules(), call.charges, call.states, violated,
+                                       std::move(memory));
 }
 
 }  // namespace tollgate::flow

@@ -32,7 +32,9 @@ std::string usage_json(const Snapshot& snapshot, const identity::Principal& prin
                        std::span<const quota::Ledger::Listed> objects);
 
 // RateLimit-Policy and RateLimit field lines for the states of call.charges; "" when no rule applies. `violated`: the
-// indexes of the charges without room, of a refused call; then Retry-After is among the lines.
-std::string rate_limit_lines(const Call& call, std::span<const std::uint32_t> violated = {});
+// indexes of the charges without room, of a refused call; then Retry-After is among the lines. memory: a text that is no
+// longer needed, whose memory is used again.
+std::string rate_limit_lines(const Call& call, std::span<const std::uint32_t> violated = {},
+                             std::string memory = {});
 
 }  // namespace tollgate::flow

@@ -260,14 +260,18 @@ bool AddressSet::contains(std::string_view address) const {
   return parsed && contains(*parsed);
 }
 
+std::string canonical_address(std::string_view text) {
+  const std::optional<IpAddress> address = parse_address(text);
+  return address ? address->to_string() : std::string();
+}
+
 ClientInfo client_of(std::string_view peer_address, bool peer_https, const RequestHead& head,
                      const AddressSet& trusted) {
   ClientInfo client{
       .address = std::string(peer_address), .https = peer_https, .host = std::string(head.authority)};
+  if (trusted.empty()) return client;
   const std::optional<IpAddress> peer = parse_address(peer_address);
-  if (!peer) return client;
-  client.address = peer->to_string();
-  if (!trusted.contains(*peer)) return client;
+  if (!peer || !trusted.contains(*peer)) return client;
   client.trusted_peer = true;
 
   IpAddress known = *peer;

@@ -58,13 +58,16 @@ class AddressSet {
 };
 
 struct ClientInfo {
-  std::string address{};      // canonical text; the peer's as given if it is no IP address (unix socket)
+  std::string address{};      // canonical text; "" of a Unix socket
   bool https = false;         // the client's own connection
   std::string host{};         // the name the client asked for: a trusted X-Forwarded-Host, else the authority
   bool trusted_peer = false;  // the peer may speak for others: RequestForwarding::trusted_peer
 };
 
-// peer_address: of the socket, without port. peer_https: the socket itself is TLS.
+// Any spelling of an address to its canonical one, IpAddress::to_string(); "" when it is none.
+std::string canonical_address(std::string_view text);
+
+// peer_address: of the socket, without port, canonical_address(). peer_https: the socket itself is TLS.
 ClientInfo client_of(std::string_view peer_address, bool peer_https, const RequestHead& head,
                      const AddressSet& trusted);
 

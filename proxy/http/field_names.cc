@@ -165,16 +165,16 @@ bool is_listed_as_protected(std::string_view name) {
 }
 
 FieldRole known_role(std::string_view name, bool underscores) {
+  const char initial = fold(name.front());
   if (name.size() <= kLongest) {
-    const char initial = fold(name.front());
     for (std::size_t i = kFirst[name.size()]; i < kFirst[name.size() + 1]; ++i) {
       const std::string_view known = kKnown[i].name;
       if (known.front() == initial && (underscores ? is(name, known) : equals_ignore_case(name, known)))
         return kKnown[i].role;
     }
   }
-  if (is_vouched_for(name)) return FieldRole::forwarded_by;
-  if (begins(name, "proxy-")) return FieldRole::hop;
+  if ((initial == 'x' || initial == 's') && is_vouched_for(name)) return FieldRole::forwarded_by;
+  if (initial == 'p' && begins(name, "proxy-")) return FieldRole::hop;
   return FieldRole::end_to_end;
 }
 

@@ -110,10 +110,8 @@ void append_forwarded_element(Appender& out, const RequestForwarding& forwarding
 
 void append_provenance(Appender& out, const RequestHead& head, const RequestForwarding& forwarding,
                        bool has_forwarded) {
-  append_list(out, "X-Forwarded-For", head.fields, forwarding.trusted_peer, FieldRole::forwarded_for, [&] {
-    const std::optional<IpAddress> peer = parse_address(forwarding.peer_address);
-    out.text(peer ? peer->to_string() : "unknown");
-  });
+  append_list(out, "X-Forwarded-For", head.fields, forwarding.trusted_peer, FieldRole::forwarded_for,
+              [&] { out.text(forwarding.peer_address.empty() ? "unknown" : forwarding.peer_address); });
   append_field(out, "X-Forwarded-Proto", forwarding.https ? "https" : "http");
   const std::string_view host =
       forwarding.forwarded_host.empty() ? head.authority : forwarding.forwarded_host;
@@ -143,7 +141,8 @@ void append_request_head(std::string& to, const RequestHead& head, const Request
   CHECK(forwarding.path.empty() || forwarding.path.starts_with('/'), "a path begins with a slash");
   CHECK(forwarding.framing != Framing::until_close, "a request body never ends with the connection");
   CHECK(is_one_line(forwarding.request_id) && is_one_line(forwarding.forwarded_host) &&
-            is_one_line(forwarding.default_host) && is_one_line(forwarding.via),
+            is_one_line(forwarding.default_host) && is_one_line(forwarding.via) &&
+            is_one_line(forwarding.peer_address),
         "a value with a line end");
   CHECK(are_whole_lines(forwarding.extra_fields), "extra fields must be whole lines");
   Appender out(to);

@@ -43,8 +43,8 @@ struct RequestForwarding {
   Framing framing = Framing::none;   // none, length or chunked: how the body will be sent
   std::uint64_t content_length = 0;  // for length
   std::string_view request_id{};     // X-Request-Id; "" keeps none
-  std::string_view
-      peer_address{};         // the socket's peer, appended to X-Forwarded-For; "" is written as `unknown`
+  std::string_view peer_address{};  // the socket's peer, IpAddress::to_string(), appended to X-Forwarded-For;
+                                    // "" (it has none) is written as `unknown`
   bool trusted_peer = false;  // keep the peer's X-Forwarded-For and Forwarded in front of it
   bool https = false;         // X-Forwarded-Proto: ClientInfo::https
   std::string_view forwarded_host{};  // X-Forwarded-Host: ClientInfo::host; "" takes the head's authority

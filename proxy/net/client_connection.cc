@@ -9,11 +9,11 @@
 
 namespace tollgate::net {
 
-ClientConnection::ClientConnection(Worker& worker, int fd, std::string peer_address,
+ClientConnection::ClientConnection(Worker& worker, int fd, std::string_view peer_address,
                                    AddressTable::Entry* address, std::shared_ptr<const ServerTls> tls,
                                    bool overloaded, bool announced)
     : worker_(worker),
-      peer_address_(std::move(peer_address)),
+      peer_address_(http::canonical_address(peer_address)),
       address_(address),
       phase_(announced ? Phase::announced : Phase::handshake),
       overloaded_(overloaded),

@@ -45,7 +45,7 @@ class ClientConnection {
  public:
   // address: what the peer's address is counted under, or nullptr; given back at the end. announced: a PROXY
   // header comes first and says who the peer is.
-  ClientConnection(Worker& worker, int fd, std::string peer_address, AddressTable::Entry* address,
+  ClientConnection(Worker& worker, int fd, std::string_view peer_address, AddressTable::Entry* address,
                    std::shared_ptr<const ServerTls> tls, bool overloaded, bool announced);
   ~ClientConnection();
   ClientConnection(const ClientConnection&) = delete;

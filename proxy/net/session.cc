@@ -407,7 +407,7 @@ void Session::end_session(const identity::SessionKey& key) {
   asking_ = false;
 }
 
-void Session::charge(std::vector<quota::AccountCharge> charges) {
+void Session::charge(std::span<const quota::AccountCharge> charges) {
   quota::Ledger* ledger = worker_.ledger();
   if (ledger == nullptr) {
     quota::ChargeOutcome outcome;
@@ -415,7 +415,7 @@ void Session::charge(std::vector<quota::AccountCharge> charges) {
     return exchange_.on_charge(std::move(outcome));
   }
   charging_ = true;
-  ledger->charge(std::move(charges), [this](quota::ChargeOutcome&& outcome) {
+  ledger->charge(charges, [this](quota::ChargeOutcome&& outcome) {
     if (charging_) return exchange_.on_charge(std::move(outcome));  // at once: whoever asked goes on
     worker_.loop().event_begins();
     exchange_.on_charge(std::move(outcome));
@@ -460,8 +460,8 @@ void Session::usage_answered() {
   worker_.advance_later(connection_);
 }
 
-void Session::give_back(quota::Receipt receipt) {
-  if (worker_.ledger() != nullptr) worker_.ledger()->give_back(std::move(receipt));
+void Session::give_back(std::span<const quota::AccountCharge> charges, const quota::Receipt& receipt) {
+  if (worker_.ledger() != nullptr) worker_.ledger()->give_back(charges, receipt);
 }
 
 void Session::set_timer(flow::Timer timer, Milliseconds after) {

@@ -84,9 +84,9 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   void bind_session(const identity::SessionKey& key,
                     std::shared_ptr<const identity::SessionRecord> record) override;
   void end_session(const identity::SessionKey& key) override;
-  void charge(std::vector<quota::AccountCharge> charges) override;
+  void charge(std::span<const quota::AccountCharge> charges) override;
   void read_usage(const flow::Call& call) override;
-  void give_back(quota::Receipt receipt) override;
+  void give_back(std::span<const quota::AccountCharge> charges, const quota::Receipt& receipt) override;
   void set_timer(flow::Timer timer, Milliseconds after) override;
   void clear_timer(flow::Timer timer) override;
   void record(const usage::Fact& fact) override;

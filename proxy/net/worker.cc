@@ -359,7 +359,7 @@ void Worker::accepted(int fd, std::string peer_address, std::shared_ptr<const Se
     ::close(fd);
     return;
   }
-  auto owned = std::make_unique<ClientConnection>(*this, fd, std::move(peer_address), address, std::move(tls),
+  auto owned = std::make_unique<ClientConnection>(*this, fd, peer_address, address, std::move(tls),
                                                   overloaded, announced);
   ClientConnection& connection = *owned;
   connections_.emplace(&connection, std::move(owned));

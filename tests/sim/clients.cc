@@ -194,9 +194,9 @@ void World::finished(std::uint64_t id, quota::ChargeOutcome&& outcome) {
 }
 
 void World::write_down(std::uint64_t id, const Call& call, const quota::ChargeOutcome& outcome) {
-  for (const auto& charge : call.charges) {
-    const auto item = std::find_if(outcome.receipt.items.begin(), outcome.receipt.items.end(),
-                                   [&](const auto& i) { return i.key == charge.key; });
+  for (std::uint32_t index = 0; index < call.charges.size(); ++index) {
+    const auto& charge = call.charges[index];
+    const auto item = std::ranges::find(outcome.receipt.items, index, &quota::Receipt::Item::charge);
     if (item == outcome.receipt.items.end()) {
       if (!charge.shadow)
         violation(fmt::format("call {} was admitted without {} {} in its receipt", id, charge.key.subject_key,
@@ -219,21 +219,22 @@ void World::give_back(std::uint64_t id, const Call& call, quota::Receipt receipt
   const Duration delay = random_.one_in(2) ? Duration(Milliseconds(random_.below(20)))
                                            : Duration(Milliseconds(random_.below(2'000)));
   Proxy& proxy = *proxies_[call.proxy];
-  queue_.after(delay,
-               [this, id, &proxy, worker = call.worker, life = proxy.life(), receipt = std::move(receipt)] {
-                 proxy.deliver(life, [this, id, worker, receipt, &proxy](Proxy::Life& living) {
-                   for (const auto& item : receipt.items) {
-                     TruthAccount& account = *truth_.find(item.key);
-                     truth_.given_back(account, id);
-                     // Let through without a clock: by now it may be counted where no receipt says.
-                     if (item.bucket_number == INT64_MIN) account.in_doubt += item.units;
-                     given_back_[proxy.index()][name_of(item.key)] += item.units;
-                   }
-                   trace_.line(queue_.now(), "call {} is given back", id);
-                   Proxy::Worker& here = *living.workers[worker];
-                   here.enter([&] { here.ledger.give_back(receipt); });
-                 });
-               });
+  queue_.after(delay, [this, id, &proxy, worker = call.worker, life = proxy.life(), charges = call.charges,
+                       receipt = std::move(receipt)] {
+    proxy.deliver(life, [this, id, worker, charges, receipt, &proxy](Proxy::Life& living) {
+      for (const auto& item : receipt.items) {
+        const quota::AccountKey& key = charges[item.charge].key;
+        TruthAccount& account = *truth_.find(key);
+        truth_.given_back(account, id);
+        // Let through without a clock: by now it may be counted where no receipt says.
+        if (item.bucket_number == INT64_MIN) account.in_doubt += item.units;
+        given_back_[proxy.index()][name_of(key)] += item.units;
+      }
+      trace_.line(queue_.now(), "call {} is given back", id);
+      Proxy::Worker& here = *living.workers[worker];
+      here.enter([&] { here.ledger.give_back(charges, receipt); });
+    });
+  });
 }
 
 // Is there, by the truth, really no room for one of these? Buckets and guards make room late; limits may just have changed.

@@ -209,9 +209,12 @@ struct LeaseLedgerTest : testing::Test {
         {subject_key({"acme", std::nullopt, user}), std::move(field)}, limit, kDay, kMinute, units, 0, false};
   }
   std::optional<ChargeOutcome> outcome;
+  std::vector<AccountCharge> charged;
+  void give_back() { ledger->give_back(charged, outcome->receipt); }
   Status charge(std::vector<AccountCharge> charges) {
     outcome.reset();
-    ledger->charge(std::move(charges), [this](ChargeOutcome&& o) {
+    charged = std::move(charges);
+    ledger->charge(charged, [this](ChargeOutcome&& o) {
       EXPECT_FALSE(outcome.has_value()) << "answered twice";
       outcome = std::move(o);
     });
@@ -368,7 +371,7 @@ TEST_F(LeaseLedgerTest, PolicyAllowLetsThroughWhatLacksAndCountsIt) {
   EXPECT_TRUE(outcome->receipt.items[0].degraded);
   EXPECT_EQ(outcome->states[0].used, 4U);
   ASSERT_EQ(charge({of("ann", "daily", 5, 2)}), Status::admitted);
-  ledger->give_back(outcome->receipt);
+  give_back();
   EXPECT_EQ(account(of("ann", "daily", 5)).cell->available(), 0U) << "what was forced gives no token back";
   owners.up = true;
   owners.report(account(of("ann", "daily", 5)), 0, false);
@@ -386,7 +389,7 @@ TEST_F(LeaseLedgerTest, PolicyAllowBeforeAnyClockCountsOnceTheTimeIsKnown) {
   ASSERT_EQ(charge({of("ann", "daily", 5, 3)}), Status::admitted);
   ASSERT_EQ(charge({of("ann", "daily", 5, 2)}), Status::admitted);
   EXPECT_TRUE(outcome->degraded);
-  ledger->give_back(outcome->receipt);
+  give_back();
   ledger->tick();
   EXPECT_EQ(account(of("ann", "daily", 5)).cell->unsettled(), 0U);
   owners.join(partition_of(of("ann", "daily", 5).key.subject_key), kEpoch);
@@ -415,7 +418,7 @@ TEST_F(LeaseLedgerTest, AShadowLimitIsChargedAndReportedAndRefusesNothing) {
   unheard.shadow = true;
   owners.up = true;
   charge({of("ann", "daily", 9, 2)});
-  ledger->give_back(outcome->receipt);  // tokens for the next
+  give_back();  // tokens for the next
   owners.up = false;
   ASSERT_EQ(charge({of("ann", "daily", 9), unheard}), Status::admitted)
       << "what nobody can say holds nobody up";
@@ -460,12 +463,12 @@ TEST_F(LeaseLedgerTest, AHigherLimitActsOnTheNextCallInSpiteOfARememberedRefusal
 TEST_F(LeaseLedgerTest, WhatIsGivenBackCanBeUsedAgainAtOnce) {
   charge({of("ann", "daily", 2, 2)});
   const Receipt receipt = outcome->receipt;
-  ledger->give_back(receipt);
+  ledger->give_back(charged, receipt);
   EXPECT_EQ(charge({of("ann", "daily", 2, 2)}), Status::admitted);
   EXPECT_EQ(owners.requests, 1);
   EXPECT_EQ(ledger->counters().given_back, 1U);
   owners.report(account(of("ann", "daily", 2)), 0, false);  // settled: the store must be told
-  ledger->give_back(outcome->receipt);
+  give_back();
   EXPECT_EQ(owners.taken_back, (std::vector<BucketUse>{{kEpoch / kMinute, -2}}));
 }
 
@@ -479,7 +482,7 @@ TEST_F(LeaseLedgerTest, ObservationsNeverAskAndNeverRefuse) {
   EXPECT_EQ(outcome->states[1].limit, kUnlimited);
   EXPECT_EQ(outcome->states[1].used, 1U);
   EXPECT_EQ(outcome->receipt.items.size(), 2U);
-  ledger->give_back(outcome->receipt);
+  give_back();
   EXPECT_EQ(account(of("ann", "#|Case|read", kUnlimited)).cell->unsettled(), 0U);
 }
 
@@ -653,7 +656,7 @@ TEST_F(LeaseLedgerTest, RandomChargesAndGivingBackAgreeWithAPlainSum) {
                 static_cast<std::uint32_t>(1 + random.below(2)));
     };
     std::map<std::string, std::uint64_t> truth;
-    std::vector<Receipt> receipts;
+    std::vector<std::pair<std::vector<AccountCharge>, Receipt>> receipts;
     for (int step = 0; step < 300; ++step) {
       own.at_once = random.one_in(2);
       own.up = !random.one_in(15);
@@ -672,13 +675,14 @@ TEST_F(LeaseLedgerTest, RandomChargesAndGivingBackAgreeWithAPlainSum) {
       ASSERT_TRUE(said) << "every charge is answered by its deadline";
       if (said->status == Status::admitted) {
         for (const AccountCharge& c : charges) truth[c.key.subject_key + "\n" + c.key.field] += c.units;
-        receipts.push_back(said->receipt);
+        receipts.emplace_back(charges, said->receipt);
       }
       if (!receipts.empty() && random.one_in(4)) {
         const std::size_t which = random.below(receipts.size());
-        for (const auto& item : receipts[which].items)
-          truth[item.key.subject_key + "\n" + item.key.field] -= item.units;
-        one.give_back(receipts[which]);
+        const auto& [given, receipt] = receipts[which];
+        for (const auto& item : receipt.items)
+          truth[given[item.charge].key.subject_key + "\n" + given[item.charge].key.field] -= item.units;
+        one.give_back(given, receipt);
         receipts.erase(receipts.begin() + static_cast<std::ptrdiff_t>(which));
       }
       if (random.one_in(6)) one.read({pick()}, [](auto&&) {});

@@ -214,9 +214,17 @@ TEST_F(ClientOf, ProtoAndHostOfATrustedPeerCount) {
   EXPECT_EQ(client("10.0.0.1", "X-Forwarded-Host: a b\r\n").host, "crm.example");
 }
 
-TEST_F(ClientOf, PeerThatIsNoAddressIsNamedAsItIs) {
-  const ClientInfo info = client("unix", "X-Forwarded-For: 203.0.113.9\r\n", true);
-  EXPECT_EQ(info.address, "unix");
+TEST(CanonicalAddress, EverySpellingBecomesOne) {
+  EXPECT_EQ(canonical_address("192.0.2.7"), "192.0.2.7");
+  EXPECT_EQ(canonical_address("::ffff:192.0.2.7"), "192.0.2.7");
+  EXPECT_EQ(canonical_address("2001:DB8:0:0::1"), "2001:db8::1");
+  EXPECT_EQ(canonical_address("unix"), "");
+  EXPECT_EQ(canonical_address(""), "");
+}
+
+TEST_F(ClientOf, PeerWithoutAnAddressSpeaksForNobody) {
+  const ClientInfo info = client("", "X-Forwarded-For: 203.0.113.9\r\n", true);
+  EXPECT_EQ(info.address, "");
   EXPECT_TRUE(info.https);
   EXPECT_FALSE(info.trusted_peer);
 }

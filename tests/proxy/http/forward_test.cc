@@ -130,7 +130,7 @@ TEST(ForwardedRequest, ProvenanceOfAnUntrustedPeerIsReplaced) {
       "X-Forwarded-Host: evil\r\nX-Forwarded-Port: 1\r\nX-Forwarded-Prefix: /e\r\nForwarded: "
       "for=6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\n"
       "True-Client-IP: 6.6.6.6\r\nX-Original-Host: evil\r\n\r\n",
-      {.peer_address = "::ffff:192.0.2.7"});
+      {.peer_address = "192.0.2.7"});
   EXPECT_EQ(out,
             "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: "
             "http\r\nX-Forwarded-Host: a\r\n\r\n");
@@ -151,9 +151,9 @@ TEST(ForwardedRequest, ProvenanceOfATrustedPeerIsContinued) {
 }
 
 TEST(ForwardedRequest, PeerWithoutAnAddressIsUnknown) {
-  EXPECT_NE(forward("GET / HTTP/1.1\r\nHost: a\r\n\r\n", {.peer_address = "unix"})
-                .find("X-Forwarded-For: unknown\r\n"),
-            std::string::npos);
+  EXPECT_NE(
+      forward("GET / HTTP/1.1\r\nHost: a\r\n\r\n", {.peer_address = ""}).find("X-Forwarded-For: unknown\r\n"),
+      std::string::npos);
 }
 
 TEST(ForwardedRequest, FieldsThatNameAnotherTargetNeverPass) {
