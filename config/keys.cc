@@ -464,6 +464,14 @@ Fields describe_user_type(PortalUserType& type) {
   };
 }
 
+Fields describe_concurrent_seats(ConcurrentSeats& seats) {
+  return {
+      {"capacity", Number{&seats.capacity, 0, 10'000'000}, "Portal users at once; 0: no limit."},
+      {"idle", Span{&seats.idle, 2s, kDay},
+       "How long a seat outlives its holder's last call. At least twice `licensing.seat_lease`."},
+  };
+}
+
 Fields describe_licensing(Licensing& licensing) {
   return {
       {"system", Text{&licensing.system, Format::any, system_names()},
@@ -489,6 +497,11 @@ Fields describe_licensing(Licensing& licensing) {
        "A rulebook of one's own instead of the built-in one of `system`."},
       {"user_types", named_items(&licensing.user_types, describe_user_type),
        "`zoho`: portal user type -> what its users may do. A user is of the types that his licences name."},
+      {"concurrent_seats", Group{describe_concurrent_seats(licensing.concurrent_seats)},
+       "How many portal users may be active at once; with every `system`. See licences.md."},
+      {"seat_lease", Span{&licensing.seat_lease, 1s, 10min},
+       "How long a proxy serves the holder of a seat without having heard of the store, and how long a store "
+       "that may have forgotten concurrent seats gives out none. The same on all proxies."},
   };
 }
 

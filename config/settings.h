@@ -255,6 +255,12 @@ struct PortalUserType {
   std::map<std::string, std::vector<std::string>> modules;  // module -> view, create, edit, delete
 };
 
+// How many portal users may be active at once; with every licence system.
+struct ConcurrentSeats {
+  std::uint64_t capacity = 0;    // 0: as many as there are
+  Milliseconds idle{1'200'000};  // how long a seat outlives its holder's last call
+};
+
 struct Licensing {
   std::string system =
       "bpmonline";      // bpmonline | creatio_partner | zoho | none (cherwell: not in this version)
@@ -264,6 +270,8 @@ struct Licensing {
   std::string directory_file;  // CSV: user, organization, license, user_type
   std::string rules_file;      // a rulebook of one's own instead of the preset
   std::vector<PortalUserType> user_types;  // zoho
+  ConcurrentSeats concurrent_seats;
+  Milliseconds seat_lease{30'000};  // how long a seat is taken for held without having heard of the store
 };
 
 // shadow: a candidate limit. Counted and evaluated beside the enforced ones and reported; it refuses nothing.

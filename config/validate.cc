@@ -379,6 +379,10 @@ class Validator {
     if (!zoho && !licensing.user_types.empty())
       error("licensing.user_types",
             fmt::format("licensing.user_types belong to zoho; licensing.system is {}", licensing.system));
+    const ConcurrentSeats& seats = licensing.concurrent_seats;
+    if (seats.capacity > 0 && seats.idle < 2 * licensing.seat_lease)
+      error("licensing.concurrent_seats.idle",
+            "licensing.concurrent_seats.idle is shorter than twice licensing.seat_lease");
   }
 
   bool speaks(std::string_view dialect) const {

@@ -258,6 +258,7 @@ Result<void> Proxy::start_store(const config::LoadedConfig& loaded) {
   if (auto kept = cli::check_store_settings(settings, *connection, log); !kept) return std::unexpected(kept.error());
   store_ = std::make_unique<cli::LeaseService>(settings, std::move(*connection), *journal_,
                                                loaded.settings.journal.directory, workers_, *metrics_, log);
+  store_->set_pools(assembled_->snapshot->seat_pools);
   return {};
 }
 
@@ -267,6 +268,7 @@ Result<void> Proxy::start_workers() {
        .workers = workers_,
        .make_ledger = [this](event_base* base, unsigned worker) { return store_->make_ledger(base, worker); },
        .make_sessions = [this](unsigned worker) { return store_->make_sessions(worker); },
+       .seats = [this](unsigned worker) { return store_->seats(worker); },
        .make_sinks =
            [this](unsigned worker) {
              std::vector<std::unique_ptr<usage::FactSink>> sinks;
@@ -405,6 +407,7 @@ Result<void> Proxy::reload_locked() {
   if (!assembled) return refuse(assembled.error().message);
   if (auto swapped = server_->reload(assembled->snapshot); !swapped) return refuse(swapped.error().message);
   store_->reload(loaded->settings.store);
+  store_->set_pools(assembled->snapshot->seat_pools);
   loaded_ = std::move(*loaded);
   auto replaced = std::make_unique<cli::Assembled>(std::move(*assembled));
   {

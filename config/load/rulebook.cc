@@ -193,7 +193,8 @@ class RulebookReader {
                {"available_with",
                 [&](const Node& n) { product.available_with = main_product_ids(n, "available_with"); }, true},
                {"rights", [&](const Node& n) { product.rights = read_rights_map(n); }, true},
-               {"custom_sections", [&](const Node& n) { read_custom_sections(n, product); }}});
+               {"custom_sections", [&](const Node& n) { read_custom_sections(n, product); }},
+               {"seats", [&](const Node& n) { read_seats(n, product); }}});
     book_.products.push_back(std::move(product));
   }
 
@@ -234,6 +235,17 @@ class RulebookReader {
               {{"max", [&](const Node& n) { product.custom_sections_max = yaml_.number(n, "max"); }, true},
                {"operations",
                 [&](const Node& n) { product.custom_section_rights = read_rights(n, "operations"); }}});
+  }
+
+  void read_seats(const Node& node, licence::Product& product) {
+    licence::SeatCap& seats = product.seats.emplace();
+    yaml_.map(node, "seats",
+              {{"max", [&](const Node& n) { seats.max = yaml_.number(n, "max"); }},
+               {"per_main_product_user", [&](const Node& n) {
+                  seats.per_main_product_user = yaml_.number(n, "per_main_product_user");
+                }}});
+    if (seats.max == 0 && seats.per_main_product_user == 0)
+      yaml_.fail_at(node, "seats needs max or per_main_product_user, greater than 0");
   }
 
   void read_relation(const std::string& column, const Node& key, const Node& node) {
@@ -387,6 +399,7 @@ Result<void> apply_settings(licence::Rulebook& rulebook, const Catalogue& catalo
   for (const PortalUserType& type : licensing.user_types)
     if (auto added = add_user_type(rulebook, type); !added) return added;
   rulebook.main_products.clear();
+  rulebook.main_product_users = licensing.main_product_users;
   for (const std::string& text : licensing.main_products) {
     if (const licence::MainProduct* product = find_main_product(rulebook, text)) {
       rulebook.main_products.push_back(product->id);

@@ -88,6 +88,7 @@ void Policy::Index::add_products(const Rulebook& rulebook) {
         CHECK(false, "licence-name patterns are checked when the rulebook is read");
       }
     }
+    if (product.seats) capped |= ProductSet{1} << i;
     for (const std::string& with : product.available_with)
       if (with == "ALL" || std::ranges::find(rulebook.main_products, with) != rulebook.main_products.end())
         available |= ProductSet{1} << i;

@@ -46,6 +46,7 @@ struct Policy::Index {
 
   std::vector<Target> sections;
   ProductSet available = 0;          // with the owned main products
+  ProductSet capped = 0;             // users of these need a seat
   bool everything_licensed = false;  // system "none"
 
  private:

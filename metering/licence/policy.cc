@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "metering/base/check.h"
@@ -107,6 +108,16 @@ std::string custom_limit_text(const Granted& granted, std::string_view object) {
 
 }  // namespace
 
+std::optional<std::uint64_t> seat_capacity(const Rulebook& rulebook, const Product& product) {
+  std::optional<std::uint64_t> capacity;
+  if (!product.seats) return capacity;
+  if (product.seats->max > 0) capacity = product.seats->max;
+  const std::uint64_t each = product.seats->per_main_product_user;
+  if (each > 0 && rulebook.main_product_users > 0)
+    capacity = std::min(capacity.value_or(UINT64_MAX), each * rulebook.main_product_users);
+  return capacity;
+}
+
 Policy::Policy(std::shared_ptr<const Rulebook> rulebook)
     : rulebook_(std::move(rulebook)), index_(std::make_shared<const Index>(*rulebook_)) {}
 
@@ -150,6 +161,7 @@ class PartSet {
 struct Judgement {
   Unit unit;
   bool licensed = false;  // on a licensed object
+  ProductSet seat = 0;    // the product that grants it, when its users need a seat
   Reason reason = Reason::ok;
   std::string detail;
 };
@@ -163,7 +175,7 @@ struct Policy::Judge {
   bool bound;  // false for staff: everything is granted
 
   Judgement judge(const ObjectUse& use) const {
-    Judgement out{{use.object, use.operation, "", ""}, false, Reason::ok, {}};
+    Judgement out{{use.object, use.operation, "", ""}, false, 0, Reason::ok, {}};
     if (index.everything_licensed) {
       if (const Index::Place* place = index.find(use.object)) out.unit.object = place->canonical;
       out.licensed = true;
@@ -216,8 +228,11 @@ struct Policy::Judge {
     Rights all = 0;
     granted.each([&](std::size_t i, const Product& product) {
       all |= target.rights[i];
-      if (out.unit.product.empty() && (target.rights[i] & right(operation)) != 0)
-        out.unit.product = product.id;
+      if ((target.rights[i] & right(operation)) == 0) return;
+      const ProductSet seat = index.capped & (ProductSet{1} << i);
+      if (!out.unit.product.empty() && (out.seat == 0 || seat != 0)) return;
+      out.unit.product = product.id;
+      out.seat = seat;
     });
     if (!out.unit.product.empty()) return;
     std::string what = target.custom_number != 0
@@ -305,6 +320,7 @@ Decision Policy::decide(const identity::Principal& principal, const Classificati
           use.in_batch ? fmt::format("batch[{}]: {}", use.part, judgement.detail) : judgement.detail;
     }
     if (!classification.counted || kind != Kind::objects) continue;
+    decision.seat_products |= judgement.seat;
     if (!counted.add(use.part)) continue;
     decision.units.push_back(judgement.unit);
   }

@@ -14,6 +14,10 @@
 //     section not in the rights of any of the user's products         -> section_not_licensed
 //   5 operation not in rights[section]; delete is never granted       -> operation_not_licensed
 //   6 custom section beyond the explicit list                         -> custom_section_limit
+// A call on licensed objects may need a seat of a product that caps its users. It does when one of its operations is granted
+// by capped products alone: who also holds a licence without a cap needs no seat for what that one grants. Such a unit names
+// the product without the cap. Whether there is a seat is not this room's question (metering/seats): `seat_products`
+// only says of what.
 // A use through $expand, $filter or a join is reported, not enforced: the CRM's own rights apply to it. Nor is `execute`
 // of a process that nobody declared; the objects of a declared one count like any other.
 // One denied part denies the whole request: parts of an atomic change set cannot be cut out.
@@ -56,6 +60,7 @@ struct Decision {
   bool metered = false;  // allowed, `units` is not empty, and the caller is bound by these rules
   std::vector<Unit>
       units;  // one a part that touches a licensed object; of a denied call too, for its usage fact
+  std::uint32_t seat_products = 0;  // metered: bit i, a seat of Rulebook::products[i] is needed
 };
 
 class Policy {

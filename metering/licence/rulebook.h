@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -27,6 +28,12 @@ struct Section {
   std::vector<std::string> feed;      // basic functions: free
 };
 
+// How many users may have seats of a product, as its licence says. What is 0 caps nothing.
+struct SeatCap {
+  std::uint32_t max = 0;                    // users
+  std::uint32_t per_main_product_user = 0;  // users for each licensed user of the main product
+};
+
 struct Product {
   std::string id;                           // "customer"
   std::string title;                        // "Customer Portal"
@@ -35,6 +42,8 @@ struct Product {
   std::map<std::string, Rights> rights;     // section id -> operations
   std::uint32_t custom_sections_max = 0;
   Rights custom_section_rights = 0;
+  std::optional<SeatCap>
+      seats;  // named seats (metering/seats/pool.h); none: as many users as hold the licence
 };
 
 // Another public document about the same products: rights in place of those in Product, by product and section.
@@ -67,6 +76,7 @@ struct Rulebook {
   std::map<std::string, std::string> relations;  // "Object.Column" or "*.Column" -> object
   // From the operator's settings:
   std::vector<std::string> main_products;
+  std::uint32_t main_product_users = 0;  // 0: not stated, so that only SeatCap::max caps
   // Permitted roots, at most 3. {Root}File, InFolder, Folder, InTag, Tag and Visa are details of their root unless they
   // are listed elsewhere.
   std::vector<std::string> custom_sections;
@@ -74,5 +84,8 @@ struct Rulebook {
   std::vector<std::string> custom_prefixes;
   std::vector<std::string> unlicensed_objects;
 };
+
+// Users that may have a seat of the product: the least of what its cap says. nullopt: no cap, or none that is known.
+std::optional<std::uint64_t> seat_capacity(const Rulebook& rulebook, const Product& product);
 
 }  // namespace tollgate::licence

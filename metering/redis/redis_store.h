@@ -28,8 +28,9 @@
 // key and field, see scripts); only where `subscribe` is set (one store of the process). In a Cluster one to each primary:
 // PUBLISH counts the listeners of its own node only, and the fence waits for as many votes as there were listeners.
 //
-// Rights that a user of the server needs: keys ~q:* ~h:* ~o:* ~l:*, channels &q:*, +ping +info +role +evalsha +script|load
-// +get +set +hget +hmget +hgetall +hset +hdel +pttl +pexpire +time +publish +subscribe; +scan for reconciliation, +wait for
+// Rights that a user of the server needs: keys ~q:* ~h:* ~o:* ~l:* ~s:*, channels &q:*, +ping +info +role +evalsha
+// +script|load +get +set +hget +hmget +hgetall +hset +hdel +pttl +pexpire +time +publish +subscribe, for seats +zadd +zcard
+// +zrange +zrem +zremrangebyscore +zscore; +scan for reconciliation, +wait for
 // durability wait, +asking +cluster|slots in a Cluster.
 //
 // Threads: everything on the loop's thread. Neither events nor answers may destroy the store. Events are never told
@@ -46,6 +47,7 @@
 #include "metering/quota/store_model.h"
 #include "metering/redis/connection.h"
 #include "metering/redis/reply.h"
+#include "metering/redis/script_messages.h"
 #include "metering/redis/scripts.h"
 
 struct event_base;
@@ -125,6 +127,12 @@ class RedisStore final : public quota::LeaseStore {
   // refuses is a reply that is_error().
   void command(unsigned partition, const std::vector<std::string_view>& words, Milliseconds timeout,
                std::function<void(Result<Reply*>)> done);
+  // A script on keys of one partition that is told the run id of the server it goes to, so that a redirection is an error.
+  // `done` once, perhaps at once; nothing is known after an error.
+  void run(unsigned partition, const Script& script,
+           const std::function<ScriptCall(const std::string& run)>& call, Milliseconds timeout, bool durable,
+           std::function<void(Result<Reply*>)> done);
+  const RedisStoreOptions& options() const;
 
   bool up(unsigned partition) const;
   bool all_up() const;     // of `mine`

@@ -43,8 +43,12 @@ class RedisStore::Impl {
     bool durable = false;
     std::function<void(Result<Reply*>)> done;
     int redirections = 0;
+    bool follow = true;  // where a redirection leads
   };
   void ask(unsigned partition, std::shared_ptr<const std::string> command, Milliseconds timeout, bool durable,
+           std::function<void(Result<Reply*>)> done);
+  void run(unsigned partition, const Script& script,
+           const std::function<ScriptCall(const std::string& run)>& call, Milliseconds timeout, bool durable,
            std::function<void(Result<Reply*>)> done);
   Topology& topology() { return topology_; }
   const RedisStoreOptions& options() const { return options_; }

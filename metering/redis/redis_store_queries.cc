@@ -48,6 +48,24 @@ void RedisStore::Impl::ask(unsigned partition, std::shared_ptr<const std::string
   query(one, topology_.of(partition), false);
 }
 
+void RedisStore::Impl::run(unsigned partition, const Script& script,
+                           const std::function<ScriptCall(const std::string& run)>& call,
+                           Milliseconds timeout, bool durable, std::function<void(Result<Reply*>)> done) {
+  Link* link = topology_.of(partition);
+  if (link == nullptr || !link->up())
+    return done(fail(Origin::store, link == nullptr ? topology_.last_error() : link->last_error(), true));
+  const ScriptCall made = call(link->run_id());
+  auto one = std::make_shared<Query>(Query{.partition = partition,
+                                           .command = encode_script(script, made.keys, made.args),
+                                           .deadline = Connection::now() + timeout,
+                                           .timeout = timeout,
+                                           .durable = durable,
+                                           .done = std::move(done),
+                                           .follow = false});
+  ++counters_.commands;
+  query(one, link, false);
+}
+
 void RedisStore::Impl::query(std::shared_ptr<Query> one, Link* link, bool asking) {
   if (link == nullptr) return one->done(fail(Origin::store, topology_.last_error(), true));
   StoreUrl from = link->server();
@@ -68,8 +86,18 @@ void RedisStore::Impl::query(std::shared_ptr<Query> one, Link* link, bool asking
                 ++one->redirections;
                 ++counters_.redirections;
                 if (!redirection->ask) topology_.moved(*redirection);
+                if (!one->follow) return one->done(fail(Origin::store, (*reply)->text, true));
                 query(one, &topology_.at(redirection->to), redirection->ask);
               }});
+}
+
+void RedisStore::run(unsigned partition, const Script& script,
+                     const std::function<ScriptCall(const std::string& run)>& call, Milliseconds timeout,
+                     bool durable, std::function<void(Result<Reply*>)> done) {
+  impl_->run(partition, script, call, timeout, durable, std::move(done));
+}
+const RedisStoreOptions& RedisStore::options() const {
+  return impl_->options();
 }
 
 // ------------------------------------------------------------------------------------ reads

@@ -12,6 +12,11 @@
 #include "embedded_ping.h"
 #include "embedded_replay.h"
 #include "embedded_reset.h"
+#include "embedded_seat_list.h"
+#include "embedded_seat_release.h"
+#include "embedded_seat_renew.h"
+#include "embedded_seat_take.h"
+#include "embedded_seats.h"
 #include "embedded_set_override.h"
 #include "embedded_states.h"
 #include "metering/base/check.h"
@@ -36,13 +41,20 @@ Scripts assemble(std::string_view clock) {
   auto accounts = [&](std::string_view body) {
     return Script(fmt::format("{}{}{}", clock, embedded::k_account, body));
   };
+  auto seats = [&](std::string_view body) {
+    return Script(fmt::format("{}{}{}", clock, embedded::k_seats, body));
+  };
   return {.op = accounts(embedded::k_op),
           .replay = accounts(embedded::k_replay),
           .ping = Script(fmt::format("{}{}", clock, embedded::k_ping)),
           .states = accounts(embedded::k_states),
           .accounts = accounts(embedded::k_accounts),
           .set_override = accounts(embedded::k_set_override),
-          .reset = accounts(embedded::k_reset)};
+          .reset = accounts(embedded::k_reset),
+          .seat_take = seats(embedded::k_seat_take),
+          .seat_renew = seats(embedded::k_seat_renew),
+          .seat_release = seats(embedded::k_seat_release),
+          .seat_list = seats(embedded::k_seat_list)};
 }
 
 std::string replace_clock(std::string_view text, std::string_view lua) {

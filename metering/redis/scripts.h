@@ -4,8 +4,10 @@
 //   clock.lua + account.lua (the record)  in front of op.lua, replay.lua, states.lua, accounts.lua, set_override.lua
 //                                         and reset.lua
 //   clock.lua alone                       in front of ping.lua
+//   clock.lua + seats.lua                 in front of seat_take.lua, seat_renew.lua, seat_release.lua and seat_list.lua
 //
-// What they do is written in metering/quota/store_model.h, their twin in memory; script_messages.h speaks to them.
+// What they do is written in metering/quota/store_model.h, their twin in memory; script_messages.h speaks to them. For the
+// scripts of seats that is metering/seats/model.h and redis_seats.h.
 #pragma once
 #include <string>
 #include <string_view>
@@ -23,6 +25,7 @@ struct Scripts {
   Script op, replay, ping;     // the lease protocol
   Script states, accounts;     // reads
   Script set_override, reset;  // changes by administrators
+  Script seat_take, seat_renew, seat_release, seat_list;
 
   static Scripts standard();
   // For tests in virtual time: the body of now_ms(), the only function that reads a clock, is replaced by `lua`,

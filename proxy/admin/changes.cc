@@ -157,6 +157,14 @@ std::expected<Change, Reply> parse_reset(std::string_view body, std::string_view
   return parse_plain("quota.reset", "what was counted is forgotten", body, query);
 }
 
+std::expected<Change, Reply> parse_assign(std::string_view body, std::string_view query) {
+  return parse_plain("seat.assign", "a seat", body, query);
+}
+
+std::expected<Change, Reply> parse_release(std::string_view body, std::string_view query) {
+  return parse_plain("seat.release", "the seat is free", body, query);
+}
+
 // Answers its job once. A store that drops its callback uncalled drops the last owner of the turn: that is an answer too.
 class ChangeQueue::Turn {
  public:

@@ -39,6 +39,9 @@ std::expected<Change, Reply> parse_unset(std::string_view body, std::string_view
 std::expected<Change, Reply> parse_grant(std::string_view body, Milliseconds now);
 std::expected<Change, Reply> parse_withdraw(std::string_view body, std::string_view query);
 std::expected<Change, Reply> parse_reset(std::string_view body, std::string_view query);  // without `apply`
+// Without `apply`: a seat is given or taken away as such.
+std::expected<Change, Reply> parse_assign(std::string_view body, std::string_view query);
+std::expected<Change, Reply> parse_release(std::string_view body, std::string_view query);
 
 // The audit's words for a grant; also how its reason is found again.
 std::string grant_detail(const quota::LimitOverride::Grant& grant);

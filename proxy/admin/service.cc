@@ -8,6 +8,7 @@
 #include "metering/base/json_text.h"
 #include "proxy/admin/changes.h"
 #include "proxy/admin/grant_reasons.h"
+#include "proxy/admin/licenses.h"
 #include "proxy/admin/quota_reply.h"
 #include "proxy/admin/replies.h"
 #include "proxy/admin/watching.h"
@@ -17,6 +18,7 @@ namespace tollgate::admin {
 namespace {
 
 constexpr std::size_t kAuditShown = 50, kAuditMost = 10'000;
+constexpr std::uint64_t kSeatsShown = 1'000, kSeatsMost = 10'000, kSeatOffsetMost = 100'000'000;
 
 // Compares in a time that does not tell how much of the token was right.
 bool same_secret(std::string_view a, std::string_view b) {
@@ -66,6 +68,18 @@ Sources completed(Sources sources) {
     sources.reset = [](std::vector<quota::AccountKey>, Sources::Changed done) {
       done(std::unexpected(not_given("reset counts")));
     };
+  if (!sources.list_seats)
+    sources.list_seats = [](seats::Pool, std::uint64_t, std::uint64_t, auto done) {
+      done(std::unexpected(not_given("read seats")));
+    };
+  if (!sources.release_seat)
+    sources.release_seat = [](seats::Pool, std::string, std::string, auto done) {
+      done(std::unexpected(not_given("release seats")));
+    };
+  if (!sources.assign_seat)
+    sources.assign_seat = [](seats::Pool, std::string, std::string, auto done) {
+      done(std::unexpected(not_given("assign seats")));
+    };
   if (!sources.settle)
     sources.settle = [](Sources::Changed done) { done(std::unexpected(not_given("settle"))); };
   if (!sources.audit)
@@ -112,6 +126,11 @@ class Service::Core : public std::enable_shared_from_this<Service::Core> {
   Milliseconds now() const { return std::chrono::floor<Milliseconds>(sources_.clock().time_since_epoch()); }
   void handle_user(const Request& request, std::vector<std::string> path, Done done);
   void handle_quota(const Request& request, Target target, std::string_view what, Done done);
+  void handle_licenses(const Request& request, const std::vector<std::string>& path, Done done);
+  void reply_licenses(std::shared_ptr<const flow::Snapshot> snapshot, std::size_t next,
+                      std::map<std::string, std::uint64_t> used, Done done);
+  void change_seat(const Request& request, const seats::Pool& pool, std::string tenant, std::string user,
+                   Done done);
   void handle_audit(const Request& request, const Done& done) const;
   void handle_reload(const Request& request, const Done& done) const;
   void handle_trace(const Request& request, const Done& done) const;
@@ -173,6 +192,8 @@ void Service::Core::handle_api(const Request& request, Done done) {
       done(settled ? json_reply(R"({"settled":true})") : store_failed(settled.error()));
     });
   }
+  if (parts.size() >= 3 && parts[1] == "v1" && parts[2] == "licenses")
+    return handle_licenses(request, parts, std::move(done));
   if (parts.size() >= 6 && parts[1] == "v1" && parts[2] == "users")
     return handle_user(request, std::move(parts), std::move(done));
   done(not_found(request.path));
@@ -219,6 +240,93 @@ void Service::Core::handle_audit(const Request& request, const Done& done) const
   auto entries = sources_.audit_log(most);
   if (!entries) return done(problem(503, "The audit cannot be read", entries.error().message));
   done(json_reply(audit_json(*entries)));
+}
+
+// parts: api v1 licenses [POOL seats [TENANT USER]]
+void Service::Core::handle_licenses(const Request& request, const std::vector<std::string>& parts,
+                                    Done done) {
+  auto snapshot = sources_.snapshot();
+  if (parts.size() == 3) {
+    if (!is_get(request)) return done(method_not_allowed("GET, HEAD"));
+    return reply_licenses(std::move(snapshot), 0, {}, std::move(done));
+  }
+  if ((parts.size() != 5 && parts.size() != 7) || parts[4] != "seats") return done(not_found(request.path));
+  const flow::SeatPool* found = find_pool(*snapshot, parts[3]);
+  if (found == nullptr)
+    return done(problem(
+        404, "No such pool",
+        fmt::format("Nothing called '{}' has seats; GET /api/v1/licenses lists what has.", parts[3])));
+  const seats::Pool pool = found->pool;
+  if (parts.size() == 7)
+    return change_seat(request, pool, parts[5] == "-" ? "" : parts[5], parts[6], std::move(done));
+  if (!is_get(request)) return done(method_not_allowed("GET, HEAD"));
+  std::uint64_t offset = 0, limit = kSeatsShown;
+  for (auto [name, value, most] :
+       {std::tuple("offset", &offset, kSeatOffsetMost), std::tuple("limit", &limit, kSeatsMost)}) {
+    const std::string text = query_value(request.query, name);
+    if (text.empty()) continue;
+    const auto number = parse_decimal(text);
+    if (!number || *number > most)
+      return done(problem(400, "Bad request", fmt::format("{} must be a number from 0 to {}.", name, most)));
+    *value = *number;
+  }
+  sources_.list_seats(pool, offset, limit, [pool, done = std::move(done)](Result<seats::Page> page) {
+    done(page ? json_reply(seats_json(pool, *page)) : store_failed(page.error()));
+  });
+}
+
+// Asks for one pool after the other.
+void Service::Core::reply_licenses(std::shared_ptr<const flow::Snapshot> snapshot, std::size_t next,
+                                   std::map<std::string, std::uint64_t> used, Done done) {
+  if (next == snapshot->seat_pools.size()) return done(json_reply(licenses_json(*snapshot, used)));
+  const seats::Pool& pool = snapshot->seat_pools[next].pool;
+  auto answer = [self = shared_from_this(), snapshot, next, used = std::move(used),
+                 done = std::move(done)](Result<seats::Page> page) mutable {
+    if (!page) return done(store_failed(page.error()));
+    used[snapshot->seat_pools[next].pool.id] = page->used;
+    self->reply_licenses(snapshot, next + 1, std::move(used), std::move(done));
+  };
+  sources_.list_seats(pool, 0, 0, std::move(answer));
+}
+
+void Service::Core::change_seat(const Request& request, const seats::Pool& pool, std::string tenant,
+                                std::string user, Done done) {
+  const bool assigns = request.method == "PUT";
+  if (!assigns && request.method != "DELETE") return done(method_not_allowed("PUT, DELETE"));
+  if (assigns && pool.kind == seats::Kind::concurrent)
+    return done(
+        problem(409, "Not a named seat",
+                fmt::format("Seats of '{}' are held by who is active; they cannot be assigned.", pool.id)));
+  auto change =
+      assigns ? parse_assign(request.body, request.query) : parse_release(request.body, request.query);
+  if (!change) return done(std::move(change.error()));
+  usage::AuditEntry entry =
+      entry_of(request, fmt::format("{}/{} {}", tenant.empty() ? "-" : tenant, user, pool.id), *change);
+  if (auto recorded = sources_.audit(entry); !recorded) return done(not_recorded(recorded.error()));
+  // `why` none: done as wanted.
+  auto finish = [self = shared_from_this(), entry = std::move(entry), done = std::move(done)](
+                    std::string_view why, Reply reply) {
+    if (!why.empty()) self->note_failure(entry, why);
+    done(std::move(reply));
+  };
+  if (!assigns)
+    return sources_.release_seat(
+        pool, std::move(tenant), std::move(user), [finish, pool](Result<bool> released) {
+          if (!released) return finish(released.error().message, store_failed(released.error()));
+          if (*released) return finish("", json_reply(R"({"released":true})"));
+          finish("there was none",
+                 problem(404, "No such seat", fmt::format("The user holds no seat of '{}'.", pool.id)));
+        });
+  sources_.assign_seat(
+      pool, std::move(tenant), std::move(user), [finish, pool](Result<seats::TakeReply> reply) {
+        using Status = seats::TakeReply::Status;
+        if (!reply) return finish(reply.error().message, store_failed(reply.error()));
+        if (reply->status == Status::taken) return finish("", json_reply(R"({"assigned":true,"new":true})"));
+        if (reply->status == Status::held) return finish("", json_reply(R"({"assigned":true,"new":false})"));
+        finish("none is free",
+               problem(409, "No seat is free",
+                       fmt::format("All {} seats of '{}' are taken.", pool.capacity, pool.id)));
+      });
 }
 
 // parts: api v1 users TENANT USER usage | quotas [RULE [grants | reset]]
@@ -391,8 +499,8 @@ void Service::handle(const Request& request, Done done) const {
   if (path == "/")
     return text(
         "Tollgate admin port\n/livez /readyz?verbose /metrics /version\n"
-        "/api/v1/users/{tenant}/{user}/usage and /quotas, /api/v1/audit, /upstreams, /trace (bearer "
-        "token)\n");
+        "/api/v1/users/{tenant}/{user}/usage and /quotas, /api/v1/licenses, /audit, /upstreams, /trace "
+        "(bearer token)\n");
   done(not_found(path));
 }
 

@@ -12,6 +12,10 @@
 //                                 {"extra": 200, "for": "24h" | "until": "2026-11-23T18:00:00Z", "reason": "..."}
 //                     DELETE /api/v1/users/{tenant}/{user}/quotas/{rule}/grants   takes all of them away
 //                     POST   /api/v1/users/{tenant}/{user}/quotas/{rule}/reset    forgets what was counted
+//                     GET    /api/v1/licenses                                products, their seats and how many are taken
+//                     GET    /api/v1/licenses/{pool}/seats[?offset=n&limit=n]  who holds them
+//                     PUT    /api/v1/licenses/{pool}/seats/{tenant}/{user}   a named seat ahead of the first call
+//                     DELETE /api/v1/licenses/{pool}/seats/{tenant}/{user}   free for another at once
 //                     POST   /api/v1/settle                                  this proxy hands in what it has counted
 //                     GET    /api/v1/audit[?limit=n]                         latest changes made through this proxy
 //                     POST   /api/v1/config/reload                           as SIGHUP
@@ -46,6 +50,7 @@
 #include "metering/base/time.h"
 #include "metering/quota/ledger.h"
 #include "metering/quota/store_model.h"
+#include "metering/seats/store.h"
 #include "metering/usage/journal_record.h"
 #include "proxy/flow/life.h"
 #include "proxy/flow/snapshot.h"
@@ -95,6 +100,16 @@ struct Sources {
   std::function<void(std::vector<quota::AccountKey>, Changed)> reset{};
   std::function<void(Changed)>
       settle{};  // every unsettled use goes to the store; an error when it did not get there
+  // Seats, of pools of the snapshot. `count` of them from the one numbered `offset` on.
+  std::function<void(seats::Pool, std::uint64_t offset, std::uint64_t count,
+                     std::function<void(Result<seats::Page>)>)>
+      list_seats{};
+  // True: the user had one.
+  std::function<void(seats::Pool, std::string tenant, std::string user, std::function<void(Result<bool>)>)>
+      release_seat{};
+  std::function<void(seats::Pool, std::string tenant, std::string user,
+                     std::function<void(Result<seats::TakeReply>)>)>
+      assign_seat{};
   // Durable when it returns; an error: the change is not made. Called on the thread of handle(); after a change that
   // failed, on the thread that said so. time_ms is set.
   std::function<Result<void>(usage::AuditEntry)> audit{};

@@ -143,7 +143,11 @@ int ask_or_explain(const AdminArguments& arguments, Console& console, std::strin
                    std::string_view path, std::string_view body, AdminReply& reply) {
   auto endpoint = find_endpoint(arguments, console);
   if (!endpoint) return kExitConfig;
-  auto answer = ask_admin(*endpoint, method, path, body);
+  return explain_answer(*endpoint, ask_admin(*endpoint, method, path, body), console, reply);
+}
+
+int explain_answer(const AdminEndpoint& endpoint, Result<AdminReply> answer, Console& console,
+                   AdminReply& reply) {
   if (!answer) {
     print_error(console, answer.error().message + "; is the proxy running, and is this its admin port?");
     return kExitUnavailable;
@@ -154,10 +158,10 @@ int ask_or_explain(const AdminArguments& arguments, Console& console, std::strin
   }
   std::string detail = detail_of(answer->body);
   if (answer->status == 401 || answer->status == 403)
-    print_error(console, fmt::format("{} refused the admin token ({}){}{}", endpoint->url, answer->status,
+    print_error(console, fmt::format("{} refused the admin token ({}){}{}", endpoint.url, answer->status,
                                      detail.empty() ? "; name its file with --token-file" : ": ", detail));
   else
-    print_error(console, fmt::format("{} answered {}{}{}", endpoint->url, answer->status,
+    print_error(console, fmt::format("{} answered {}{}{}", endpoint.url, answer->status,
                                      detail.empty() ? "" : ": ", detail));
   return answer->status == 503 ? kExitUnavailable : kExitFailed;
 }

@@ -43,6 +43,9 @@ std::string percent_encoded(std::string_view text);
 std::string user_path(std::string_view tenant, std::string_view user, std::string_view rest,
                       std::string_view organization);
 
+// The exit code and message of an answer that is anything but 2xx. The reply is set when the code is 0.
+int explain_answer(const AdminEndpoint& endpoint, Result<AdminReply> answer, Console& console,
+                   AdminReply& reply);
 // ask_admin, and the exit code and message of everything but 2xx. The reply is set when the code is 0.
 int ask_or_explain(const AdminArguments& arguments, Console& console, std::string_view method,
                    std::string_view path, std::string_view body, AdminReply& reply);

@@ -13,6 +13,7 @@
 #include "proxy/cli/doctor.h"
 #include "proxy/cli/explain.h"
 #include "proxy/cli/export.h"
+#include "proxy/cli/license.h"
 #include "proxy/cli/quota.h"
 #include "proxy/cli/schema.h"
 #include "proxy/cli/token.h"
@@ -45,6 +46,7 @@ class CommandLine {
     add_token();
     add_usage();
     add_quota();
+    add_license();
     add_trace();
     add_explain();
     add_export();
@@ -203,6 +205,46 @@ class CommandLine {
       verb->callback([this, action = kind.action] {
         quota_.action = action;
         action_ = [this] { return run_quota(quota_, console_); };
+      });
+    }
+  }
+  void add_license() {
+    CLI::App* sub = command("license", "Portal products and their seats: who holds them, free one, give one.",
+                            "  tollgate license list\n"
+                            "  tollgate license seats --pool self_service -o json\n"
+                            "  tollgate license release ann --reason 'left the company'\n"
+                            "  tollgate license assign bob --pool self_service\n");
+    sub->require_subcommand(1);
+    using Action = LicenseArguments::Action;
+    struct Kind {
+      const char *name, *about, *example;
+      Action action;
+    };
+    for (const Kind& kind :
+         {Kind{"list", "Products, whether they are available, their seats and how many are taken.",
+               "  tollgate license list\n", Action::list},
+          Kind{"seats", "Who holds seats, since or until when.",
+               "  tollgate license seats\n  tollgate license seats --pool concurrent -o json\n",
+               Action::seats},
+          Kind{"release", "Free the seat of a user for somebody else, at once.",
+               "  tollgate license release ann --tenant acme --reason 'left the company'\n", Action::release},
+          Kind{"assign", "Give a user a named seat ahead of the first call.",
+               "  tollgate license assign bob --pool self_service\n", Action::assign}}) {
+      CLI::App* verb =
+          sub->add_subcommand(kind.name, fmt::format("{}\n\nExamples:\n{}", kind.about, kind.example));
+      const bool changes = kind.action == Action::release || kind.action == Action::assign;
+      if (changes) {
+        verb->add_option("user", license_.user, "name of the user")->required();
+        verb->add_option("--tenant", license_.tenant, "tenant");
+        verb->add_option("--reason", license_.reason, "why, for the audit");
+      }
+      if (kind.action != Action::list)
+        verb->add_option("--pool", license_.pool, "name of the pool, as `license list` shows it");
+      add_admin(verb, license_.admin);
+      if (!changes) add_format(verb, license_.format);
+      verb->callback([this, action = kind.action] {
+        license_.action = action;
+        action_ = [this] { return run_license(license_, console_); };
       });
     }
   }
@@ -369,6 +411,7 @@ class CommandLine {
   TokenArguments token_;
   UsageArguments usage_;
   QuotaArguments quota_;
+  LicenseArguments license_;
   TraceArguments trace_;
   ExplainArguments explain_;
   ExportArguments export_;

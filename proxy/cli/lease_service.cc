@@ -70,6 +70,11 @@ LeaseWorkerOptions LeaseService::worker_options(unsigned worker) const {
   options.ledger.hash_seed = std::uint64_t{device()} << 32 | device();
   options.ledger.timeout = settings_.timeout;
   options.ledger.on_outage = on_outage_;
+  options.seats.hash_seed = std::uint64_t{device()} << 32 | device();
+  {
+    std::lock_guard lock(seats_mutex_);
+    options.pools = pools_;
+  }
   options.log = [this, worker](std::string_view level, std::string_view text) {
     log_(level, fmt::format("worker {}: {}", worker, text));
   };
@@ -86,6 +91,22 @@ std::unique_ptr<quota::Ledger> LeaseService::make_ledger(event_base* base, unsig
 std::unique_ptr<flow::SessionStore> LeaseService::make_sessions(unsigned worker) {
   return std::make_unique<SessionWorker>(shared_.places[worker]->worker->store(), session_counters_,
                                          settings_.timeout);
+}
+
+seats::SeatLedger* LeaseService::seats(unsigned worker) {
+  LeaseWorker* own = shared_.places[worker]->worker;
+  return own == nullptr ? nullptr : &own->seats();
+}
+
+void LeaseService::set_pools(const std::vector<flow::SeatPool>& pools) {
+  std::vector<seats::Pool> now;
+  for (const flow::SeatPool& pool : pools) now.push_back(pool.pool);
+  {
+    std::lock_guard lock(seats_mutex_);
+    pools_ = now;
+  }
+  for (unsigned i = 0; i < shared_.places.size(); ++i)
+    shared_.post(i, [now](LeaseWorker& worker) { worker.set_pools(now); });
 }
 
 std::unique_ptr<usage::CallJournal> LeaseService::make_call_journal(unsigned worker) {
@@ -138,6 +159,10 @@ void LeaseService::tick(unsigned worker) {
   shown.commands = store.commands;
   shown.wait_misses = store.wait_misses;
   shown.redirections = store.redirections;
+  if (worker == 0) {
+    std::lock_guard lock(seats_mutex_);
+    seats_shown_ = own->seats().status();
+  }
   const std::int64_t disagreement = own->clock_disagreement().count();
   if ((shown.clock_disagreement_ms.exchange(disagreement) == 0) != (disagreement == 0)) {
     if (disagreement != 0)
@@ -294,6 +319,24 @@ std::vector<telemetry::Family> LeaseService::metrics() const {
       greatest(&Shown::fence_wait_ms));
   one("tollgate_clock_disagreement_seconds", "How far the store's clock has jumped against this machine's.",
       Type::gauge, greatest(&Shown::clock_disagreement_ms));
+  telemetry::Family used{.name = "tollgate_seats_used",
+                         .help = "Seats that are taken, on all proxies.",
+                         .type = Type::gauge,
+                         .samples = {}};
+  telemetry::Family cap{
+      .name = "tollgate_seats_cap", .help = "Seats that there are.", .type = Type::gauge, .samples = {}};
+  {
+    std::lock_guard lock(seats_mutex_);
+    for (const seats::SeatLedger::Status& pool : seats_shown_) {
+      if (pool.known)
+        used.samples.push_back(
+            {.labels = {{"product", pool.pool.id}}, .value = static_cast<double>(pool.used)});
+      cap.samples.push_back(
+          {.labels = {{"product", pool.pool.id}}, .value = static_cast<double>(pool.pool.capacity)});
+    }
+  }
+  families.push_back(std::move(used));
+  families.push_back(std::move(cap));
   const journal::Journal& journal = shared_.journal;
   one("tollgate_journal_writable", "1 when calls and ops can be recorded.", Type::gauge,
       journal.writable() ? 1 : 0);
@@ -399,6 +442,37 @@ void LeaseService::connect(admin::Sources& sources) {
           if (settled) return done({});
           done(fail(Origin::store, "The store is away: not everything could be settled. Try again.", true));
         });
+  };
+  sources.list_seats = [this](seats::Pool pool, std::uint64_t offset, std::uint64_t count,
+                              std::function<void(Result<seats::Page>)> done) {
+    if (!shared_.post(0, [pool, offset, count, done](LeaseWorker& worker) {
+          worker.seat_store().list(pool, offset, count, "", done);
+        }))
+      done(std::unexpected(stopping()));
+  };
+  // Who believed in the seat here asks the store again, before it is said that the seat is free.
+  sources.release_seat = [this](seats::Pool pool, std::string tenant, std::string user,
+                                std::function<void(Result<bool>)> done) {
+    auto forget = [this, pool, tenant, user, done](Result<bool>&& released) {
+      if (!released) return done(std::move(released));
+      on_every_worker(
+          [pool, tenant, user](LeaseWorker& worker, std::function<void(bool)> forgotten) {
+            worker.seats().forget(pool, {tenant, user});
+            forgotten(true);
+          },
+          [done, had = *released](bool) { done(had); });
+    };
+    if (!shared_.post(0, [pool, tenant, user, forget](LeaseWorker& worker) {
+          worker.seat_store().release(pool, seats::member_of({tenant, user}), forget);
+        }))
+      done(std::unexpected(stopping()));
+  };
+  sources.assign_seat = [this](seats::Pool pool, std::string tenant, std::string user,
+                               std::function<void(Result<seats::TakeReply>)> done) {
+    if (!shared_.post(0, [pool, tenant, user, done](LeaseWorker& worker) {
+          worker.seat_store().take(pool, seats::member_of({tenant, user}), done);
+        }))
+      done(std::unexpected(stopping()));
   };
   sources.audit = [this](usage::AuditEntry entry) -> Result<void> {
     log_("info", fmt::format("admin: {} {} {} {}{}{}", entry.actor, entry.action, entry.subject, entry.detail,

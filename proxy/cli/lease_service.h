@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "config/settings.h"
@@ -29,12 +30,15 @@ class LeaseService {
 
   // For Server::Options::make_ledger and make_call_journal: on the worker's thread.
   std::unique_ptr<quota::Ledger> make_ledger(event_base* base, unsigned worker);
+  seats::SeatLedger* seats(unsigned worker);  // Server::Options::seats; of the ledger made last
   std::unique_ptr<usage::CallJournal> make_call_journal(unsigned worker);
   // For Server::Options::make_sessions: on the worker's thread, after make_ledger, and gone before the ledger is.
   std::unique_ptr<flow::SessionStore> make_sessions(unsigned worker);
   void tick(unsigned worker);  // Server::Options::on_tick
 
-  void reload(const config::Store& settings);  // what a running proxy can change: on_outage
+  // What a running proxy can change: on_outage, and the pools of seats, which are told before the first ledger is made too.
+  void reload(const config::Store& settings);
+  void set_pools(const std::vector<flow::SeatPool>& pools);
 
   // Every lease is settled and handed back; true when the store has confirmed. For shutdown, before the server ends.
   bool drain(Milliseconds limit);
@@ -69,6 +73,9 @@ class LeaseService {
   LeaseShared shared_;
   std::vector<std::unique_ptr<Shown>> shown_;
   SessionCounters session_counters_;
+  mutable std::mutex seats_mutex_;  // held for a moment only
+  std::vector<seats::Pool> pools_;
+  std::vector<seats::SeatLedger::Status> seats_shown_;  // of the first worker
 };
 
 }  // namespace tollgate::cli

@@ -65,9 +65,13 @@ class LeaseWorker::Impl final : public quota::OwnerPort, public redis::LeaseStor
         options_(std::move(options)),
         store_(base, options_.store, *this, [this](unsigned p) { return mine(p); }),
         engine_(shared.table, store_, shared.journal.op_log(options_.index), options_.engine),
-        ledger_(shared.table, *this, now, options_.ledger) {
+        ledger_(shared.table, *this, now, options_.ledger),
+        seat_store_(store_),
+        seats_(seat_store_, now, options_.seats) {
     engine_timer_ = evtimer_new(base, &Impl::on_engine_timer, this);
-    CHECK(engine_timer_ != nullptr, "a timer can be made");
+    seat_timer_ = evtimer_new(base, &Impl::on_seat_timer, this);
+    CHECK(engine_timer_ != nullptr && seat_timer_ != nullptr, "a timer can be made");
+    set_pools(options_.pools);
     store_.observe_round_trips(options_.observe_round_trip);
     shared_.places[options_.index]->worker = &self;
     shared_.places[options_.index]->mailbox.attach(base);
@@ -81,6 +85,7 @@ class LeaseWorker::Impl final : public quota::OwnerPort, public redis::LeaseStor
     for (unsigned p = 0; p < quota::kPartitions; ++p)
       if (mine(p)) shared_.up[p] = shared_.agreed[p] = false;
     event_free(engine_timer_);
+    event_free(seat_timer_);
   }
 
   bool mine(unsigned partition) const { return shared_.owner_of(partition) == options_.index; }
@@ -252,6 +257,21 @@ class LeaseWorker::Impl final : public quota::OwnerPort, public redis::LeaseStor
     return worst;
   }
 
+  void set_pools(std::vector<seats::Pool> pools) {
+    const bool any = !pools.empty();
+    seats_.configure(std::move(pools));
+    if (any)
+      look_after_seats();
+    else
+      evtimer_del(seat_timer_);
+  }
+  void look_after_seats() {
+    const MonotonicTime next = seats_.tick();
+    const timeval wait = timeval_of(next - now());
+    evtimer_add(seat_timer_, &wait);
+  }
+  static void on_seat_timer(int, short, void* self) { static_cast<Impl*>(self)->look_after_seats(); }
+
   static void on_engine_timer(int, short, void* self) {
     static_cast<Impl*>(self)->enter([] {});
   }
@@ -262,7 +282,10 @@ class LeaseWorker::Impl final : public quota::OwnerPort, public redis::LeaseStor
   redis::RedisStore store_;
   quota::LeaseEngine engine_;
   quota::LeaseLedger ledger_;
+  redis::RedisSeats seat_store_;
+  seats::SeatLedger seats_;
   event* engine_timer_ = nullptr;
+  event* seat_timer_ = nullptr;
   unsigned depth_ = 0;
   std::set<unsigned> waiting_;  // partitions that are up and not yet known to be agreed on
   std::string last_error_;
@@ -290,6 +313,15 @@ quota::LeaseLedger& LeaseWorker::ledger() {
 }
 redis::RedisStore& LeaseWorker::store() {
   return impl_->store_;
+}
+seats::SeatLedger& LeaseWorker::seats() {
+  return impl_->seats_;
+}
+seats::SeatStore& LeaseWorker::seat_store() {
+  return impl_->seat_store_;
+}
+void LeaseWorker::set_pools(std::vector<seats::Pool> pools) {
+  impl_->set_pools(std::move(pools));
 }
 const quota::LeaseEngine& LeaseWorker::engine() const {
   return impl_->engine_;

@@ -1,5 +1,5 @@
-// One worker's part of the quota store: its engine for the partitions it owns, its connection to the store, and the
-// ledger its calls are charged with. What other workers ask of it, and it of them, goes through mailboxes.
+// One worker's part of the quota store: its engine for the partitions it owns, its connection to the store, the ledger its
+// calls are charged with, and the seats of its users, over the same connection. What other workers ask of it, and it of them, goes through mailboxes.
 //
 //   Gate ── charge ──> LeaseLedger ── local tokens ──> answer
 //                          │ lacking
@@ -19,7 +19,9 @@
 #include "metering/journal/journal.h"
 #include "metering/quota/lease_engine.h"
 #include "metering/quota/lease_ledger.h"
+#include "metering/redis/redis_seats.h"
 #include "metering/redis/redis_store.h"
+#include "metering/seats/ledger.h"
 #include "proxy/cli/mailbox.h"
 
 namespace tollgate::cli {
@@ -50,6 +52,8 @@ struct LeaseWorkerOptions {
   redis::RedisStoreOptions store;
   quota::LeaseOptions engine;
   quota::LeaseLedgerOptions ledger;
+  seats::SeatLedgerOptions seats;
+  std::vector<seats::Pool> pools;
   std::function<void(std::string_view level, std::string_view text)> log;
   std::function<void(Duration)> observe_round_trip;
 };
@@ -69,6 +73,9 @@ class LeaseWorker final : public quota::Ledger {
   // ---- for the service
   quota::LeaseLedger& ledger();
   redis::RedisStore& store();
+  seats::SeatLedger& seats();
+  seats::SeatStore& seat_store();
+  void set_pools(std::vector<seats::Pool> pools);
   const quota::LeaseEngine& engine() const;
   Milliseconds fence_wait() const;         // longest wait behind a fence now; 0: none
   Milliseconds clock_disagreement() const; // largest of this worker's partitions, either way

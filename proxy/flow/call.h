@@ -60,6 +60,7 @@ struct Call {
   std::unique_ptr<CallSession> session;                  // nullptr: none is carried and none begins
   catalogue::Classification classification;
   licence::Decision decision;
+  std::uint64_t seats_needed = 0;  // bit i: a seat of snapshot->seat_pools[i], which it has not got yet
   std::vector<quota::AccountCharge> charges;
   std::vector<quota::AccountState> states;  // of the charges, after the store answered
   quota::Receipt receipt;                   // empty: nothing to give back
@@ -70,7 +71,7 @@ struct Call {
   quota::Rules::Observation observation;  // usage_request: what to list
   bool odata_reply = false;               // the caller accepts OData JSON
   LocalReply reply;                       // when the gate said Next::reply
-  std::string response_fields;            // field lines to add to a forwarded reply (RateLimit, ...)
+  std::string response_fields;  // field lines to add to a forwarded reply (License-Seat, RateLimit, ...)
 
   // A step, to whoever watches: call.tell(&Life::answers, 429). Of most requests it costs one look at `life`.
   template <class... Parameters, class... Arguments>

@@ -120,6 +120,8 @@ void Exchange::act(Next next) {
       return forward();
     case Next::need_body:
       return start_body_buffer();
+    case Next::seat:
+      return take_seat();
     case Next::charge:
       return charge();
     case Next::read_usage:
@@ -236,6 +238,26 @@ void Exchange::on_request_body_refused(const http::ParseFailure& failure) {
 
 // ---------------------------------------------------------------- the store
 
+void Exchange::take_seat() {
+  store_pending_ = true;
+  store_asked_ = port_.now();
+  const auto known = port_.take_seat(Gate::wanted_seat(call_), call_.token->principal);
+  if (!known) return;
+  store_pending_ = false;
+  act(gate_.on_seat(call_, *known));
+}
+
+void Exchange::on_seat(const seats::Outcome& outcome) {
+  if (!store_pending_) return;
+  store_pending_ = false;
+  store_time_ += port_.now() - store_asked_;
+  if (client_lost_) {
+    call_.reason = Reason::client_closed;
+    return end(ClientEnd::abort);
+  }
+  act(gate_.on_seat(call_, outcome));
+}
+
 void Exchange::on_charge(quota::ChargeOutcome&& outcome) {
   if (!store_pending_) return;
   store_pending_ = false;
@@ -251,7 +273,7 @@ void Exchange::on_charge(quota::ChargeOutcome&& outcome) {
 }
 
 void Exchange::on_usage(Result<std::vector<quota::AccountState>>&& states,
-                        Result<std::vector<quota::Ledger::Listed>>&& objects) {
+                        Result<std::vector<quota::Ledger::Listed>>&& objects, const SeatLooks& seats) {
   if (!store_pending_) return;
   store_pending_ = false;
   store_time_ += port_.now() - store_asked_;
@@ -259,7 +281,7 @@ void Exchange::on_usage(Result<std::vector<quota::AccountState>>&& states,
     call_.reason = Reason::client_closed;
     return end(ClientEnd::abort);
   }
-  act(gate_.on_usage(call_, std::move(states), std::move(objects)));
+  act(gate_.on_usage(call_, std::move(states), std::move(objects), seats));
 }
 
 // ---------------------------------------------------------------- to the upstream

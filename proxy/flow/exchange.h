@@ -29,7 +29,7 @@
 //     lasts
 //
 // Threads: belongs to one worker; every function on that worker. Events must not be delivered from within an
-// action, except on_charge and on_usage, which a ledger may answer at once.
+// action, except on_seat, on_charge and on_usage, which a ledger may answer at once.
 //
 // What a reply says about a session (a log-in that succeeded, a log-out, a new cookie) holds it back until the other
 // proxies can know of it, or cannot be told now: the client's next request, wherever it goes, finds it so. At most
@@ -128,6 +128,10 @@ class ExchangePort {
                             std::shared_ptr<const identity::SessionRecord> record) = 0;
   virtual void end_session(const identity::SessionKey& key) = 0;
 
+  // SeatLedger::take. nullopt: on_seat follows, perhaps at once. Without seats nothing is known of any.
+  virtual std::optional<seats::Outcome> take_seat(const seats::Pool&, const identity::Principal&) {
+    return seats::Outcome{};
+  }
   virtual void charge(std::span<const quota::AccountCharge> charges) = 0;  // -> on_charge
   virtual void read_usage(const Call& call) = 0;                       // -> on_usage
   virtual void give_back(std::span<const quota::AccountCharge> charges, const quota::Receipt& receipt) = 0;
@@ -173,9 +177,10 @@ class Exchange {
   void on_client_gone();      // reset, write failed, or stalled for too long
 
   // ---- store
+  void on_seat(const seats::Outcome& outcome);
   void on_charge(quota::ChargeOutcome&& outcome);
   void on_usage(Result<std::vector<quota::AccountState>>&& states,
-                Result<std::vector<quota::Ledger::Listed>>&& objects);
+                Result<std::vector<quota::Ledger::Listed>>&& objects, const SeatLooks& seats = {});
 
   void on_session(SessionAnswer answer);
   void on_session_written();
@@ -249,6 +254,7 @@ class Exchange {
   void give_back();
   void watch_upstream();
   void end(ClientEnd end);
+  void take_seat();
   void charge();
   void note_charge(const quota::ChargeOutcome& outcome);
   void note_sent();

@@ -1,6 +1,7 @@
 #include "proxy/flow/gate.h"
 
 #include <algorithm>
+#include <bit>
 #include <memory>
 
 #include "metering/base/ascii.h"
@@ -365,12 +366,46 @@ Next Gate::decide(Call& call, const catalogue::Request& request) {
   call.decision = snapshot.policy.decide(principal, seen, std::move(call.decision));
   if (call.decision.reason != Reason::ok) return refuse(call, call.decision.reason, call.decision.detail);
 
+  if (!snapshot.seat_pools.empty() && call.decision.metered && !principal.is_staff()) {
+    call.seats_needed = snapshot.concurrent_pool;
+    for (std::size_t i = 0; i < snapshot.pool_of_product.size(); ++i)
+      if ((call.decision.seat_products >> i & 1) != 0) call.seats_needed |= snapshot.pool_of_product[i];
+    if (call.seats_needed != 0) return Next::seat;
+  }
+  return begin_charge(call);
+}
+
+const seats::Pool& Gate::wanted_seat(const Call& call) {
+  CHECK(call.seats_needed != 0, "asked for after Next::seat");
+  return call.snapshot->seat_pools[static_cast<std::size_t>(std::countr_zero(call.seats_needed))].pool;
+}
+
+Next Gate::on_seat(Call& call, const seats::Outcome& outcome) {
+  const seats::Pool& pool = wanted_seat(call);
+  switch (outcome.status) {
+    case seats::Outcome::Status::held:
+      if (outcome.taken) call.response_fields.append("License-Seat: ").append(pool.id).append(";taken\r\n");
+      break;
+    case seats::Outcome::Status::full:
+      return reply_with(call, seat_refused(call, outcome));
+    case seats::Outcome::Status::unavailable:
+      call.degraded = true;
+      if (call.snapshot->settings.store.on_outage != config::OnOutage::allow)
+        return reply_with(call, seat_unavailable(call, outcome));
+      break;
+  }
+  call.seats_needed &= call.seats_needed - 1;
+  return call.seats_needed != 0 ? Next::seat : begin_charge(call);
+}
+
+Next Gate::begin_charge(Call& call) {
+  const Snapshot& snapshot = *call.snapshot;
   operations_.clear();
   for (const licence::Unit& unit : call.decision.units)
     operations_.push_back(
         {.object = unit.object, .operation = catalogue::name(unit.operation), .product = unit.product});
   if (call.charges.capacity() == 0) call.charges = std::move(spare_charges_);
-  snapshot.rules.list_charges(caller_of(principal), operations_, call.charges);
+  snapshot.rules.list_charges(caller_of(call.token->principal), operations_, call.charges);
   call.tell(&Life::decided, call);
   return call.charges.empty() ? Next::forward : Next::charge;
 }
@@ -380,12 +415,17 @@ Next Gate::on_charge(Call& call, quota::ChargeOutcome&& outcome) {
     case quota::ChargeOutcome::Status::admitted:
       std::swap(call.states, outcome.states);
       std::swap(call.receipt, outcome.receipt);
-      call.degraded = outcome.degraded;
-      call.response_fields = rate_limit_lines(call, {}, std::move(call.response_fields));
+      call.degraded |= outcome.degraded;
+      if (call.response_fields.empty())
+        call.response_fields = rate_limit_lines(call, {}, std::move(call.response_fields));
+      else  // of a seat
+        call.response_fields += rate_limit_lines(call);
       return Next::forward;
     case quota::ChargeOutcome::Status::exceeded:
       std::swap(call.states, outcome.states);
-      return reply_with(call, quota_exceeded(call, outcome.violated));
+      reply_with(call, quota_exceeded(call, outcome.violated));
+      call.reply.fields += call.response_fields;
+      return Next::reply;
     case quota::ChargeOutcome::Status::unavailable:
       break;
   }
@@ -408,11 +448,11 @@ Next Gate::begin_usage(Call& call) {
 }
 
 Next Gate::on_usage(Call& call, Result<std::vector<quota::AccountState>>&& states,
-                    Result<std::vector<quota::Ledger::Listed>>&& objects) {
+                    Result<std::vector<quota::Ledger::Listed>>&& objects, const SeatLooks& seats) {
   if (!states || !objects)
     return refuse(call, Reason::store_unavailable, "The counts cannot be read at the moment; try again.");
   call.states = std::move(*states);
-  return reply_with(call, usage(call, call.states, *objects));
+  return reply_with(call, usage(call, call.states, *objects, seats));
 }
 
 }  // namespace tollgate::flow

@@ -1,11 +1,12 @@
-// The decision about one call, in order: route, token, what it touches, licence, quota. Pure: no socket, no clock,
+// The decision about one call, in order: route, token, what it touches, licence, seats, quota. Pure: no socket, no clock,
 // no thread; the store's answer comes in as an event. One Gate a worker (it holds that worker's token cache).
 //
 //      on_head ──> forward            (unmetered route)
 //         │  ├───> reply              (401, 403, 404, 413, usage is Next::read_usage)
 //         │  ├───> need_body ─> buffer the whole body (limit body_limit(), past it body_too_large()) ─> on_body
+//         │  ├───> seat ──────> SeatLedger::take(wanted_seat(call)) ─> on_seat ─> seat | charge | forward | reply
 //         │  └───> charge ────> Ledger::charge(call.charges) ─> on_charge ─> forward | reply
-//      on_body ──> charge | forward | reply
+//      on_body ──> seat | charge | forward | reply
 //      find_session ──> SessionStore::find(call.session->key) ──> on_session ──> as on_head
 //
 // Sessions of the CRM's own log-in (identity.sessions): a request without a token is its user's whose session it
@@ -14,6 +15,11 @@
 //
 // Requests that need no identity (login pages and token endpoints, scripts and pictures of the application) are
 // forwarded without a token: Kind::authentication and Kind::asset.
+//
+// Seats: a call of a portal user on licensed objects needs one of licensing.concurrent_seats, if there is such a pool, and
+// one of each product that caps its users and alone grants an operation of it (licence/policy.h). They come before the
+// quota, so that a call without a seat costs none; a call that the quota then refuses keeps its seat. What took one
+// says so: `License-Seat: self_service;taken`, a structured field (RFC 9651) with the pool's name.
 //
 // A Next::forward means: send the request to call.route->upstream, add call.response_fields to the reply's head.
 // A Next::reply means: send call.reply. If the upstream never received a forwarded call: give back call.receipt to the Ledger.
@@ -26,12 +32,16 @@
 
 #include "metering/base/time.h"
 #include "metering/identity/token_cache.h"
+#include "metering/seats/ledger.h"
 #include "proxy/flow/call.h"
 #include "proxy/http/message.h"
 
 namespace tollgate::flow {
 
-enum class Next : std::uint8_t { forward, need_body, charge, read_usage, find_session, reply };
+// What the store says of the caller's seats, one a pool, in the order of the snapshot's.
+using SeatLooks = std::vector<Result<seats::Page>>;
+
+enum class Next : std::uint8_t { forward, need_body, seat, charge, read_usage, find_session, reply };
 
 // A log-in's body is small, and is read from everybody.
 inline constexpr std::size_t kLoginBodyMax = 16 * 1024;
@@ -45,11 +55,14 @@ class Gate {
   Next on_session(Call& call, const http::RequestHead& head, SessionAnswer answer, UnixTime now);
   // `body` is the whole decoded body, of at most body_max(call) bytes. `head` is the same as in on_head.
   Next on_body(Call& call, const http::RequestHead& head, std::string_view body);
+  // Next::seat: of which pool.
+  static const seats::Pool& wanted_seat(const Call& call);
+  Next on_seat(Call& call, const seats::Outcome& outcome);
   Next on_charge(Call& call, quota::ChargeOutcome&& outcome);
-  // Answers to Next::read_usage: Ledger::read of call.charges and Ledger::list of call.observation, both asked for at
-  // once. Always ends in Next::reply.
+  // Answers to Next::read_usage: Ledger::read of call.charges, Ledger::list of call.observation and SeatLedger::look at
+  // each of snapshot->seat_pools, all asked for at once. Always ends in Next::reply.
   Next on_usage(Call& call, Result<std::vector<quota::AccountState>>&& states,
-                Result<std::vector<quota::Ledger::Listed>>&& objects);
+                Result<std::vector<quota::Ledger::Listed>>&& objects, const SeatLooks& seats);
 
   // Largest body that may be buffered.
   static std::size_t body_max(const Call& call) {
@@ -80,6 +93,7 @@ class Gate {
   std::optional<Next> begin_login(Call& call, const http::RequestHead& head,
                                   const catalogue::Request& request);
   Next decide(Call& call, const catalogue::Request& request);
+  Next begin_charge(Call& call);
   Next begin_usage(Call& call);
   catalogue::Request request_of(const Call& call, const http::RequestHead& head, std::string_view body);
 

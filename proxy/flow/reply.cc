@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <bit>
 #include <map>
 
 #include "metering/base/json_text.h"
@@ -148,10 +149,46 @@ LocalReply quota_exceeded(const Call& call, std::span<const std::uint32_t> viola
   return reply;
 }
 
+LocalReply seat_refused(const Call& call, const seats::Outcome& outcome) {
+  const SeatPool& wanted =
+      call.snapshot->seat_pools[static_cast<std::size_t>(std::countr_zero(call.seats_needed))];
+  const seats::Pool& pool = wanted.pool;
+  const bool named = pool.kind == seats::Kind::named;
+  const Reason reason = named ? Reason::seat_cap_reached : Reason::concurrent_licenses_exhausted;
+  const auto seconds = quota::seconds_up(outcome.retry_after);
+  const std::string detail =
+      named ? fmt::format("All {} seats of the {} are taken, and this user has none of them.", pool.capacity,
+                          wanted.title)
+            : fmt::format("{} portal users are active, as many as may be at once.{}", pool.capacity,
+                          seconds > 0 ? fmt::format(" The first seat may become free in {}.",
+                                                    hours_and_minutes(outcome.retry_after))
+                                      : std::string());
+  LocalReply reply{
+      .status = info(reason).status, .reason = reason, .fields = std::string(kProblemFields), .body = {}};
+  reply.body = problem_body(call, reason, detail, [&](JsonWriter& json) {
+    json.field("pool", pool.id);
+    json.field("capacity", pool.capacity);
+    if (seconds > 0) json.field("retry_after", seconds);
+  });
+  if (!named) reply.fields += fmt::format("Retry-After: {}\r\n", std::max<std::uint64_t>(1, seconds));
+  return reply;
+}
+
+LocalReply seat_unavailable(const Call& call, const seats::Outcome& outcome) {
+  LocalReply reply =
+      reply_with(call, Reason::store_unavailable,
+                 "It cannot be told at the moment whether this user has a seat, or may get one. Nothing was "
+                 "charged; try again.");
+  reply.fields +=
+      fmt::format("Retry-After: {}\r\n", std::max<std::uint64_t>(1, quota::seconds_up(outcome.retry_after)));
+  return reply;
+}
+
 std::string usage_json(const Snapshot& snapshot, const identity::Principal& principal,
                        std::span<const quota::AccountCharge> accounts,
                        std::span<const quota::AccountState> states,
-                       std::span<const quota::Ledger::Listed> objects) {
+                       std::span<const quota::Ledger::Listed> objects,
+                       std::span<const Result<seats::Page>> seats) {
   std::string body;
   JsonWriter json(body);
   json.object([&] {
@@ -192,17 +229,31 @@ std::string usage_json(const Snapshot& snapshot, const identity::Principal& prin
           json.field("calls", calls);
         });
     });
+    if (seats.empty()) return;
+    json.field_array("seats", [&] {
+      for (std::size_t i = 0; i < seats.size(); ++i) {
+        const seats::Pool& pool = snapshot.seat_pools[i].pool;
+        json.object([&] {
+          json.field("pool", pool.id);
+          json.field("kind", seats::name(pool.kind));
+          if (!seats[i]) return;  // the store did not say
+          json.field("held", seats[i]->own.has_value());
+          if (seats[i]->own && pool.kind == seats::Kind::concurrent)
+            json.field("seconds_left", quota::seconds_up(*seats[i]->own - seats[i]->now));
+        });
+      }
+    });
   });
   return body;
 }
 
 LocalReply usage(const Call& call, std::span<const quota::AccountState> states,
-                 std::span<const quota::Ledger::Listed> objects) {
+                 std::span<const quota::Ledger::Listed> objects, std::span<const Result<seats::Page>> seats) {
   return LocalReply{
       .status = 200,
       .reason = Reason::ok,
       .fields = "Content-Type: application/json\r\nCache-Control: no-store\r\n" + rate_limit_lines(call),
-      .body = usage_json(*call.snapshot, call.token->principal, call.charges, states, objects)};
+      .body = usage_json(*call.snapshot, call.token->principal, call.charges, states, objects, seats)};
 }
 
 std::string rate_limit_lines(const Call& call, std::span<const std::uint32_t> violated, std::string memory) {

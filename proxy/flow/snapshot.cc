@@ -110,6 +110,30 @@ void prepare_identity(Snapshot& snapshot) {
   }
 }
 
+void prepare_seats(Snapshot& snapshot) {
+  const config::Licensing& licensing = snapshot.settings.licensing;
+  const licence::Rulebook& rulebook = snapshot.policy.rulebook();
+  for (const licence::Product& product : rulebook.products) {
+    if (rulebook.system == "none") break;  // plain metering: nobody has a licence of a product
+    const auto capacity = licence::seat_capacity(rulebook, product);
+    snapshot.pool_of_product.push_back(capacity ? std::uint64_t{1} << snapshot.seat_pools.size() : 0);
+    if (capacity)
+      snapshot.seat_pools.push_back({.pool = {.id = product.id,
+                                              .kind = seats::Kind::named,
+                                              .capacity = *capacity,
+                                              .lease = licensing.seat_lease},
+                                     .title = product.title});
+  }
+  if (licensing.concurrent_seats.capacity == 0) return;
+  snapshot.concurrent_pool = std::uint64_t{1} << snapshot.seat_pools.size();
+  snapshot.seat_pools.push_back({.pool = {.id = std::string(kConcurrentPool),
+                                          .kind = seats::Kind::concurrent,
+                                          .capacity = licensing.concurrent_seats.capacity,
+                                          .idle = licensing.concurrent_seats.idle,
+                                          .lease = licensing.seat_lease},
+                                 .title = "portal users at once"});
+}
+
 std::string_view without_port(std::string_view host) {
   if (host.starts_with('[')) return host.substr(0, std::min(host.find(']') + 1, host.size()));
   return host.substr(0, host.find(':'));
@@ -142,10 +166,13 @@ Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts) {
       .identity_headers = {},
       .pass_secret = std::move(parts.pass_secret),
       .dropped_cookies = {},
+      .seat_pools = {},
+      .pool_of_product = {},
       .generation = parts.generation});
   for (const config::Route& route : made->settings.routes)
     made->edits.push_back({prepare(route.request_fields), prepare(route.reply_fields)});
   prepare_identity(*made);
+  prepare_seats(*made);
   return made;
 }
 

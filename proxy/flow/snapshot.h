@@ -15,6 +15,7 @@
 #include "metering/identity/token_verifier.h"
 #include "metering/licence/policy.h"
 #include "metering/quota/rules.h"
+#include "metering/seats/pool.h"
 #include "proxy/http/address.h"
 
 namespace tollgate::flow {
@@ -28,6 +29,14 @@ struct PreparedEdits {
 struct RouteEdits {
   PreparedEdits request, reply;  // request.drop: and fields that hold credentials, unless they are forwarded
 };
+
+// A pool of which calls may need a seat.
+struct SeatPool {
+  seats::Pool pool;
+  std::string title;  // for sentences: "Self-service Portal", "portal users at once"
+};
+inline constexpr std::string_view kConcurrentPool =
+    "concurrent";  // licensing.concurrent_seats; no product's id
 
 struct Snapshot {
   config::Settings settings;
@@ -46,6 +55,10 @@ struct Snapshot {
   std::vector<std::string_view> identity_headers;  // of settings.identity.sources and .pass
   std::string pass_secret;                         // content of identity.pass.secret_file
   std::vector<std::string_view> dropped_cookies;   // those that hold credentials, unless they are forwarded
+  // Of products that cap their users, in their order, then of concurrent_seats. At most 64.
+  std::vector<SeatPool> seat_pools;
+  std::vector<std::uint64_t> pool_of_product;  // by Rulebook::products: bit in Call::seats_needed, 0: no pool
+  std::uint64_t concurrent_pool = 0;           // bit of kConcurrentPool; 0: there is none
   std::uint64_t generation = 0;   // 1 at start, +1 a reload; token caches are emptied when it changes
 };
 

@@ -28,6 +28,7 @@
 #include "metering/base/error.h"
 #include "metering/base/time.h"
 #include "metering/quota/ledger.h"
+#include "metering/seats/ledger.h"
 #include "metering/usage/fact.h"
 #include "proxy/flow/life.h"
 #include "proxy/flow/sessions.h"
@@ -106,6 +107,9 @@ class Server {
     // Called after make_ledger; what it made ends before the ledger. May be null: what a snapshot's table does not know
     // cannot be found out.
     std::function<std::unique_ptr<flow::SessionStore>(unsigned worker)> make_sessions;
+    // The seats that come with that ledger and end with it. Called after make_ledger; may be null, or answer nullptr: it is
+    // then not known who has a seat.
+    std::function<seats::SeatLedger*(unsigned worker)> seats;
     std::function<std::vector<std::unique_ptr<usage::FactSink>>(unsigned worker)> make_sinks;
     // Where metered calls are written down before they are charged. May be null: nowhere.
     std::function<std::unique_ptr<usage::CallJournal>(unsigned worker)> make_call_journal;

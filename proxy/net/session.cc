@@ -1,5 +1,7 @@
 #include "proxy/net/session.h"
 
+#include <algorithm>
+
 #include "metering/base/check.h"
 #include "proxy/http/request_id.h"
 #include "proxy/net/client_connection.h"
@@ -407,6 +409,21 @@ void Session::end_session(const identity::SessionKey& key) {
   asking_ = false;
 }
 
+std::optional<seats::Outcome> Session::take_seat(const seats::Pool& pool,
+                                                 const identity::Principal& principal) {
+  seats::SeatLedger* ledger = worker_.seats();
+  if (ledger == nullptr) return seats::Outcome{};
+  charging_ = true;
+  auto known = ledger->take(pool, {principal.tenant, principal.user}, [this](seats::Outcome&& outcome) {
+    if (charging_) return exchange_.on_seat(outcome);  // at once: whoever asked goes on
+    worker_.loop().event_begins();
+    exchange_.on_seat(outcome);
+    worker_.advance_later(connection_);
+  });
+  charging_ = false;
+  return known;
+}
+
 void Session::charge(std::span<const quota::AccountCharge> charges) {
   quota::Ledger* ledger = worker_.ledger();
   if (ledger == nullptr) {
@@ -427,6 +444,7 @@ void Session::charge(std::span<const quota::AccountCharge> charges) {
 void Session::read_usage(const flow::Call& call) {
   usage_states_.reset();
   usage_objects_.reset();
+  usage_seats_.clear();
   quota::Ledger* ledger = worker_.ledger();
   if (ledger == nullptr) {
     return exchange_.on_usage(fail(Origin::store, "no store is configured"),
@@ -434,6 +452,7 @@ void Session::read_usage(const flow::Call& call) {
   }
   const quota::Rules::Observation observation = call.observation;
   auto accounts = call.charges;
+  look_at_seats(call);
   if (observation.subject_key.empty()) {
     usage_objects_.emplace(std::vector<quota::Ledger::Listed>{});
   } else {
@@ -449,14 +468,31 @@ void Session::read_usage(const flow::Call& call) {
   });
 }
 
+void Session::look_at_seats(const flow::Call& call) {
+  seats::SeatLedger* ledger = worker_.seats();
+  const auto& pools = call.snapshot->seat_pools;
+  if (ledger == nullptr) return;
+  const identity::Principal& principal = call.token->principal;
+  usage_seats_.resize(pools.size());
+  for (std::size_t i = 0; i < pools.size(); ++i)
+    ledger->look(pools[i].pool, {principal.tenant, principal.user}, [this, i](Result<seats::Page>&& page) {
+      usage_seats_[i].emplace(std::move(page));
+      usage_answered();
+    });
+}
+
 void Session::usage_answered() {
   if (!usage_states_ || !usage_objects_) return;
+  if (std::ranges::any_of(usage_seats_, [](const auto& look) { return !look.has_value(); })) return;
   worker_.loop().event_begins();
   auto states = std::move(*usage_states_);
   auto objects = std::move(*usage_objects_);
+  flow::SeatLooks seats;
+  for (auto& look : usage_seats_) seats.push_back(std::move(*look));
+  usage_seats_.clear();
   usage_states_.reset();
   usage_objects_.reset();
-  exchange_.on_usage(std::move(states), std::move(objects));
+  exchange_.on_usage(std::move(states), std::move(objects), seats);
   worker_.advance_later(connection_);
 }
 

@@ -84,6 +84,8 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   void bind_session(const identity::SessionKey& key,
                     std::shared_ptr<const identity::SessionRecord> record) override;
   void end_session(const identity::SessionKey& key) override;
+  std::optional<seats::Outcome> take_seat(const seats::Pool& pool,
+                                          const identity::Principal& principal) override;
   void charge(std::span<const quota::AccountCharge> charges) override;
   void read_usage(const flow::Call& call) override;
   void give_back(std::span<const quota::AccountCharge> charges, const quota::Receipt& receipt) override;
@@ -115,6 +117,7 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   void take_client_bytes(std::string_view bytes);
   std::size_t decode(std::string_view bytes);
   void client_ended(bool in_order);
+  void look_at_seats(const flow::Call& call);
   void usage_answered();
   void drop_upstream(bool reusable);
   // Delivers the answer of the session store to the exchange that asked, if it is still there.
@@ -140,9 +143,10 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   bool client_reading_ = false, client_end_writing_ = false, client_eof_ = false;
   bool client_failed_ = false, client_told_ = false;  // noted; delivered to the exchange
   bool counted_tunnel_ = false;
-  bool charging_ = false;  // the ledger is being asked right now
+  bool charging_ = false;  // a ledger is being asked right now
   bool asking_ = false;    // the session store is
   std::shared_ptr<std::uint64_t> session_turn_;  // the question whose answer is waited for
+  std::vector<std::optional<Result<seats::Page>>> usage_seats_;
   std::size_t reported_backlog_ = 0;
   std::optional<Result<std::vector<quota::AccountState>>> usage_states_;
   std::optional<Result<std::vector<quota::Ledger::Listed>>> usage_objects_;

@@ -70,6 +70,7 @@ void Worker::run(Update first, const std::function<void()>& ready) {
   gate_ = std::make_unique<flow::Gate>(settings.identity.token_cache_entries, seed_ ^ 0x9e3779b97f4a7c15ULL);
   if (options_.make_ledger) ledger_ = options_.make_ledger(loop_.base(), index_);
   if (options_.make_sessions) session_store_ = options_.make_sessions(index_);
+  if (options_.seats) seats_ = options_.seats(index_);
   if (options_.make_call_journal) call_journal_ = options_.make_call_journal(index_);
   if (options_.make_sinks) sinks_ = options_.make_sinks(index_);
   apply(std::move(first));
@@ -86,6 +87,7 @@ void Worker::run(Update first, const std::function<void()>& ready) {
   for (auto& [connection, owned] : connections_) open.push_back(connection);
   for (ClientConnection* connection : open) connection->stop();
   session_store_.reset();
+  seats_ = nullptr;
   ledger_.reset();
   later_.clear();
   sessions_.clear();
@@ -156,6 +158,7 @@ void Worker::detach() {
   loop_.post([this, &done] {
     charging_ = false;
     session_store_.reset();
+    seats_ = nullptr;
     ledger_.reset();
     if (call_journal_ != nullptr) call_journal_ = std::make_unique<NoJournal>();
     detached_ = true;

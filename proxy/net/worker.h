@@ -93,6 +93,7 @@ class Worker {
   flow::Gate& gate() { return *gate_; }
   quota::Ledger* ledger() { return charging_ ? ledger_.get() : nullptr; }
   flow::SessionStore* session_store() { return session_store_.get(); }  // may be nullptr
+  seats::SeatLedger* seats() { return charging_ ? seats_ : nullptr; }
   usage::CallJournal* call_journal() { return call_journal_.get(); }  // may be nullptr
   Random& random() { return random_; }
   WorkerCounters& counters() { return counters_; }
@@ -161,6 +162,7 @@ class Worker {
   std::shared_ptr<Generation> generation_;
   std::unique_ptr<quota::Ledger> ledger_;
   std::unique_ptr<flow::SessionStore> session_store_;
+  seats::SeatLedger* seats_ = nullptr;  // the ledger's
   std::unique_ptr<usage::CallJournal> call_journal_;
   Random random_;
   LifeWatch life_watch_;

@@ -30,6 +30,7 @@ const std::vector<Room>& rooms() {
       {"metering/catalogue", 1, {"simdjson"}},
       {"metering/licence", 1, {}},
       {"metering/quota", 1, {"xxhash"}},
+      {"metering/seats", 1, {"xxhash", "boost"}},
       {"metering/usage", 1, {}},
       {"metering/sizing", 1, {}},
       {"proxy/http", 1, {}},

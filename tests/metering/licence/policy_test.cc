@@ -155,6 +155,67 @@ TEST(PortalMatrix, NamesCompareWithoutCase) {
   EXPECT_EQ(decide(policy, kCustomer, "ACCOUNT", Operation::read), Reason::section_not_licensed);
 }
 
+// Bits of Rulebook::products, by their ids.
+std::vector<std::string> seats_for(const Policy& policy, std::vector<std::string> licenses,
+                                   std::vector<ObjectUse> uses,
+                                   identity::UserType type = identity::UserType::portal) {
+  const std::uint32_t needed =
+      policy.decide(user(std::move(licenses), type), touching(std::move(uses))).seat_products;
+  std::vector<std::string> out;
+  for (std::size_t i = 0; i < policy.rulebook().products.size(); ++i)
+    if ((needed >> i & 1) != 0) out.push_back(policy.rulebook().products[i].id);
+  return out;
+}
+std::vector<std::string> joined(std::vector<std::string> a, const std::vector<std::string>& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+TEST(SeatCaps, OnlyOperationsThatACappedProductAloneGrantsNeedItsSeat) {
+  const Policy policy = policy_of(preset());
+  const std::vector<std::string> self_service{"self_service"}, none;
+  EXPECT_EQ(seats_for(policy, kSelfService, {use("Case", Operation::read)}), self_service);
+  EXPECT_EQ(seats_for(policy, kSelfService, {use("CaseFile", Operation::remove)}), self_service);
+  EXPECT_EQ(seats_for(policy, kSelfService, {use("City", Operation::read)}), none) << "free for all";
+  EXPECT_EQ(seats_for(policy, kSelfService, {use("Case", Operation::read, Via::expand)}), none);
+  EXPECT_EQ(seats_for(policy, kCustomer, {use("Case", Operation::read)}), none);
+  EXPECT_EQ(seats_for(policy, joined(kSelfService, kCustomer), {use("Case", Operation::read)}), none);
+  EXPECT_EQ(seats_for(policy, kSelfService, {use("Case", Operation::read)}, identity::UserType::staff), none);
+}
+
+TEST(SeatCaps, CallOfSeveralPartsNeedsASeatWhenOneOfThemDoes) {
+  Rulebook rulebook = preset();
+  rulebook.products[1].rights.erase("cases");  // a customer portal without cases
+  const Policy policy = policy_of(rulebook);
+  const std::vector<std::string> both = joined(kSelfService, kCustomer), self_service{"self_service"};
+  EXPECT_TRUE(seats_for(policy, both, {use("KnowledgeBase", Operation::read)}).empty());
+  EXPECT_EQ(seats_for(policy, both,
+                      {use("KnowledgeBase", Operation::read, Via::primary, 0, true),
+                       use("Case", Operation::read, Via::primary, 1, true)}),
+            self_service);
+}
+
+TEST(SeatCaps, ProductWithoutACapIsTheOneThatIsNamed) {
+  const Policy policy = policy_of(preset());
+  const Classification& read = touching({use("Case", Operation::read)});
+  EXPECT_EQ(policy.decide(user(kSelfService), read).units[0].product, "self_service");
+  EXPECT_EQ(policy.decide(user(joined(kSelfService, kCustomer)), read).units[0].product, "customer");
+}
+
+TEST(SeatCaps, CapacityIsTheLeastOfTheSheetsNumbersThatAreKnown) {
+  Rulebook rulebook = preset();
+  const auto capacity = [&](std::uint32_t users) {
+    rulebook.main_product_users = users;
+    return seat_capacity(rulebook, rulebook.products[0]);
+  };
+  EXPECT_EQ(capacity(1), 100U);
+  EXPECT_EQ(capacity(99), 9'900U);
+  EXPECT_EQ(capacity(100), 10'000U);
+  EXPECT_EQ(capacity(4'000'000'000), 10'000U);
+  EXPECT_EQ(capacity(0), 10'000U);
+  EXPECT_FALSE(seat_capacity(rulebook, rulebook.products[1]));
+}
+
 TEST(Availability, FollowsTheOwnedMainProduct) {
   const std::vector<std::string> owned{"studio",
                                        "sales",

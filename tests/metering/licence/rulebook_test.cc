@@ -88,6 +88,20 @@ TEST(Rulebook, MistakesNameLineColumnAndCure) {
   EXPECT_EQ(error_of(replaced("    entity: Thing\n", "")), "x.yaml:7:5: section things lacks \"entity\"");
 }
 
+TEST(Rulebook, SeatsOfAProductSayHowMany) {
+  auto rulebook =
+      load_rulebook(replaced("    custom_sections:",
+                             "    seats: {max: 50, per_main_product_user: 3}\n    custom_sections:"),
+                    "x.yaml");
+  ASSERT_TRUE(rulebook) << rulebook.error().message;
+  ASSERT_TRUE(rulebook->products[0].seats);
+  EXPECT_EQ(rulebook->products[0].seats->max, 50U);
+  EXPECT_EQ(rulebook->products[0].seats->per_main_product_user, 3U);
+  EXPECT_NE(error_of(replaced("    custom_sections:", "    seats: {max: 0}\n    custom_sections:"))
+                .find("seats needs max or per_main_product_user"),
+            std::string::npos);
+}
+
 TEST(Rulebook, RepeatedKeysBadPatternsAndBrokenTextAreRefused) {
   EXPECT_NE(error_of(replaced("    title: Door\n", "    title: Door\n    title: Gate\n")).find("x.yaml:15:5"),
             std::string::npos);

@@ -8,6 +8,7 @@
 
 #include "metering/quota/keys.h"
 #include "metering/redis/cluster_map.h"
+#include "metering/redis/redis_seats.h"
 #include "metering/redis/redis_store.h"
 #include "tests/metering/redis/support/store_fixture.h"
 
@@ -302,6 +303,39 @@ TEST_F(Cluster, ReadsFollowAMovedSlotAtOnce) {
   EXPECT_EQ(client.store.counters().redirections, 1U);
   EXPECT_EQ(client.read({account(user, "daily", 1'000)})[0].lent_to_others, 3U);
   EXPECT_EQ(client.store.counters().redirections, 1U) << "the map has learned";
+  nodes_->move_whole(slot, 2, 0);
+}
+
+// A command on seats names the run of the server it was sent to: to another one it would raise a fence for a stranger.
+TEST_F(Cluster, SeatsOfAMovedSlotStayTakenAndTheirFenceIsTheNewServersOwn) {
+  using Status = seats::TakeReply::Status;
+  StoreClient client(nodes_->url());
+  ASSERT_TRUE(client.come_up()) << client.store.last_error();
+  RedisSeats seat_store(client.store);
+  seats::Pool pool{.kind = seats::Kind::concurrent, .capacity = 2, .idle = 60s, .lease = 300ms};
+  for (int i = 0; pool.id.empty() || nodes_->home_of(seats::partition_of(pool)) != 0; ++i)
+    pool.id = fmt::format("pool{}", i);
+  auto take = [&](const std::string& member) {
+    std::optional<Result<seats::TakeReply>> answer;
+    seat_store.take(pool, member, [&](Result<seats::TakeReply>&& reply) { answer = std::move(reply); });
+    EXPECT_TRUE(client.loop.run_until([&] { return answer.has_value(); }));
+    return std::move(*answer);
+  };
+  ASSERT_TRUE(client.loop.run_until([&] {
+    auto first = take(":ann");
+    return first && first->status == Status::taken;
+  }));
+  const unsigned slot = slot_of_partition(seats::partition_of(pool));
+  nodes_->move_whole(slot, 0, 2);
+  auto redirected = take(":ann");
+  ASSERT_FALSE(redirected);
+  EXPECT_TRUE(redirected.error().message.starts_with("MOVED")) << redirected.error().message;
+  EXPECT_EQ(take(":ann")->status, Status::held);
+  EXPECT_EQ(take(":bob")->status, Status::fenced);
+  ASSERT_TRUE(client.loop.run_until([&] { return take(":bob")->status == Status::taken; }));
+  const std::string run = nodes_->node(2).command({"HGET", seats::seats_key(pool) + ":about", "run"}).text;
+  EXPECT_EQ(run.size(), 40U);
+  EXPECT_NE(nodes_->node(2).command({"INFO", "server"}).text.find(run), std::string::npos);
   nodes_->move_whole(slot, 2, 0);
 }
 

@@ -5,6 +5,7 @@
 
 #include <map>
 
+#include "metering/seats/model.h"
 #include "proxy/admin/replies.h"
 #include "tests/proxy/flow/support/portal.h"
 
@@ -65,6 +66,19 @@ class AdminTest : public testing::Test {
                         [this](Sources::Changed done) {
                           if (settles_) return done({});
                           done(fail(Origin::store, "3 accounts are not settled", true));
+                        },
+                    .list_seats =
+                        [this](seats::Pool pool, std::uint64_t offset, std::uint64_t count, auto done) {
+                          if (!seats_known_) return done(fail(Origin::store, "the store is away", true));
+                          done(seats_.list(pool, offset, count, ""));
+                        },
+                    .release_seat =
+                        [this](seats::Pool pool, std::string tenant, std::string seat_user, auto done) {
+                          done(seats_.release(pool, seats::member_of({tenant, seat_user})));
+                        },
+                    .assign_seat =
+                        [this](seats::Pool pool, std::string tenant, std::string seat_user, auto done) {
+                          done(seats_.take(pool, seats::member_of({tenant, seat_user})));
                         },
                     .audit = [this](usage::AuditEntry entry) -> Result<void> {
                       if (audit_fails_) return fail(Origin::self, "the disk is full");
@@ -131,6 +145,8 @@ class AdminTest : public testing::Test {
   std::vector<usage::AuditEntry> audit_;
   std::map<std::string, Sources::Override> overrides_;
   std::size_t resets_ = 0;
+  seats::SeatModel seats_;
+  bool seats_known_ = true;
   bool settles_ = true, audit_fails_ = false, overrides_readable_ = true, overrides_writable_ = true;
   bool reload_fails_ = false;
 };
@@ -374,6 +390,63 @@ TEST_F(AdminTest, RefusedReloadSaysWhy) {
   auto refused = send("POST", "/api/v1/config/reload");
   EXPECT_EQ(refused.status, 422);
   EXPECT_THAT(refused.body, HasSubstr("line 3: unknown key"));
+}
+
+TEST_F(AdminTest, SeatsAreListedAssignedAndReleasedWithAnAudit) {
+  config::Settings settings = flow::test::settings();
+  settings.licensing.main_product_users = 1;
+  settings.licensing.concurrent_seats.capacity = 40;
+  snapshot_ = flow::test::snapshot(settings);
+  seats_.set_now(Milliseconds(1'795'000'000'000));
+  const std::string pool = "/api/v1/licenses/self_service/seats";
+  EXPECT_EQ(send("PUT", pool + "/acme/ann", "", R"({"reason":"new"})").body,
+            R"({"assigned":true,"new":true})");
+  EXPECT_EQ(send("PUT", pool + "/acme/ann").body, R"({"assigned":true,"new":false})");
+  EXPECT_EQ(send("PUT", pool + "/-/bob").status, 200);
+  EXPECT_EQ(send("GET", pool).body,
+            R"({"pool":"self_service","kind":"named","capacity":100,"used":2,"seats":[)"
+            R"({"user":"bob","since":"2026-11-18T11:06:40Z"},)"
+            R"({"tenant":"acme","user":"ann","since":"2026-11-18T11:06:40Z"}]})");
+  EXPECT_THAT(send("GET", pool, "offset=1&limit=1").body, testing::Not(HasSubstr("bob")));
+  auto licenses = send("GET", "/api/v1/licenses").body;
+  EXPECT_THAT(licenses, HasSubstr(R"({"id":"self_service","title":"Self-service Portal","available":true,)"
+                                  R"("kind":"named","capacity":100,"used":2})"));
+  EXPECT_THAT(licenses, HasSubstr(R"({"id":"customer","title":"Customer Portal","available":true})"));
+  EXPECT_THAT(licenses, HasSubstr(R"({"id":"partner","title":"Partner Portal","available":false})"));
+  EXPECT_THAT(licenses, HasSubstr(R"("kind":"concurrent","capacity":40,"used":0})"));
+  EXPECT_EQ(send("DELETE", pool + "/acme/ann", "reason=left").body, R"({"released":true})");
+  EXPECT_EQ(send("DELETE", pool + "/acme/ann").status, 404);
+  ASSERT_EQ(audit_.size(), 6U);
+  EXPECT_EQ(audit_[0].action, "seat.assign");
+  EXPECT_EQ(audit_[0].subject, "acme/ann self_service");
+  EXPECT_EQ(audit_[0].reason, "new");
+  EXPECT_EQ(audit_[3].action, "seat.release");
+  EXPECT_EQ(audit_[3].reason, "left");
+  EXPECT_EQ(audit_[5].action, "seat.release.failed");
+}
+
+TEST_F(AdminTest, BadRequestsForSeatsChangeNothing) {
+  config::Settings settings = flow::test::settings();
+  settings.licensing.main_product_users = 1;
+  settings.licensing.concurrent_seats.capacity = 40;
+  snapshot_ = flow::test::snapshot(settings);
+  seats_.set_now(Milliseconds(1'795'000'000'000));
+  const std::string pool = "/api/v1/licenses/self_service/seats";
+  EXPECT_EQ(send("GET", "/api/v1/licenses/customer/seats").status, 404) << "it has no cap";
+  EXPECT_EQ(send("GET", pool, "limit=10001").status, 400);
+  EXPECT_EQ(send("GET", pool, "offset=x").status, 400);
+  EXPECT_EQ(send("POST", pool + "/acme/ann").status, 405);
+  EXPECT_EQ(send("PUT", "/api/v1/licenses/concurrent/seats/acme/ann").status, 409);
+  EXPECT_TRUE(audit_.empty());
+  for (int i = 0; i < 100; ++i) seats_.take(snapshot_->seat_pools[0].pool, ":user" + std::to_string(i));
+  EXPECT_EQ(send("PUT", pool + "/acme/ann").status, 409);
+  audit_fails_ = true;
+  EXPECT_EQ(send("DELETE", pool + "/-/user1").status, 503);
+  EXPECT_EQ(seats_.list(snapshot_->seat_pools[0].pool, 0, 0, "").used, 100U)
+      << "what cannot be recorded is not done";
+  seats_known_ = false;
+  EXPECT_EQ(send("GET", pool).status, 503);
+  EXPECT_EQ(send("GET", "/api/v1/licenses").status, 503);
 }
 
 TEST(Moments, ReadBackAsWritten) {

@@ -92,6 +92,8 @@ Outcome Portal::send(const Request& request) {
   out.call.no_anonymous = no_anonymous;
   out.next = gate.on_head(out.call, request.head(), now);
   if (out.next == Next::need_body) out.next = gate.on_body(out.call, request.head(), request.body());
+  while (out.next == Next::seat)
+    out.next = gate.on_seat(out.call, seats(Gate::wanted_seat(out.call), out.call.token->principal));
   if (out.next == Next::charge)
     ledger.charge(out.call.charges, [&](quota::ChargeOutcome&& outcome) {
       out.next = gate.on_charge(out.call, std::move(outcome));
@@ -100,7 +102,7 @@ Outcome Portal::send(const Request& request) {
     ledger.read(out.call.charges, [&](auto&& states) {
       const auto& what = out.call.observation;
       ledger.list(what.subject_key, what.prefix, what.window, what.bucket, [&](auto&& listed) {
-        out.next = gate.on_usage(out.call, std::move(states), std::move(listed));
+        out.next = gate.on_usage(out.call, std::move(states), std::move(listed), looks);
       });
     });
   return out;

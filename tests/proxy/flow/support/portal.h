@@ -48,12 +48,16 @@ class Portal {
  public:
   explicit Portal(config::Settings s = settings());
   Outcome send(const Request& request);
+  const Snapshot& current() const { return *snapshot_; }
   void reload(config::Settings s) { snapshot_ = snapshot(s, ++generation_); }
 
   Milliseconds store_time{kNow * 1'000};
   UnixTime now = from_unix_seconds(kNow);
   bool no_anonymous = false;
   quota::MemoryLedger ledger{[this] { return store_time; }};
+  // What the store of seats answers; asked for each seat that a call needs.
+  std::function<seats::Outcome(const seats::Pool&, const identity::Principal&)> seats;
+  SeatLooks looks;  // of the usage page
   Gate gate{100, 1};
 
  private:

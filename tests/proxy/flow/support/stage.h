@@ -67,6 +67,10 @@ struct ScriptedPort final : ExchangePort {
     known_sessions.erase(key);
     if (!defer_session) exchange->on_session_written();
   }
+  std::optional<seats::Outcome> take_seat(const seats::Pool& pool, const identity::Principal&) override {
+    seats_asked.push_back(pool.id);
+    return seat;
+  }
   void charge(std::span<const quota::AccountCharge> asked) override {
     if (defer_store) {
       pending_charges.assign(asked.begin(), asked.end());
@@ -111,6 +115,8 @@ struct ScriptedPort final : ExchangePort {
   MonotonicTime clock{Seconds(100)};
   quota::MemoryLedger ledger{[] { return Milliseconds(test::kNow * 1'000); }};
   std::vector<quota::AccountCharge> pending_charges, accounts;
+  std::optional<seats::Outcome> seat = seats::Outcome{.status = seats::Outcome::Status::held};
+  std::vector<std::string> seats_asked;
   std::string to_client, to_upstream;
   std::size_t client_queue = 0, upstream_queue = 0;
   std::array<std::optional<Milliseconds>, 2> timers;

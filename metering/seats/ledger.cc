@@ -1,0 +1,294 @@
+#include "metering/seats/ledger.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <boost/unordered/unordered_flat_map.hpp>
+#include <utility>
+
+namespace tollgate::seats {
+namespace {
+
+constexpr std::size_t kBatch = 256;                // renewals of one command
+constexpr Milliseconds kStoreAwayPause{200};       // after a renewal without answer
+constexpr Milliseconds kNamedWithoutStore{1'000};  // a named seat is served on; asked for again after this
+
+struct Name {
+  std::string tenant, user;
+};
+
+struct NameHash {
+  using is_transparent = void;
+  std::uint64_t seed = 0;
+  std::size_t operator()(const Holder& holder) const {
+    const std::uint64_t tenant =
+        holder.tenant.empty() ? seed : XXH3_64bits_withSeed(holder.tenant.data(), holder.tenant.size(), seed);
+    return XXH3_64bits_withSeed(holder.user.data(), holder.user.size(), tenant);
+  }
+  std::size_t operator()(const Name& name) const { return (*this)(Holder{name.tenant, name.user}); }
+};
+struct NameEqual {
+  using is_transparent = void;
+  static Holder view(const Name& name) { return {name.tenant, name.user}; }
+  static const Holder& view(const Holder& holder) { return holder; }
+  bool operator()(const auto& a, const auto& b) const {
+    return view(a).user == view(b).user && view(a).tenant == view(b).tenant;
+  }
+};
+
+struct Entry {
+  enum class State : std::uint8_t { unknown, held, refused } state = State::unknown;
+  bool active = false;  // held: had a call since the last renewal
+  bool asking = false;
+  MonotonicTime until{};       // held, refused: for how long that is certain
+  MonotonicTime last_call{};   // held
+  MonotonicTime free_after{};  // refused: when the store's earliest seat may become free; zero: not known
+  std::vector<SeatLedger::TakeDone> waiting;
+};
+
+// The part of `left` that may be relied on, counted from before the command was sent: quartz clocks drift.
+Duration certain(const Pool& pool, Milliseconds left) {
+  const Duration lease = std::min(pool.lease, left);
+  return lease - lease / 500;
+}
+
+Milliseconds renewal_interval(const Pool& pool) {
+  return std::max(Milliseconds(1), pool.lease / 6);
+}
+
+}  // namespace
+
+struct SeatLedger::PoolSeats {
+  PoolSeats(Pool the_pool, std::uint64_t seed) : pool(std::move(the_pool)), entries(16, NameHash{seed}) {}
+
+  bool may_go(const Entry& entry, MonotonicTime now) const {
+    return !entry.asking && !entry.active && entry.until <= now;
+  }
+  // What is certain no longer is forgotten, but for named holders: who remembers them gives them back to a store that has
+  // lost everything.
+  void sweep(MonotonicTime now, std::size_t most) {
+    const bool keep_named = pool.kind == Kind::named && entries.size() <= most;
+    boost::unordered::erase_if(entries, [&](const auto& one) {
+      const Entry& entry = one.second;
+      return may_go(entry, now) && !(keep_named && entry.state == Entry::State::held);
+    });
+  }
+  void note(std::uint64_t used_now, std::uint64_t store_born) {
+    used = used_now;
+    known = true;
+    if (born != 0 && born != store_born && pool.kind == Kind::named) {
+      for (auto& [name, entry] : entries)
+        if (entry.state == Entry::State::held) entry.active = true;
+      due = {};
+    }
+    born = store_born;
+  }
+
+  // What the store said of a renewal sent at `sent`; nullopt: nothing.
+  void renewed(const Name& name, MonotonicTime sent, std::optional<Milliseconds> left) {
+    auto found = entries.find(name);
+    if (found == entries.end() || found->second.state != Entry::State::held) return;
+    Entry& entry = found->second;
+    if (!left) {
+      entry.active = true;
+    } else if (left->count() > 0) {
+      entry.until = std::max(entry.until, sent + certain(pool, *left));
+    } else {
+      entry.state = Entry::State::unknown;
+      entry.active = false;
+      entry.until = {};
+    }
+  }
+
+  Pool pool;
+  std::vector<Name> round;  // of renewals: who is still to be renewed
+  boost::unordered_flat_map<Name, Entry, NameHash, NameEqual> entries;
+  MonotonicTime due{};  // of the next renewal
+  bool renewing = false;
+  std::uint64_t used = 0, born = 0;
+  bool known = false;
+};
+
+SeatLedger::SeatLedger(SeatStore& store, std::function<MonotonicTime()> now, SeatLedgerOptions options)
+    : store_(store), now_(std::move(now)), options_(options), alive_(std::make_shared<int>()) {}
+SeatLedger::~SeatLedger() {
+  alive_.reset();
+  for (const auto& seats : pools_)
+    for (auto& [name, entry] : seats->entries)
+      for (TakeDone& done : std::exchange(entry.waiting, {})) done({});
+}
+
+void SeatLedger::configure(std::vector<Pool> pools) {
+  for (const Pool& pool : pools) seats_of(pool)->pool = pool;
+  std::erase_if(pools_, [&](const auto& seats) {
+    const bool waited_for =
+        std::ranges::any_of(seats->entries, [](const auto& one) { return one.second.asking; });
+    return !waited_for && std::ranges::none_of(pools, [&](const Pool& pool) {
+      return pool.id == seats->pool.id && pool.kind == seats->pool.kind;
+    });
+  });
+}
+
+const std::shared_ptr<SeatLedger::PoolSeats>& SeatLedger::seats_of(const Pool& pool) {
+  for (const auto& seats : pools_)
+    if (seats->pool.id == pool.id && seats->pool.kind == pool.kind) return seats;
+  return pools_.emplace_back(std::make_shared<PoolSeats>(pool, options_.hash_seed));
+}
+
+std::optional<Outcome> SeatLedger::take(const Pool& pool, const Holder& holder, TakeDone done) {
+  const MonotonicTime now = now_();
+  const std::shared_ptr<PoolSeats>& owned = seats_of(pool);
+  PoolSeats& seats = *owned;
+  auto found = seats.entries.find(holder);
+  if (found != seats.entries.end()) {
+    Entry& known = found->second;
+    if (known.state == Entry::State::held && now < known.until) [[likely]] {
+      known.active = true;
+      known.last_call = now;
+      return Outcome{.status = Outcome::Status::held};
+    }
+    if (known.state == Entry::State::refused && now < known.until)
+      return Outcome{.status = Outcome::Status::full,
+                     .retry_after = known.free_after == MonotonicTime{}
+                                        ? Milliseconds(0)
+                                        : std::chrono::ceil<Milliseconds>(known.free_after - now)};
+  } else {
+    if (seats.entries.size() >= options_.remembered) seats.sweep(now, 0);
+    found = seats.entries.emplace(Name{std::string(holder.tenant), std::string(holder.user)}, Entry{}).first;
+  }
+  Entry& entry = found->second;
+  entry.waiting.push_back(std::move(done));
+  if (entry.asking) return std::nullopt;
+  entry.asking = true;
+  auto answer = [this, alive = std::weak_ptr(alive_), weak = std::weak_ptr(owned), name = found->first,
+                 now](Result<TakeReply>&& reply) {
+    auto still = weak.lock();
+    if (alive.expired() || still == nullptr) return;
+    took(*still, name.tenant, name.user, now, std::move(reply));
+  };
+  store_.take(pool, member_of(holder), std::move(answer));
+  return std::nullopt;
+}
+
+void SeatLedger::took(PoolSeats& seats, const std::string& tenant, const std::string& user,
+                      MonotonicTime sent, Result<TakeReply>&& reply) {
+  auto found = seats.entries.find(Holder{tenant, user});
+  if (found == seats.entries.end()) return;
+  Entry& entry = found->second;
+  entry.asking = false;
+  std::vector<TakeDone> waiting = std::exchange(entry.waiting, {});
+  Outcome outcome;
+  if (!reply) {
+    if (entry.state == Entry::State::held && seats.pool.kind == Kind::named) {
+      outcome.status = Outcome::Status::held;
+      entry.until = sent + kNamedWithoutStore;
+    }
+  } else {
+    switch (reply->status) {
+      case TakeReply::Status::taken:
+      case TakeReply::Status::held:
+        outcome.status = Outcome::Status::held;
+        outcome.taken = reply->status == TakeReply::Status::taken;
+        entry.state = Entry::State::held;
+        entry.until = sent + certain(seats.pool, reply->left);
+        entry.last_call = sent;
+        entry.active = false;  // this was a renewal
+        break;
+      case TakeReply::Status::full:
+        outcome.status = Outcome::Status::full;
+        entry.state = Entry::State::refused;
+        entry.until = sent + std::min(reply->left, kRefusedMost);
+        entry.free_after = reply->left == kNoEnd ? MonotonicTime{} : sent + reply->left;
+        outcome.retry_after = reply->left == kNoEnd ? Milliseconds(0) : reply->left;
+        break;
+      case TakeReply::Status::fenced:
+        outcome.retry_after = reply->left;
+        break;
+    }
+    seats.note(reply->used, reply->born);
+  }
+  const bool useless = outcome.status == Outcome::Status::unavailable && entry.state != Entry::State::held;
+  if (useless) seats.entries.erase(found);
+  for (TakeDone& done : waiting) {
+    done(Outcome(outcome));
+    outcome.taken = false;  // one call took it; the others found it taken
+  }
+}
+
+void SeatLedger::forget(const Pool& pool, const Holder& holder) {
+  PoolSeats& seats = *seats_of(pool);
+  // A seat was freed: who was refused may ask.
+  for (auto& [name, entry] : seats.entries)
+    if (entry.state == Entry::State::refused) entry.until = {};
+  auto found = seats.entries.find(holder);
+  if (found == seats.entries.end()) return;
+  found->second.state = Entry::State::unknown;
+  found->second.active = false;
+  found->second.until = {};
+}
+
+void SeatLedger::look(const Pool& pool, const Holder& holder, std::function<void(Result<Page>&&)> done) {
+  store_.list(pool, 0, 0, member_of(holder), std::move(done));
+}
+
+MonotonicTime SeatLedger::tick() {
+  const MonotonicTime now = now_();
+  MonotonicTime next = MonotonicTime::max();
+  const std::vector<std::shared_ptr<PoolSeats>> pools = pools_;
+  for (const auto& seats : pools) {
+    if (!seats->renewing && seats->due <= now) renew(seats, now);
+    next = std::min(next, seats->renewing ? now + kStoreAwayPause : std::max(seats->due, now));
+  }
+  return next;
+}
+
+// One batch; its answer sends the next one of the round.
+void SeatLedger::renew(const std::shared_ptr<PoolSeats>& seats, MonotonicTime now) {
+  const Pool pool = seats->pool;
+  if (seats->round.empty()) {
+    seats->sweep(now, options_.remembered);
+    for (const auto& [name, entry] : seats->entries)
+      if (entry.active && entry.state == Entry::State::held) seats->round.push_back(name);
+  }
+  std::vector<Renewal> renewals;
+  auto names = std::make_shared<std::vector<Name>>();
+  for (; !seats->round.empty() && renewals.size() < kBatch; seats->round.pop_back()) {
+    auto found = seats->entries.find(seats->round.back());
+    if (found == seats->entries.end() || !found->second.active) continue;
+    Entry& entry = found->second;
+    entry.active = false;
+    const auto unused = std::chrono::ceil<Milliseconds>(now - entry.last_call);
+    // A store that has forgotten seats believes who renews: only a seat that is certain may be renewed.
+    if (pool.kind == Kind::concurrent && (unused >= pool.idle || entry.until <= now)) continue;
+    renewals.push_back({.member = member_of({found->first.tenant, found->first.user}),
+                        .idle_left = pool.kind == Kind::named ? Milliseconds(0) : pool.idle - unused});
+    names->push_back(found->first);
+  }
+  seats->renewing = true;
+  auto answer = [this, alive = std::weak_ptr(alive_), weak = std::weak_ptr(seats), names, pool,
+                 now](Result<RenewReply>&& reply) {
+    auto still = weak.lock();
+    if (alive.expired() || still == nullptr) return;
+    still->renewing = false;
+    const bool answered = reply && reply->left.size() == names->size();
+    still->due = now + (answered ? renewal_interval(pool) : kStoreAwayPause);
+    for (std::size_t i = 0; i < names->size(); ++i)
+      still->renewed((*names)[i], now, answered ? std::optional(reply->left[i]) : std::nullopt);
+    if (!answered) return still->round.clear();
+    still->note(reply->used, reply->born);
+    if (!still->round.empty()) renew(still, now_());
+  };
+  store_.renew(pool, std::move(renewals), std::move(answer));
+}
+
+std::vector<SeatLedger::Status> SeatLedger::status() const {
+  std::vector<Status> all;
+  for (const auto& seats : pools_)
+    all.push_back({.pool = seats->pool,
+                   .used = seats->used,
+                   .known = seats->known,
+                   .remembered = seats->entries.size()});
+  return all;
+}
+
+}  // namespace tollgate::seats
