@@ -28,10 +28,7 @@
 // key and field, see scripts); only where `subscribe` is set (one store of the process). In a Cluster one to each primary:
 // PUBLISH counts the listeners of its own node only, and the fence waits for as many votes as there were listeners.
 //
-// Rights that a user of the server needs: keys ~q:* ~h:* ~o:* ~l:* ~s:*, channels &q:*, +ping +info +role +evalsha
-// +script|load +get +set +hget +hmget +hgetall +hset +hdel +pttl +pexpire +time +publish +subscribe, for seats +zadd +zcard
-// +zrange +zrem +zremrangebyscore +zscore; +scan for reconciliation, +wait for
-// durability wait, +asking +cluster|slots in a Cluster.
+// Rights that a user of the server needs: docs/guide.md, "The store"; an integration test holds them against ACL LOG.
 //
 // Threads: everything on the loop's thread. Neither events nor answers may destroy the store. Events are never told
 // from inside send().

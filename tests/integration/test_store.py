@@ -1,11 +1,12 @@
 """The quota store fails: the configured answer comes, in time, and all is well once it is back."""
+import json
 import os
 import signal
 import time
 
 import pytest
 
-from harness import PATIENCE, Redis, bearer, eventually
+from harness import PATIENCE, ROOT, SELF_SERVICE, Redis, bearer, eventually
 from requests_crm import CASES
 
 
@@ -66,6 +67,33 @@ def test_deny_refuses_while_the_store_is_down_and_admits_after(proxy, crm, own_r
     assert gate.call("GET", "/echo").status == 200
     own_redis.start()
     eventually(lambda: gate.call("GET", CASES + "/$count", auth).status == 200, 15, "calls are admitted again")
+
+
+def test_a_redis_user_with_the_rights_of_the_guide_is_enough(proxy, crm, own_redis, user, tmp_path):
+    with open(os.path.join(ROOT, "docs/guide.md"), encoding="utf-8") as file:
+        words = next(line.split() for line in file if line.strip().startswith("ACL SETUSER tollgate "))
+    assert own_redis.command_line(*[word.replace("PASSWORD", "for-tollgate") for word in words]) == "OK"
+    (tmp_path / "password").write_text("for-tollgate")
+    (tmp_path / "sessions.key").write_text("session-secret-0123456789abcdef-0123456789abcdef")
+    gate = proxy(store=own_redis.url, store_settings={"user": "tollgate", "password_file": str(tmp_path / "password")},
+                 identity={"sessions": {"kinds": ["creatio"], "secret_file": str(tmp_path / "sessions.key")}},
+                 licensing={"main_product_users": 1, "seat_lease": "1s", "concurrent_seats": {"capacity": 5, "idle": "10s"}})
+    auth = bearer(user, licenses=(SELF_SERVICE,))
+    eventually(lambda: gate.call("GET", CASES + "/$count", auth).status == 200, 15, "a seat, a lease and a call")
+    assert gate.used(auth) == 1
+    login = gate.call("POST", "/ServiceModel/AuthService.svc/Login", {"Content-Type": "application/json"},
+                      json.dumps({"UserName": "Portal/" + user, "UserPassword": "secret"}).encode())
+    cookie = next(value for name, value in login.headers if name == "Set-Cookie" and ".ASPXAUTH" in value).split(";")[0]
+    assert gate.call("POST", "/0/rest/MainMenuService/Logout", {"Cookie": cookie}, b"").status == 200
+    for command in (["quota", "set", user, "--rule", "daily", "--limit", "7"], ["quota", "reset", user, "--rule", "daily"],
+                    ["license", "list"], ["license", "seats"], ["license", "release", user, "--pool", "self_service"],
+                    ["export", "--verify", "--book", str(tmp_path / "book.sqlite")]):
+        done = gate.command_run(*command, "-c", gate.config_path)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+    gate.command_run("doctor", "-c", gate.config_path)
+    assert gate.stop() == 0
+    refused = own_redis.command_line("ACL", "LOG").split("\n")
+    assert refused == [""], [f"{a}: {b}" for a, b in zip(refused, refused[1:]) if a in ("reason", "object")]
 
 
 def test_a_flushed_script_cache_is_not_noticed(proxy, crm, own_redis, auth):

@@ -356,7 +356,7 @@ TEST(RedisStore, ScanFindsEveryAccountOnceAndPassesStrangersBy) {
 
 // ---- ways in
 
-// The rights that redis_store.h names.
+// The rights that docs/guide.md names, but for those of sessions and seats.
 constexpr const char* kRights =
     "+ping +info +role +evalsha +script|load +hget +hmget +hgetall +hset +hdel +pttl +pexpire +time +publish "
     "+subscribe +scan";
