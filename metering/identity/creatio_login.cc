@@ -20,7 +20,8 @@ SessionStep creatio_step(std::string_view method, std::string_view lower_path) {
 Result<std::string> creatio_login_user(std::string_view body) {
   simdjson::dom::parser parser;
   simdjson::dom::object object;
-  if (parser.parse(body.data(), body.size()).get(object) != simdjson::SUCCESS)
+  // simdjson copies the text, and an empty body may have no address.
+  if (body.empty() || parser.parse(body.data(), body.size()).get(object) != simdjson::SUCCESS)
     return fail(Origin::client, "The body of a log-in must be a JSON object.");
   std::optional<simdjson::dom::element> found;
   for (simdjson::dom::key_value_pair member : object) {
@@ -39,7 +40,8 @@ Result<std::string> creatio_login_user(std::string_view body) {
 std::optional<UserType> creatio_login_reply(std::string_view body) {
   simdjson::dom::parser parser;
   simdjson::dom::object object;
-  if (parser.parse(body.data(), body.size()).get(object) != simdjson::SUCCESS) return std::nullopt;
+  if (body.empty() || parser.parse(body.data(), body.size()).get(object) != simdjson::SUCCESS)
+    return std::nullopt;
   const auto members = JsonMembers::of(object);
   if (!members) return std::nullopt;
   const auto code = members->find("Code");
