@@ -154,7 +154,7 @@ struct Store {
   Milliseconds session{900'000};   // how long leases serve while the store is away
   Milliseconds ping_interval{60'000};
   Milliseconds flush_interval{
-      900'000};  // use is settled at the latest after this and a tenth: what dashboards lag behind
+      960'000};  // use is settled at the latest after this and a tenth: what dashboards lag behind
   std::uint32_t lease_max = 400;    // tokens lent to one proxy ahead of need, per account
   Milliseconds fence_wait{10'000};  // after a failover: longest wait for proxies that have not replayed
 };

@@ -24,7 +24,9 @@
 //     anything else is sent, so the tokens of before are void (they are handed back with the next op), never revived.
 //   - Asks for max(need, what is used in lease_horizon at the present rate, twice the lease that was spent), at most
 //     lease_max; again when a quarter is left (prefetch). What is settled is filled up again in the same op. Neither ahead of
-//     need while others hold tokens and next to nothing is free: it would only be recalled.
+//     need while others hold tokens and next to nothing is free: it would only be recalled. How little that is depends on this
+//     proxy's part of the account's calls.
+//   - Of what others have handed back for a call it takes half at most: they call as well, and would recall it.
 //   - Settles a use when its bucket has been over for flush_interval, or where a bucket is longer than a tenth of that,
 //     flush_interval after the last word; earlier where a cell may run out of buckets to keep apart, and at once what a
 //     recall names.
@@ -85,7 +87,7 @@ struct LeaseOptions {
   unsigned engines = 1, index = 0;
   Milliseconds session_ttl{900'000};
   Milliseconds ping_interval{60'000};
-  Milliseconds flush_interval{900'000};
+  Milliseconds flush_interval{960'000};
   Milliseconds lease_horizon{120'000};
   std::uint32_t lease_max = 400;
   Milliseconds fence_wait{10'000};

@@ -8,7 +8,8 @@ namespace tollgate::quota {
 namespace {
 
 constexpr Milliseconds kClockPause{1'000}, kLogPause{1'000};
-constexpr std::uint64_t kScarce = 2;      // free: fewer are not fetched ahead of need
+// Free units of which fewer are not fetched ahead of need: half the proxies that the calls seem to go round, within these.
+constexpr double kScarceMin = 2, kScarceMax = 8;
 constexpr std::uint64_t kGrowthMin = 16;  // a lease may grow to this, however little is free
 constexpr double kRateKept = 0.5;         // weight of what was measured before
 
@@ -78,9 +79,15 @@ std::uint64_t roomy(const Account& account) {
   return view.limit > charged ? view.limit - charged : 0;
 }
 
-// So little is free that tokens fetched ahead of need would only have to be recalled by others who have some.
+// So little is free that tokens fetched ahead of need would only have to be recalled by others who have some: the more of
+// them there are for every call of ours, the sooner.
 bool scarce(const Account& account) {
-  return account.view().lent_to_others > 0 && roomy(account) < kScarce;
+  const AccountView view = account.view();
+  if (view.lent_to_others == 0) return false;
+  const double ours = account.rate * static_cast<double>(account.shape.window.count()) / 1'000;
+  const double all = static_cast<double>(std::max<std::uint64_t>(view.used, 1));
+  const double too_few = std::clamp(all / (2 * std::max(ours, 1.0)), kScarceMin, kScarceMax);
+  return static_cast<double>(roomy(account)) < too_few;
 }
 
 // A lease that was spent is followed by one of twice its size, up to an eighth of what was free, a quarter where nobody else
@@ -174,6 +181,12 @@ bool LeaseEngine::Impl::make_op(Partition& p, Subject& subject, MonotonicTime no
       const std::uint64_t most =
           std::max<std::uint64_t>(asked.need, std::min<std::uint64_t>(options_.lease_max, kTokensMax - left));
       asked.want = static_cast<std::uint32_t>(std::min(useful, most));
+      // Others have handed back what they held, so the store sees nobody to share with. They call as well: were all of it
+      // taken, each of them would have it recalled in turn, for one call.
+      const std::uint64_t handed_back = one.tries > 0 ? account.view().lent_to_others : 0;
+      if (handed_back > 0)
+        asked.want = std::clamp(static_cast<std::uint32_t>(std::min<std::uint64_t>(handed_back / 2, kTokensMax)),
+                                asked.need, asked.want);
     }
     const bool something = asked.need > 0 || asked.want > 0 || waited_for || one.tell || account.forget ||
                            countable || !account.given_back.empty() || (back && cell.available() > 0);

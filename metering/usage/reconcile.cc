@@ -15,7 +15,7 @@ constexpr std::int64_t kMinuteMs = 60'000;
 // for the store no longer, and the proxy's calendar clock is as close to the store's.
 constexpr std::int64_t kChargeDelayMs = 5'000;
 // A cell with many buckets open dates some of their units later (metering/quota/lease_cell.h), until it is settled; that
-// is every flush_interval, a quarter of an hour.
+// is every flush_interval, 16 minutes.
 constexpr std::int64_t kDatedLaterMs = 2 * 3'600'000;
 
 std::int64_t sum_between(const UnitsByBucket& units, std::int64_t from, std::int64_t to) {

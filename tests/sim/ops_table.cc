@@ -29,59 +29,24 @@ constexpr std::array<Placing, 5> kPlacings = {{{"1 proxy", 1, 0},
 
 using Row = std::array<double, kPlacings.size()>;
 
-// What the design allows, and what bounds it here where that is not reached (0: the design does).
-//   300 a day, 16 in turn    A proxy sees one or two calls of each burst and reports them when their minute has been over for
-//                            15. Bursts are 40 minutes apart, so of 12 a day 12 / (1 + 15.5 / 40) = 8.65 begin a report: 8.65 *
-//                            16 / 300 = 461, and 17.8 first touches: 479 at least. The other ten fetch in mid-burst.
-//   300 a day, 16 sticky     45 of a user's 900 calls are not sticky. In turn they meet all 16 proxies, and each first touch
-//                            waits: 16 / 900 = 17.8. (The design's 16.6 are the 15 that as many meet at random.)
-//   in 30 s, 4 in turn       A day's units leave a bucket later than the next day's calls come, so two of three storms are
-//                            served: 2 * (4 first touches + 4 refusals) / 4500 = 3.6, and the last tokens go to and fro.
-//   spread, 16 in turn       A proxy is called every 15.4 minutes, 86 s apart a unit becomes free: none is left from one call
-//                            to the next, so each call asks, or was fetched for alone: 1000. The rest are tokens that waited
-//                            at one proxy while another was asked, and were called back.
+// What the design allows. Its 16.6 for 300 a day on 16 sticky proxies are a sample: 45 of a user's 900 calls go to any of the
+// 16, meet 14.1 of the 15 others on average, and each first touch waits: 15.1 / 900 = 16.8 are to be expected.
 struct Traffic {
   const char* name;
   Profile profile;
   double load;
-  Row all, blocking, reached_all, reached_blocking;
+  Row all, blocking;
 };
 constexpr std::array<Traffic, 5> kTraffic = {{
-    {"300 a day",
-     Profile::working_day,
-     0.3,
-     {32, 130, 489, 99, 132},
-     {1.1, 4.4, 17.8, 4.4, 16.6},
-     {0, 0, 491, 0, 0},
-     {0, 0, 0, 0, 17.8}},
+    {"300 a day", Profile::working_day, 0.3, {32, 130, 489, 99, 132}, {1.1, 4.4, 17.8, 4.4, 17.0}},
     {"1000 a day, at the limit",
      Profile::working_day,
      1.0,
      {66, 257, 634, 146, 247},
-     {10, 63, 226, 39, 86},
-     {},
-     {}},
-    {"1500 a day, over it",
-     Profile::working_day,
-     1.5,
-     {69, 272, 643, 141, 217},
-     {29, 133, 359, 64, 102},
-     {},
-     {}},
-    {"1500 in 30 s",
-     Profile::storm,
-     1.5,
-     {4.6, 32, 185, 28, 79},
-     {0.7, 14, 100, 13, 42},
-     {0, 33.5, 0, 0, 0},
-     {0, 14.3, 0, 0, 0}},
-    {"1500 spread over 24 h",
-     Profile::spread,
-     1.5,
-     {389, 668, 1090, 481, 572},
-     {239, 450, 716, 292, 362},
-     {0, 0, 1270, 0, 0},
-     {}},
+     {10, 63, 226, 39, 86}},
+    {"1500 a day, over it", Profile::working_day, 1.5, {69, 272, 643, 141, 217}, {29, 133, 359, 64, 102}},
+    {"1500 in 30 s", Profile::storm, 1.5, {4.6, 32, 185, 28, 79}, {0.7, 14, 100, 13, 42}},
+    {"1500 spread over 24 h", Profile::spread, 1.5, {389, 668, 1090, 481, 572}, {239, 450, 716, 292, 362}},
 }};
 
 Scenario scenario_of(const Traffic& traffic, const Placing& placing) {
@@ -100,7 +65,7 @@ Scenario scenario_of(const Traffic& traffic, const Placing& placing) {
   // Neither is counted, and both are most of the work: looks late by seconds, sessions kept alive just in time.
   s.tick_slack = Seconds(5);
   s.lease.ping_interval = Seconds(600);
-  s.in_turn = true;
+  s.in_turn = placing.sticky_percent == 0;
   s.sticky_percent = placing.sticky_percent;
   s.save_every = UINT32_MAX;
   for (unsigned u = 0; u < kUsers; ++u) {
@@ -146,18 +111,15 @@ bool print(const Measured& cell, std::size_t number) {
   const double all = per_thousand(cell.counters.ops), blocking = per_thousand(cell.counters.blocking_ops);
   const Operations& o = cell.operations;
   // As exactly as they are printed.
-  auto within = [i](double measured, const Row& design, const Row& reached) {
-    return measured < (reached[i] > 0 ? reached[i] : design[i]) + 0.05;
-  };
-  const bool good = cell.calls > 0 && within(all, traffic.all, traffic.reached_all) &&
-                    within(blocking, traffic.blocking, traffic.reached_blocking) && cell.violation[0] == 0;
-  const bool noted = traffic.reached_all[i] > 0 || traffic.reached_blocking[i] > 0;
+  auto within = [i](double measured, const Row& design) { return measured < design[i] + 0.05; };
+  const bool good = cell.calls > 0 && within(all, traffic.all) && within(blocking, traffic.blocking) &&
+                    cell.violation[0] == 0;
   fmt::print("{:26} {:16} {:7.1f} / {:6.1f}   ({:g} / {:g})   {:6.1f} {:6.1f} {:6.1f} {:6.1f}   {} of {}{}\n",
              traffic.name, kPlacings[i].name, all, blocking, traffic.all[i], traffic.blocking[i],
              per_thousand(o.prefetching), per_thousand(o.handing_back), per_thousand(o.settling),
              per_thousand(o.telling), cell.admitted, cell.calls,
              cell.violation[0] != 0 ? std::string("  ") + cell.violation.data()
-             : good                 ? noted ? "  above the design, within its bound" : ""
+             : good                 ? ""
                                     : "  ABOVE");
   return good;
 }

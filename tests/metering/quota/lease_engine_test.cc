@@ -341,7 +341,7 @@ TEST(LeaseEngine, TokensLentUnderAGrantGoBackWithTheNextWordAfterItsEnd) {
   world.store.set_override({kAnn, "daily"}, grant);
   for (int i = 0; i < 4; ++i) EXPECT_TRUE(proxy.call(ann, 2));
   EXPECT_GT(ann->cell->available(), 0U);
-  world.advance(minutes(16), seconds(10));
+  world.advance(minutes(17), seconds(10));
   EXPECT_EQ(world.sums().used, 4U);
   EXPECT_EQ(ann->cell->available(), 0U);
   EXPECT_FALSE(proxy.call(ann, 2));
@@ -357,7 +357,7 @@ TEST(LeaseEngine, LimitLoweredWhileDeafTakesUnusedTokensBackWithTheNextWord) {
   LimitOverride less;
   less.limit = 2;
   world.store.set_override({kAnn, "daily"}, less);
-  world.advance(minutes(16), seconds(10));
+  world.advance(minutes(17), seconds(10));
   EXPECT_EQ(ann->cell->available(), 0U);
   EXPECT_TRUE(proxy.call(ann, 1'000));
   EXPECT_FALSE(proxy.call(ann, 1'000));
