@@ -168,6 +168,16 @@ class CommandLine {
     add_format(sub, usage_.format);
     sub->callback([this] { action_ = [this] { return run_usage(usage_, console_); }; });
   }
+  // A command of a command.
+  template <class Action>
+  struct Verb {
+    const char *name, *about, *example;
+    Action action;
+  };
+  template <class Action>
+  static CLI::App* add_verb(CLI::App* command, const Verb<Action>& verb) {
+    return command->add_subcommand(verb.name, fmt::format("{}\n\nExamples:\n{}", verb.about, verb.example));
+  }
   void add_quota() {
     CLI::App* sub =
         command("quota", "Look at a user's limits, override one, grant more calls for a while, or go back.",
@@ -179,28 +189,24 @@ class CommandLine {
                 "  tollgate quota reset ann --rule daily --counted     forget what was counted\n");
     sub->require_subcommand(1);
     using Action = QuotaArguments::Action;
-    struct Kind {
-      const char *name, *about, *example;
-      Action action;
-    };
-    for (const Kind& kind :
-         {Kind{"get", "Limits, grants and counts of a user.",
-               "  tollgate quota get ann\n  tollgate quota get ann --tenant acme --rule daily -o json\n",
-               Action::get},
-          Kind{"set", "Override a limit from the next call on; grants stay.",
+    for (const Verb<Action>& kind :
+         {Verb<Action>{
+              "get", "Limits, grants and counts of a user.",
+              "  tollgate quota get ann\n  tollgate quota get ann --tenant acme --rule daily -o json\n",
+              Action::get},
+          Verb{"set", "Override a limit from the next call on; grants stay.",
                "  tollgate quota set ann --rule daily --limit 5000 --reason 'contract 7'\n"
                "  tollgate quota set ann --rule daily --unlimited\n",
                Action::set},
-          Kind{"grant", "Add calls to a limit until a moment; the limit stays.",
+          Verb{"grant", "Add calls to a limit until a moment; the limit stays.",
                "  tollgate quota grant ann --rule daily --extra 200 --for 24h --reason 'month-end'\n"
                "  tollgate quota grant ann --rule daily --extra 50 --until 2026-11-23T18:00:00Z --reason "
                "'ticket 4711'\n",
                Action::grant},
-          Kind{"reset", "Go back to the configured limit; or take grants away; or forget what was counted.",
+          Verb{"reset", "Go back to the configured limit; or take grants away; or forget what was counted.",
                "  tollgate quota reset ann --rule daily\n  tollgate quota reset ann --rule daily --counted\n",
                Action::reset}}) {
-      CLI::App* verb =
-          sub->add_subcommand(kind.name, fmt::format("{}\n\nExamples:\n{}", kind.about, kind.example));
+      CLI::App* verb = add_verb(sub, kind);
       add_quota_options(verb, kind.action);
       verb->callback([this, action = kind.action] {
         quota_.action = action;
@@ -216,22 +222,17 @@ class CommandLine {
                             "  tollgate license assign bob --pool self_service\n");
     sub->require_subcommand(1);
     using Action = LicenseArguments::Action;
-    struct Kind {
-      const char *name, *about, *example;
-      Action action;
-    };
-    for (const Kind& kind :
-         {Kind{"list", "Products, whether they are available, their seats and how many are taken.",
-               "  tollgate license list\n", Action::list},
-          Kind{"seats", "Who holds seats, since or until when.",
+    for (const Verb<Action>& kind :
+         {Verb<Action>{"list", "Products, whether they are available, their seats and how many are taken.",
+                       "  tollgate license list\n", Action::list},
+          Verb{"seats", "Who holds seats, since or until when.",
                "  tollgate license seats\n  tollgate license seats --pool concurrent -o json\n",
                Action::seats},
-          Kind{"release", "Free the seat of a user for somebody else, at once.",
+          Verb{"release", "Free the seat of a user for somebody else, at once.",
                "  tollgate license release ann --tenant acme --reason 'left the company'\n", Action::release},
-          Kind{"assign", "Give a user a named seat ahead of the first call.",
+          Verb{"assign", "Give a user a named seat ahead of the first call.",
                "  tollgate license assign bob --pool self_service\n", Action::assign}}) {
-      CLI::App* verb =
-          sub->add_subcommand(kind.name, fmt::format("{}\n\nExamples:\n{}", kind.about, kind.example));
+      CLI::App* verb = add_verb(sub, kind);
       const bool changes = kind.action == Action::release || kind.action == Action::assign;
       if (changes) {
         verb->add_option("user", license_.user, "name of the user")->required();

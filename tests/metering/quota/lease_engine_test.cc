@@ -336,9 +336,7 @@ TEST(LeaseEngine, TokensLentUnderAGrantGoBackWithTheNextWordAfterItsEnd) {
   World world;
   Proxy& proxy = world.add();
   const AccountRef ann = proxy.account();
-  LimitOverride grant;
-  grant.grants.push_back({40, world.clock + minutes(10)});
-  world.store.set_override({kAnn, "daily"}, grant);
+  world.grant_ann(40, minutes(10));
   for (int i = 0; i < 4; ++i) EXPECT_TRUE(proxy.call(ann, 2));
   EXPECT_GT(ann->cell->available(), 0U);
   world.advance(minutes(17), seconds(10));
@@ -386,9 +384,7 @@ TEST(LeaseEngine, TokensLentUnderAGrantThatNobodyUsesGoBackWithinAQuarterOfAWind
   World world;
   Proxy& proxy = world.add();
   const AccountRef ann = proxy.account();
-  LimitOverride grant;
-  grant.grants.push_back({40, world.clock + minutes(10)});
-  world.store.set_override({kAnn, "daily"}, grant);
+  world.grant_ann(40, minutes(10));
   for (int i = 0; i < 4; ++i) EXPECT_TRUE(proxy.call(ann, 2));
   proxy.engine->settle(kAnn, false, world.now, [](bool) {});
   world.advance(minutes(5), seconds(10));

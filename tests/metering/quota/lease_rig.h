@@ -98,6 +98,13 @@ class World {
  public:
   World() : store([this] { return clock; }) {}
 
+  // So many calls more than the rule's limit for a while.
+  void grant_ann(std::uint64_t extra, Milliseconds length) {
+    LimitOverride grant;
+    grant.grants.push_back({extra, clock + length});
+    store.set_override({kAnn, "daily"}, grant);
+  }
+
   Proxy& add(LeaseOptions options = {}) {
     proxies.push_back(std::make_unique<Proxy>(*this, static_cast<Incarnation>(proxies.size() + 1), options));
     store.set_listeners(static_cast<std::uint32_t>(proxies.size()));
