@@ -394,6 +394,19 @@ Fields describe_sessions(Sessions& sessions) {
   };
 }
 
+Fields describe_api_keys(ApiKeys& keys) {
+  return {
+      {"file", Text{&keys.file, Format::input_file},
+       "CSV with the columns hash, user, tenant, organization, license, user_type, expires; rows are made by "
+       "`tollgate key create`. Read again at a reload."},
+      {"header", Text{&keys.header, Format::header_name, {}, false}, "Field that holds the key."},
+      {"secret_file", Text{&keys.secret_file, Format::input_file},
+       "File of 32 bytes or more that hashes are keyed with, so that the file of keys alone tells nothing "
+       "about a key."},
+      {"forward", Flag{&keys.forward}, "Pass the key on to the upstream."},
+  };
+}
+
 Fields describe_pass(IdentityPass& pass) {
   return {
       {"as", choice(&pass.as, {"none", "plain", "token"}),
@@ -416,6 +429,7 @@ Fields describe_pass(IdentityPass& pass) {
 Fields describe_identity(Identity& identity) {
   return {
       {"jwt", items(&identity.jwt, describe_issuer), "Issuers of JSON Web Tokens that are trusted."},
+      {"api_keys", Group{describe_api_keys(identity.api_keys)}, "Keys that callers send instead of a token."},
       {"sessions", Group{describe_sessions(identity.sessions)},
        "Sessions of the CRM's own log-in, beside tokens or instead of them."},
       {"sources", items(&identity.sources, describe_source),

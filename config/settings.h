@@ -219,8 +219,17 @@ struct IdentityPass {
   Milliseconds lifetime{60'000};
 };
 
+// Keys that callers send instead of a token (metering/identity/api_keys.h).
+struct ApiKeys {
+  std::string file;  // CSV: hash, user, tenant, organization, license, user_type, expires; "": there are none
+  std::string header = "X-API-Key";
+  std::string secret_file;  // of keyed hashes
+  bool forward = false;     // pass the key on to the upstream
+};
+
 struct Identity {
   std::vector<JwtIssuer> jwt;
+  ApiKeys api_keys;
   Sessions sessions;
   struct Source {
     std::string header;  // "authorization" (Bearer scheme) or any other header that holds the bare token

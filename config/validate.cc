@@ -307,6 +307,23 @@ class Validator {
                         duration_text(sessions.recheck), duration_text(sessions.idle)));
   }
 
+  void check_api_keys(const Identity& identity) {
+    const ApiKeys& keys = identity.api_keys;
+    if (keys.file.empty()) {
+      for (std::string_view key : {"header", "secret_file", "forward"})
+        if (const std::string path = fmt::format("identity.api_keys.{}", key); set(path))
+          warn(path, fmt::format("{} is without effect: there is no identity.api_keys.file", path));
+      return;
+    }
+    const std::string path = "identity.api_keys.header";
+    check_own_field(path, keys.header);
+    const bool source = std::ranges::any_of(
+        identity.sources, [&](const auto& s) { return equals_ignore_case(s.header, keys.header); });
+    if (source || equals_ignore_case(keys.header, "authorization") ||
+        equals_ignore_case(keys.header, "cookie"))
+      error(path, fmt::format("{}: {} holds other credentials", path, keys.header));
+  }
+
   void check_pass(const Identity& identity) {
     const IdentityPass& pass = identity.pass;
     if (pass.as == PassIdentity::token && pass.secret_file.empty())
@@ -328,7 +345,10 @@ class Validator {
           error(path, fmt::format("{}: {} is identity.pass.{} already", path, name, fields[j].first));
       const bool credential = std::ranges::any_of(
           identity.sources, [&](const auto& s) { return equals_ignore_case(s.header, name); });
-      if (credential || equals_ignore_case(name, "authorization") || equals_ignore_case(name, "cookie"))
+      const bool api_key =
+          !identity.api_keys.file.empty() && equals_ignore_case(name, identity.api_keys.header);
+      if (credential || api_key || equals_ignore_case(name, "authorization") ||
+          equals_ignore_case(name, "cookie"))
         error(path, fmt::format("{}: {} holds clients' credentials", path, name));
     }
   }
@@ -339,10 +359,12 @@ class Validator {
       check_issuer(identity.jwt[i], fmt::format("identity.jwt[{}]", i));
     bool metered = settings_.routes.empty() || std::any_of(settings_.routes.begin(), settings_.routes.end(),
                                                            [](const Route& r) { return r.metered; });
-    if (identity.jwt.empty() && identity.sessions.kinds.empty() && metered)
-      error(
-          "identity",
-          "identity.jwt is missing (or identity.sessions): calls on metered routes cannot be authenticated");
+    if (identity.jwt.empty() && identity.sessions.kinds.empty() && identity.api_keys.file.empty() && metered)
+      error("identity",
+            "identity.jwt is missing (or identity.sessions, or identity.api_keys): calls on metered routes "
+            "cannot be "
+            "authenticated");
+    check_api_keys(identity);
     check_sessions(identity.sessions);
     check_pass(identity);
     for (std::size_t i = 0; i < identity.sources.size(); ++i)

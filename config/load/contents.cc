@@ -6,6 +6,7 @@
 #include "config/load/rulebook.h"
 #include "config/suggest.h"
 #include "config/validate.h"
+#include "metering/identity/api_keys.h"
 #include "metering/identity/directory.h"
 #include "metering/identity/key_set.h"
 #include "metering/identity/session.h"
@@ -44,6 +45,18 @@ class ContentCheck {
     if (const std::string* text = text_of(pass.secret_file))
       if (auto keys = identity::KeySet::from_secret(*text); !keys)
         error("identity.pass.secret_file", pass.secret_file, keys.error().message);
+  }
+
+  void check_api_keys(const ApiKeys& settings) {
+    const std::string* text = text_of(settings.file);
+    if (text == nullptr) return;
+    const std::string* secret = text_of(settings.secret_file);
+    if (!settings.secret_file.empty() && secret == nullptr) return;  // the mistake is named elsewhere
+    if (secret != nullptr)
+      if (auto usable = identity::KeySet::from_secret(*secret); !usable)
+        return error("identity.api_keys.secret_file", settings.secret_file, usable.error().message);
+    if (auto keys = identity::ApiKeys::parse(*text, secret == nullptr ? "" : *secret, nullptr); !keys)
+      error("identity.api_keys.file", settings.file, keys.error().message);
   }
 
   void check_session_secret(const Sessions& sessions) {
@@ -122,6 +135,7 @@ void check_contents(const LoadedConfig& loaded, std::vector<Diagnostic>& diagnos
   ContentCheck check(loaded, diagnostics);
   for (std::size_t i = 0; i < settings.identity.jwt.size(); ++i)
     check.check_issuer(settings.identity.jwt[i], fmt::format("identity.jwt[{}]", i));
+  check.check_api_keys(settings.identity.api_keys);
   check.check_pass_secret(settings.identity.pass);
   check.check_session_secret(settings.identity.sessions);
   check.check_token("admin.token_file", settings.admin.token_file);

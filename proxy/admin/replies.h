@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "metering/base/error.h"
+#include "metering/base/moment.h"
 #include "proxy/admin/service.h"
 
 namespace tollgate::admin {
@@ -22,10 +23,5 @@ std::optional<std::string> percent_decode(std::string_view text);
 std::string query_value(std::string_view query, std::string_view name);
 // "/api/v1/users" -> api, v1, users, each decoded; empty when one cannot be decoded.
 std::vector<std::string> segments(std::string_view path);
-
-// Moments as RFC 3339 writes them, "2026-11-23T18:00:00Z". Formatting is to the second, rounded down; parsing accepts
-// fractions (dropped) and offsets, and refuses dates that do not exist and years beyond 9999.
-std::string format_moment(Milliseconds since_1970);
-std::optional<Milliseconds> parse_moment(std::string_view text);
 
 }  // namespace tollgate::admin

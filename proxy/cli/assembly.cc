@@ -85,6 +85,15 @@ Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t gen
     directory = std::make_shared<const identity::Directory>(std::move(*parsed));
   }
 
+  std::shared_ptr<const identity::ApiKeys> api_keys;
+  if (const config::ApiKeys& wanted = settings.identity.api_keys; !wanted.file.empty()) {
+    auto parsed = identity::ApiKeys::parse(
+        loaded.file_texts.at(wanted.file),
+        wanted.secret_file.empty() ? "" : loaded.file_texts.at(wanted.secret_file), directory.get());
+    if (!parsed) return fail(Origin::config, fmt::format("{}: {}", wanted.file, parsed.error().message));
+    api_keys = std::make_shared<const identity::ApiKeys>(*std::move(parsed));
+  }
+
   std::vector<std::shared_ptr<identity::KeyRing>> rings;
   std::vector<net::KeySource> sources;
   for (const config::JwtIssuer& jwt : settings.identity.jwt) {
@@ -114,6 +123,7 @@ Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t gen
                                        .schema = std::move(schema),
                                        .directory = std::move(directory),
                                        .key_rings = std::move(rings),
+                                       .api_keys = std::move(api_keys),
                                        .sessions = std::move(*sessions),
                                        .pass_secret = std::move(pass_secret),
                                        .generation = generation});

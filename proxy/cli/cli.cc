@@ -13,6 +13,7 @@
 #include "proxy/cli/doctor.h"
 #include "proxy/cli/explain.h"
 #include "proxy/cli/export.h"
+#include "proxy/cli/key.h"
 #include "proxy/cli/license.h"
 #include "proxy/cli/quota.h"
 #include "proxy/cli/schema.h"
@@ -44,6 +45,7 @@ class CommandLine {
     add_schema();
     add_doctor();
     add_token();
+    add_key();
     add_usage();
     add_quota();
     add_license();
@@ -156,6 +158,34 @@ class CommandLine {
                     "which issuer of identity.jwt (default: the first with a secret_file)");
     add_format(sub, token_.format);
     sub->callback([this] { action_ = [this] { return run_token(token_, console_); }; });
+  }
+  void add_key() {
+    CLI::App* sub = command("key", "API keys: make one, or hash one that exists, for identity.api_keys.file.",
+                            "  tollgate key create --user billing@acme.example --type portal --expires 90d\n"
+                            "  tollgate key hash < key.txt\n");
+    sub->require_subcommand(1);
+    CLI::App* create = sub->add_subcommand(
+        "create",
+        "Print a new key, once, and under it the row for the file. The proxy knows it after a reload.\n\n"
+        "Examples:\n"
+        "  tollgate key create --user robot --license 'Customer portal cloud' -o json\n");
+    add_config(create, key_.config_file);
+    create->add_option("--user", key_.user, "name of the user")->required();
+    create->add_option("--tenant", key_.tenant, "tenant");
+    create->add_option("--org,--organization", key_.organization, "organization");
+    create->add_option("--type", key_.user_type, "portal or staff; left out when not given")
+        ->check(CLI::IsMember({"portal", "staff"}));
+    create->add_option("--license", key_.licenses, "licence name as the CRM spells it; may be repeated")
+        ->expected(1)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    create->add_option("--expires", key_.expires, "lifetime from now: 90d (default: none)");
+    add_format(create, key_.format);
+    create->callback([this] { action_ = [this] { return run_key_create(key_, console_); }; });
+    CLI::App* hash = sub->add_subcommand("hash",
+                                         "Print the hash of a key that is read from standard input.\n\n"
+                                         "Examples:\n  tollgate key hash -c tollgate.yaml < key.txt\n");
+    add_config(hash, key_.config_file);
+    hash->callback([this] { action_ = [this] { return run_key_hash(key_, std::cin, console_); }; });
   }
   void add_usage() {
     CLI::App* sub = command(
@@ -410,6 +440,7 @@ class CommandLine {
   SchemaArguments schema_;
   DoctorArguments doctor_;
   TokenArguments token_;
+  KeyArguments key_;
   UsageArguments usage_;
   QuotaArguments quota_;
   LicenseArguments license_;

@@ -129,6 +129,8 @@ std::vector<Symptom> examine_descriptors(const config::Settings& settings, std::
 std::vector<Symptom> examine_secret_files(const config::Settings& settings) {
   std::vector<std::string> files{settings.admin.token_file, settings.store.password_file};
   for (const config::JwtIssuer& jwt : settings.identity.jwt) files.push_back(jwt.secret_file);
+  files.push_back(settings.identity.api_keys.file);  // hashes, but also who may call
+  files.push_back(settings.identity.api_keys.secret_file);
   for (const config::Upstream& upstream : settings.upstreams) files.push_back(upstream.tls.key_file);
   for (const config::Listener& listener : settings.listeners) {
     if (!listener.tls) continue;

@@ -56,7 +56,8 @@ struct Call {
   const config::Route* route = nullptr;                  // in snapshot->settings
   std::string
       upstream_path;  // asked for in place of the head's (rewrite.h), without query; "": the head's own
-  std::shared_ptr<const identity::VerifiedToken> token;  // nullptr on unmetered routes
+  std::shared_ptr<const identity::VerifiedToken> token;  // who calls; nullptr on unmetered routes
+  bool without_token = false;                            // known by an API key alone
   std::unique_ptr<CallSession> session;                  // nullptr: none is carried and none begins
   catalogue::Classification classification;
   licence::Decision decision;

@@ -89,8 +89,13 @@ std::expected<std::string_view, TokenRefusal> find_token(const config::Identity&
     if (!found) return std::unexpected(found.error());
     if (*found) return **found;
   }
-  return std::unexpected(TokenRefusal{.reason = Reason::token_missing,
-                                      .detail = "Send an access token: Authorization: Bearer <token>."});
+  std::string detail = "Send an access token: Authorization: Bearer <token>.";
+  if (!settings.api_keys.file.empty()) detail += " Or an API key: " + settings.api_keys.header + ": <key>.";
+  return std::unexpected(TokenRefusal{.reason = Reason::token_missing, .detail = std::move(detail)});
+}
+
+Found find_api_key(const config::ApiKeys& settings, const http::RequestHead& head) {
+  return in_header(head, settings.header);
 }
 
 std::expected<std::optional<SessionCookie>, TokenRefusal> find_session(const config::Sessions& settings,
@@ -116,6 +121,7 @@ bool strips_token(const config::Identity& settings, const http::RequestHead& hea
   std::vector<std::string_view> headers;
   for (const auto& source : settings.sources)
     if (!source.header.empty()) headers.push_back(source.header);
+  if (!settings.api_keys.file.empty()) headers.push_back(settings.api_keys.header);
   return http::connection_names(head, headers);
 }
 

@@ -22,6 +22,10 @@ std::expected<std::string_view, identity::TokenRefusal> find_token(const config:
 std::vector<const config::Identity::Source*> other_tokens(const config::Identity& settings,
                                                           const http::RequestHead& head);
 
+// The key of identity.api_keys, a view into the head; nullopt: none was sent. Refused: it is there twice, or empty.
+std::expected<std::optional<std::string_view>, identity::TokenRefusal> find_api_key(
+    const config::ApiKeys& settings, const http::RequestHead& head);
+
 // The CRM's own session, when the request carries one: the first cookie of sessions.cookies that is there. Names compare
 // without case, as ASP.NET does. Refused: it is there twice, with different values (token_invalid).
 struct SessionCookie {
@@ -35,7 +39,7 @@ std::expected<std::optional<SessionCookie>, identity::TokenRefusal> find_session
 void list_session_cookies(const config::Sessions& settings, const http::RequestHead& head,
                           std::vector<std::string_view>& names);
 
-// Connection names a header of identity.sources, so that it would end here although the call is let through for it.
+// Connection names a header of identity.sources or the one of API keys, so that it would end here although the call is let through for it.
 bool strips_token(const config::Identity& settings, const http::RequestHead& head);
 
 }  // namespace tollgate::flow

@@ -374,10 +374,12 @@ void Exchange::append_upstream_head() {
     forwarding.drop_fields = dropped_fields_;
     forwarding.drop_cookies = dropped_cookies_;
   }
-  if (call_.session != nullptr) [[unlikely]] {
+  if (call_.session != nullptr || call_.without_token) [[unlikely]] {
     dropped_fields_.assign(forwarding.drop_fields.begin(), forwarding.drop_fields.end());
     dropped_cookies_.assign(forwarding.drop_cookies.begin(), forwarding.drop_cookies.end());
-    drop_for_session();
+    if (call_.without_token)
+      dropped_fields_.push_back("authorization");  // of another scheme, read by nobody here
+    if (call_.session != nullptr) drop_for_session();
     forwarding.drop_fields = dropped_fields_;
     forwarding.drop_cookies = dropped_cookies_;
   }

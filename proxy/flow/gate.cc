@@ -76,6 +76,11 @@ bool awaits_session(const Call& call) {
   return call.session != nullptr && call.session->asks;
 }
 
+// What is not said about a tenant contradicts nothing.
+bool same_caller(const identity::Principal& a, const identity::Principal& b) {
+  return a.user == b.user && (a.tenant == b.tenant || a.tenant.empty() || b.tenant.empty());
+}
+
 bool may_be_anonymous(catalogue::Kind kind) {
   return kind == catalogue::Kind::authentication || kind == catalogue::Kind::asset;
 }
@@ -250,16 +255,18 @@ std::optional<LocalReply> Gate::authenticate(Call& call, const http::RequestHead
     generation_ = snapshot.generation;
     keys_version_ = keys;
   }
+  call.without_token = false;
+  auto other = find_key_owner(snapshot, head, now);
+  if (!other) return unauthorized(call, other.error().reason, other.error().detail);
   auto token = find_token(snapshot.settings.identity, head);
-  if (snapshot.sessions == nullptr) [[likely]] {
-    if (!token) return unauthorized(call, token.error().reason, token.error().detail);
-    return authenticate_token(call, *token, now);
-  }
+  if (snapshot.sessions == nullptr) [[likely]]
+    return settle_caller(call, token, *std::move(other), now);
   const auto session = look_for_session(call, head, now);
   if (!session) return unauthorized(call, session.error().reason, session.error().detail);
   if (*session == SessionState::asks) return std::nullopt;
-  if (token) {
-    auto refusal = authenticate_token(call, *token, now);
+  if (token || *other != nullptr || token.error().reason != Reason::token_missing ||
+      *session == SessionState::none) {
+    auto refusal = settle_caller(call, token, *std::move(other), now);
     if (!refusal && *session != SessionState::none) {
       const auto& record = call.session->record;
       call.session->foreign =
@@ -267,8 +274,6 @@ std::optional<LocalReply> Gate::authenticate(Call& call, const http::RequestHead
     }
     return refusal;
   }
-  if (token.error().reason != Reason::token_missing || *session == SessionState::none)
-    return unauthorized(call, token.error().reason, token.error().detail);
   if (*session == SessionState::unavailable)
     return problem(call, Reason::store_unavailable,
                    "Whose session this is cannot be found out at the moment; try again.");
@@ -276,6 +281,33 @@ std::optional<LocalReply> Gate::authenticate(Call& call, const http::RequestHead
     return unauthorized(call, Reason::token_invalid,
                         "The session is not known here, or has ended: log in again.");
   take_session(call, now);
+  return std::nullopt;
+}
+
+std::expected<Gate::Proof, identity::TokenRefusal> Gate::find_key_owner(const Snapshot& snapshot,
+                                                                        const http::RequestHead& head,
+                                                                        UnixTime now) {
+  if (snapshot.api_keys == nullptr) [[likely]]
+    return nullptr;
+  const auto key = find_api_key(snapshot.settings.identity.api_keys, head);
+  if (!key) return std::unexpected(key.error());
+  if (!*key) return nullptr;
+  return snapshot.api_keys->find(**key, now);
+}
+
+std::optional<LocalReply> Gate::settle_caller(
+    Call& call, const std::expected<std::string_view, identity::TokenRefusal>& token, Proof other,
+    UnixTime now) {
+  if (token) {
+    auto refusal = authenticate_token(call, *token, now);
+    if (refusal || other == nullptr || same_caller(call.token->principal, other->principal)) return refusal;
+    return unauthorized(call, Reason::token_invalid,
+                        "The request carries credentials of two different users.");
+  }
+  if (other == nullptr || token.error().reason != Reason::token_missing)
+    return unauthorized(call, token.error().reason, token.error().detail);
+  call.token = std::move(other);
+  call.without_token = true;
   return std::nullopt;
 }
 

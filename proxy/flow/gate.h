@@ -9,6 +9,9 @@
 //      on_body ──> seat | charge | forward | reply
 //      find_session ──> SessionStore::find(call.session->key) ──> on_session ──> as on_head
 //
+// Who calls is said by a token, an API key or a session of the CRM's own; docs/identity.md has their order. A credential
+// that is there has to be good, and those that are sent on purpose have to name one user: else 401.
+//
 // Sessions of the CRM's own log-in (identity.sessions): a request without a token is its user's whose session it
 // carries; with one, the session goes on to the CRM only when it is the same user's. A log-in is forwarded as nobody's;
 // what its reply says makes the session (exchange_session.cc).
@@ -84,6 +87,15 @@ class Gate {
   // The refusal, or nullopt and call.token is set, or the store has to be asked first (awaits_session).
   std::optional<LocalReply> authenticate(Call& call, const http::RequestHead& head, UnixTime now);
   std::optional<LocalReply> authenticate_token(Call& call, std::string_view token, UnixTime now);
+  using Proof = std::shared_ptr<const identity::VerifiedToken>;
+  // Whose API key it is; nullptr: none was sent.
+  static std::expected<Proof, identity::TokenRefusal> find_key_owner(const Snapshot& snapshot,
+                                                                     const http::RequestHead& head,
+                                                                     UnixTime now);
+  // Of the token that was found, and of what else proves who calls (may be nullptr). All must name one user.
+  std::optional<LocalReply> settle_caller(
+      Call& call, const std::expected<std::string_view, identity::TokenRefusal>& token, Proof other,
+      UnixTime now);
   // Sets call.session when the request carries one; answers how it stands with it.
   enum class SessionState : std::uint8_t { none, known, unknown, unavailable, asks };
   std::expected<SessionState, identity::TokenRefusal> look_for_session(Call& call,

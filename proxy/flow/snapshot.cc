@@ -89,6 +89,11 @@ void prepare_identity(Snapshot& snapshot) {
   const config::Identity& identity = snapshot.settings.identity;
   for (const auto& source : identity.sources)
     if (!source.header.empty()) snapshot.identity_headers.push_back(source.header);
+  if (!identity.api_keys.file.empty()) {
+    snapshot.identity_headers.push_back(identity.api_keys.header);
+    if (!identity.api_keys.forward)
+      for (RouteEdits& edits : snapshot.edits) edits.request.drop.push_back(identity.api_keys.header);
+  }
   // What the upstream is told of the caller is ours to tell, on every route.
   const config::IdentityPass& pass = identity.pass;
   for (std::string_view field :
@@ -155,6 +160,7 @@ Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts) {
       .verifier = std::move(verifier),
       .key_rings = std::move(parts.key_rings),
       .directory = std::move(parts.directory),
+      .api_keys = std::move(parts.api_keys),
       .sessions = std::move(parts.sessions),
       .classifier = std::move(classifier),
       .policy = licence::Policy(std::make_shared<const licence::Rulebook>(std::move(parts.rulebook))),

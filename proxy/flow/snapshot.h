@@ -10,6 +10,7 @@
 #include "config/settings.h"
 #include "metering/base/error.h"
 #include "metering/catalogue/classifier.h"
+#include "metering/identity/api_keys.h"
 #include "metering/identity/directory.h"
 #include "metering/identity/session_table.h"
 #include "metering/identity/token_verifier.h"
@@ -43,6 +44,7 @@ struct Snapshot {
   identity::TokenVerifier verifier;
   std::vector<std::shared_ptr<identity::KeyRing>> key_rings;  // one an issuer; their sets change while we run
   std::shared_ptr<const identity::Directory> directory;       // nullptr without licensing.directory_file
+  std::shared_ptr<const identity::ApiKeys> api_keys;          // nullptr without identity.api_keys.file
   std::shared_ptr<identity::SessionTable>
       sessions;  // nullptr without identity.sessions; changes while we run
   catalogue::Classifier classifier;
@@ -52,7 +54,7 @@ struct Snapshot {
   http::AddressSet unlimited_addresses;  // limits.per_address.exempt
   std::string rate_limit_policy;  // value of RateLimit-Policy: the same for every caller
   std::vector<RouteEdits> edits;  // one a route, in the order of settings.routes
-  std::vector<std::string_view> identity_headers;  // of settings.identity.sources and .pass
+  std::vector<std::string_view> identity_headers;  // of settings.identity.sources, .api_keys, .pass
   std::string pass_secret;                         // content of identity.pass.secret_file
   std::vector<std::string_view> dropped_cookies;   // those that hold credentials, unless they are forwarded
   // Of products that cap their users, in their order, then of concurrent_seats. At most 64.
@@ -70,6 +72,7 @@ struct SnapshotParts {
   std::shared_ptr<const identity::Directory> directory;  // may be nullptr
   std::vector<std::shared_ptr<identity::KeyRing>>
       key_rings;  // one for each of settings.identity.jwt, in order
+  std::shared_ptr<const identity::ApiKeys> api_keys = nullptr;
   std::shared_ptr<identity::SessionTable> sessions = nullptr;
   std::string pass_secret{};
   std::uint64_t generation = 1;

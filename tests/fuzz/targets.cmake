@@ -24,4 +24,5 @@ tollgate_fuzz(catalogue_batch_json SOURCE catalogue_batch_json_fuzz.cc DEPS mete
 tollgate_fuzz(catalogue_data_service SOURCE catalogue_data_service_fuzz.cc DEPS metering_catalogue)
 tollgate_fuzz(journal_entry SOURCE journal_entry_fuzz.cc DEPS metering_usage)
 tollgate_fuzz(proxy_protocol SOURCE proxy_protocol_fuzz.cc DEPS proxy_net)
+tollgate_fuzz(operator_csv SOURCE operator_csv_fuzz.cc DEPS metering_identity)
 tollgate_fuzz(session SOURCE session_fuzz.cc DEPS metering_identity)

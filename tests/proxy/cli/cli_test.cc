@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "metering/base/base64.h"
+#include "metering/identity/api_keys.h"
 #include "proxy/cli/admin_client.h"
 #include "proxy/cli/doctor.h"
 
@@ -186,6 +187,36 @@ TEST_F(CommandLine, TokenNeedsASecretAndAKnownIssuer) {
   EXPECT_EQ(run({"token", "-c", config(), "--user", "ann", "--issuer", "https://other"}), kExitConfig);
   EXPECT_THAT(err_, HasSubstr("known are: https://idp.example"));
   EXPECT_EQ(run({"token", "-c", config(), "--user", "ann", "--expires", "5"}), kExitUsage);
+}
+
+TEST_F(CommandLine, KeyIsPrintedOnceWithTheRowThatMakesItKnown) {
+  EXPECT_EQ(run({"key", "create", "-c", config(), "--user", "ann"}), kExitConfig);
+  EXPECT_THAT(err_, HasSubstr("identity.api_keys.file is missing"));
+  write("tollgate.yaml",
+        std::string(kConfig).replace(kConfig.find("identity:\n"), 10,
+                                     "identity:\n  api_keys: {file: keys.csv, secret_file: hs256.key}\n"));
+  write("keys.csv", std::string(identity::kApiKeyColumns) + "\n");
+  ASSERT_EQ(run({"key", "create", "-c", config(), "--user", "ann", "--org", "Best, Ltd", "--license", "one",
+                 "--license", "two", "--type", "portal", "--expires", "24h"}),
+            kExitOk)
+      << err_;
+  const std::string key = out_.substr(0, out_.find('\n')), rows = out_.substr(key.size() + 1);
+  EXPECT_THAT(key, testing::MatchesRegex("tgk_[A-Za-z0-9_-]+"));
+  EXPECT_EQ(key.size(), 47U);
+  auto keys = identity::ApiKeys::parse(std::string(identity::kApiKeyColumns) + "\n" + rows,
+                                       "0123456789abcdef0123456789abcdef\n", nullptr);
+  ASSERT_TRUE(keys) << keys.error().message << rows;
+  auto ann = keys->find(key, UnixTime::min());
+  ASSERT_TRUE(ann) << rows;
+  EXPECT_EQ((*ann)->principal.organization, "Best, Ltd");
+  EXPECT_THAT((*ann)->principal.licenses, testing::ElementsAre("one", "two"));
+  EXPECT_LT((*ann)->expires_at, UnixTime::max());
+
+  ASSERT_EQ(run({"key", "create", "-c", config(), "--user", "ann", "-o", "json"}), kExitOk);
+  EXPECT_THAT(out_, HasSubstr("\"key\":\"tgk_"));
+  EXPECT_THAT(out_, Not(HasSubstr(key))) << "another one each time";
+  EXPECT_EQ(run({"key", "create", "-c", config(), "--user", "ann", "--expires", "soon"}), kExitUsage);
+  EXPECT_EQ(run({"key", "create", "-c", config()}), kExitUsage);
 }
 
 TEST_F(CommandLine, ExplainTellsObjectDecisionAndUnits) {

@@ -40,6 +40,16 @@ config::Settings settings() {
   return out;
 }
 
+namespace {
+// With api_keys.file the text of the file is the setting itself.
+std::shared_ptr<const identity::ApiKeys> api_keys(const config::Settings& settings) {
+  if (settings.identity.api_keys.file.empty()) return nullptr;
+  auto keys = identity::ApiKeys::parse(settings.identity.api_keys.file, "", nullptr);
+  EXPECT_TRUE(keys) << keys.error().message;
+  return std::make_shared<const identity::ApiKeys>(*std::move(keys));
+}
+}  // namespace
+
 std::shared_ptr<const Snapshot> snapshot(const config::Settings& settings, std::uint64_t generation) {
   auto rulebook = config::load_rulebook(embedded::k_bpmonline, "bpmonline.yaml");
   EXPECT_TRUE(rulebook) << rulebook.error().message;
@@ -53,6 +63,7 @@ std::shared_ptr<const Snapshot> snapshot(const config::Settings& settings, std::
                       .schema = config::make_schema(*rulebook),
                       .directory = nullptr,
                       .key_rings = {std::make_shared<identity::KeyRing>(std::move(*keys))},
+                      .api_keys = api_keys(settings),
                       .sessions = settings.identity.sessions.kinds.empty()
                                       ? nullptr
                                       : std::make_shared<identity::SessionTable>(
