@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <charconv>
 #include <cmath>
 
@@ -24,6 +25,22 @@ const std::array<std::uint64_t, kInner + 1>& bounds() {
     return out;
   }();
   return kBounds;
+}
+
+// The bucket is that of the largest bound not above. A power of two spans eleven bounds at most: the search begins at the
+// first of its own.
+std::uint16_t bucket_of(std::uint64_t us) {
+  static const std::array<std::uint16_t, 66> kFirst = [] {
+    std::array<std::uint16_t, 66> first{};
+    for (std::size_t width = 0; width < first.size(); ++width) {
+      const std::uint64_t least = width == 0 ? 0 : width > 64 ? UINT64_MAX : std::uint64_t{1} << (width - 1);
+      first[width] = static_cast<std::uint16_t>(std::ranges::upper_bound(bounds(), least) - bounds().begin());
+    }
+    return first;
+  }();
+  const auto width = static_cast<std::size_t>(std::bit_width(us));
+  const auto at = bounds().begin();
+  return static_cast<std::uint16_t>(std::upper_bound(at + kFirst[width], at + kFirst[width + 1], us) - at);
 }
 
 void append_varint(std::string& out, std::uint64_t value) {
@@ -71,14 +88,18 @@ bool failed_upstream(const CallEnd& end) {
 
 }  // namespace
 
+std::uint64_t& LatencySketch::count_of(std::uint16_t bucket) {
+  const auto at = std::ranges::lower_bound(buckets_, bucket, {}, &Bucket::number);
+  if (at != buckets_.end() && at->number == bucket) return at->count;
+  return buckets_.insert(at, {bucket, 0})->count;
+}
+
 void LatencySketch::add(std::uint64_t us, std::uint64_t count) {
-  if (count == 0) return;
-  const auto& at = bounds();
-  buckets_[static_cast<std::uint16_t>(std::ranges::upper_bound(at, us) - at.begin())] += count;
+  if (count > 0) count_of(bucket_of(us)) += count;
 }
 
 void LatencySketch::merge(const LatencySketch& other) {
-  for (const auto& [bucket, count] : other.buckets_) buckets_[bucket] += count;
+  for (const auto& [bucket, count] : other.buckets_) count_of(bucket) += count;
 }
 
 std::uint64_t LatencySketch::count() const {
@@ -126,7 +147,7 @@ Result<LatencySketch> LatencySketch::decode(std::string_view bytes) {
     if (!count || *count == 0 || *gap >= kBuckets || (*gap == 0 && !first) || bucket + *gap >= kBuckets)
       return fail(Origin::self, "these bytes are no latency sketch");
     bucket += *gap;
-    sketch.buckets_[static_cast<std::uint16_t>(bucket)] = *count;
+    sketch.buckets_.push_back({static_cast<std::uint16_t>(bucket), *count});
   }
   return sketch;
 }

@@ -38,7 +38,13 @@ class LatencySketch {
   bool operator==(const LatencySketch&) const = default;
 
  private:
-  std::map<std::uint16_t, std::uint64_t> buckets_;
+  std::uint64_t& count_of(std::uint16_t bucket);
+  struct Bucket {
+    std::uint16_t number = 0;
+    std::uint64_t count = 0;
+    bool operator==(const Bucket&) const = default;
+  };
+  std::vector<Bucket> buckets_;  // ascending; none is empty. The calls of a row fall into a few of them
 };
 
 struct RollupKey {

@@ -183,6 +183,23 @@ TEST(LatencySketch, QuantilesErrByLessThanFourPercent) {
   }
 }
 
+// Sketches are kept in books: what the bounds were they stay.
+TEST(LatencySketch, BoundsAre32ToAFactorOfTen) {
+  const auto bucket_of = [](std::uint64_t us) {
+    LatencySketch sketch;
+    sketch.add(us);
+    const std::string bytes = sketch.encode();  // a varint below 2^14, and 1
+    return bytes.size() == 2 ? bytes[0] & 0x7f : (bytes[0] & 0x7f) | bytes[1] << 7;
+  };
+  EXPECT_EQ(bucket_of(0), 0);
+  for (int i = 0; i <= 224; ++i) {
+    const auto bound = static_cast<std::uint64_t>(std::llround(100 * std::pow(10, i / 32.0)));
+    EXPECT_EQ(bucket_of(bound - 1), i) << bound;
+    EXPECT_EQ(bucket_of(bound), i + 1) << bound;
+  }
+  EXPECT_EQ(bucket_of(UINT64_MAX), 225);
+}
+
 TEST(LatencySketch, SurvivesItsEncodingAndAddsUp) {
   LatencySketch both, one, other;
   EXPECT_EQ(both.quantile(0.5), 0u);
