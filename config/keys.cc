@@ -376,12 +376,15 @@ Fields describe_source(Identity::Source& source) {
 Fields describe_sessions(Sessions& sessions) {
   return {
       {"kinds", TextList{&sessions.kinds, Format::any, session_names(), 0, 10, true},
-       "Whose log-ins are watched: `creatio`, the log-in with forms (`AuthService.svc/Login`). The session "
-       "that the CRM opens is then the user's, on every proxy of this store, until he logs out."},
+       "Whose log-ins are watched: `creatio`, the log-in with forms (`AuthService.svc/Login`), and "
+       "`cherwell`, "
+       "the tokens of its REST API (`/CherwellAPI/token`). The session that the CRM opens is then the "
+       "user's, on "
+       "every proxy of this store, until he logs out."},
       {"secret_file", Text{&sessions.secret_file, Format::input_file},
        "File of 32 bytes or more, the same on all proxies: sessions are stored under hashes keyed with it."},
       {"cookies", TextList{&sessions.cookies, Format::cookie_name, {}, 1, 10, true},
-       "Cookies that are the session; the first of them that a request has counts."},
+       "`creatio`: cookies that are the session; the first of them that a request has counts."},
       {"idle", Span{&sessions.idle, 1s, 31 * kDay},
        "A session that is not used for so long is forgotten. The CRM's own time-out holds as well."},
       {"max_age", Span{&sessions.max_age, 1s, 366 * kDay},
@@ -680,7 +683,7 @@ const Names& algorithm_names() {
   return names;
 }
 const Names& session_names() {
-  static const Names names{"creatio"};
+  static const Names names{"creatio", "cherwell"};
   return names;
 }
 const Names& dialect_names() {

@@ -197,7 +197,7 @@ struct JwtIssuer {
 
 // Log-ins that the CRM itself answers are watched, and the session that it opens is the user's from then on.
 struct Sessions {
-  std::vector<std::string> kinds;  // creatio; none: only tokens say who is calling
+  std::vector<std::string> kinds;  // creatio, cherwell; none: only tokens say who is calling
   std::string secret_file;  // shared by all proxies: the key of the hashes that sessions are stored under
   std::vector<std::string> cookies{".ASPXAUTH",
                                    "BPMLOADER"};  // creatio: the first that a request has is its session

@@ -120,9 +120,10 @@ const char* check_segment(std::string_view segment) {
 }
 
 void set_lower(NormalPath& out) {
-  out.lower.resize_and_overwrite(out.path.size(), [&](char* to, std::size_t size) {
+  // libstdc++ 12 says the new capacity where the standard says the asked-for size, when the string has to grow.
+  out.lower.resize_and_overwrite(out.path.size(), [&](char* to, std::size_t) {
     to_lower(out.path, to);
-    return size;
+    return out.path.size();
   });
 }
 

@@ -16,10 +16,10 @@
 
 #include "metering/base/error.h"
 #include "metering/identity/principal.h"
+#include "metering/identity/session.h"
 
 namespace tollgate::identity {
 
-enum class SessionStep : std::uint8_t { none, log_in, log_out };
 // lower_path: normalised and in lower case (catalogue::NormalPath::lower).
 SessionStep creatio_step(std::string_view method, std::string_view lower_path);
 

@@ -17,6 +17,8 @@ struct Principal {
   std::string user;          // never empty once verified
   std::string tenant;        // "" when the token names none
   std::string organization;  // "" when the token names none
+  std::string
+      site{};  // the CRM's portal that the user logged in to (Cherwell), folded; "" when none is known
   UserType user_type = UserType::unknown;
   std::vector<std::string>
       licenses;  // licence names as the CRM spells them, from the token or the directory file

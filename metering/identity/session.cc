@@ -29,6 +29,28 @@ std::string_view type_name(UserType type) {
   return "";
 }
 
+void append_hex(std::string& out, const SessionKey& key) {
+  constexpr std::string_view kHex = "0123456789abcdef";
+  for (unsigned char byte : key) {
+    out.push_back(kHex[byte >> 4]);
+    out.push_back(kHex[byte & 15]);
+  }
+}
+
+// As append_hex() writes them one behind the other. False: not so, or too many.
+bool read_keys(std::string_view text, std::vector<SessionKey>& keys) {
+  constexpr std::size_t kDigits = 2 * std::tuple_size_v<SessionKey>;
+  if (text.size() % kDigits != 0 || text.size() / kDigits > kLinkedMax) return false;
+  for (char c : text)
+    if (hex_value(c) < 0 || (c >= 'A' && c <= 'F')) return false;
+  for (; !text.empty(); text.remove_prefix(kDigits)) {
+    SessionKey& key = keys.emplace_back();
+    for (std::size_t i = 0; i < key.size(); ++i)
+      key[i] = static_cast<unsigned char>(hex_value(text[2 * i]) * 16 + hex_value(text[2 * i + 1]));
+  }
+  return true;
+}
+
 // One code point of well-formed UTF-8 from `at` on, which moves behind it; nullopt: ill-formed (RFC 3629
 // section 4).
 std::optional<char32_t> next_code_point(std::string_view text, std::size_t& at) {
@@ -81,6 +103,8 @@ std::string_view name(SessionKind kind) {
   switch (kind) {
     case SessionKind::creatio:
       break;
+    case SessionKind::cherwell:
+      return "cherwell";
   }
   return "creatio";
 }
@@ -111,41 +135,49 @@ unsigned partition_of(const SessionKey& key) {
 }
 
 std::string store_key(const SessionKey& key) {
-  constexpr std::string_view kHex = "0123456789abcdef";
   const unsigned partition = partition_of(key);
   std::string out = "l:{p";
   for (unsigned digit : {partition / 100, partition / 10 % 10, partition % 10})
     out.push_back(static_cast<char>('0' + digit));
   out += "}:";
-  for (unsigned char byte : key) {
-    out.push_back(kHex[byte >> 4]);
-    out.push_back(kHex[byte & 15]);
-  }
+  append_hex(out, key);
   return out;
 }
 
 std::string encode(const SessionRecord& record) {
-  std::string out = "1";
-  for (const std::string& part :
-       {std::string(name(record.kind)), std::to_string(record.deadline.time_since_epoch() / Milliseconds(1)),
-        std::string(type_name(record.user_type)), record.user}) {
-    out.push_back(kSeparator);
-    out.append(part);
+  const bool plain = record.site.empty() && record.linked.empty();
+  std::string out = plain ? "1" : "2";
+  const auto append = [&](std::string_view part) { out.append(1, kSeparator).append(part); };
+  append(name(record.kind));
+  append(std::to_string(record.deadline.time_since_epoch() / Milliseconds(1)));
+  append(type_name(record.user_type));
+  if (!plain) {
+    append(record.site);
+    append("");
+    for (const SessionKey& key : record.linked) append_hex(out, key);
   }
+  append(record.user);
   return out;
 }
 
 std::optional<SessionRecord> decode_session(std::string_view text) {
-  std::array<std::string_view, 5> parts;
-  for (std::size_t i = 0; i < parts.size(); ++i) {
-    const std::size_t end = i + 1 < parts.size() ? text.find(kSeparator) : text.size();
+  const bool plain = text.starts_with('1');
+  const std::size_t count = plain ? 5 : 7;
+  std::array<std::string_view, 7> parts;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t end = i + 1 < count ? text.find(kSeparator) : text.size();
     if (end == std::string_view::npos) return std::nullopt;
     parts[i] = text.substr(0, end);
     text.remove_prefix(std::min(end + 1, text.size()));
   }
-  const auto& [version, kind, deadline, type, user] = parts;
+  const auto& [version, kind, deadline, type, site, linked, last] = parts;
+  const std::string_view user = plain ? site : last;
   SessionRecord record;
-  if (version != "1" || kind != name(record.kind)) return std::nullopt;
+  if (version != (plain ? "1" : "2")) return std::nullopt;
+  if (kind == name(SessionKind::cherwell))
+    record.kind = SessionKind::cherwell;
+  else if (kind != name(SessionKind::creatio))
+    return std::nullopt;
   const auto milliseconds = parse_decimal(deadline);
   // In the year 2248; what is beyond overflows the clock's own unit.
   if (!milliseconds || *milliseconds > std::uint64_t{1} << 43) return std::nullopt;
@@ -154,6 +186,11 @@ std::optional<SessionRecord> decode_session(std::string_view text) {
   if (type_name(record.user_type) != type) return std::nullopt;
   if (session_user(user) != user) return std::nullopt;
   record.user = user;
+  if (plain) return record;
+  if (!site.empty() && session_user(site) != site) return std::nullopt;
+  record.site = site;
+  if (!read_keys(linked, record.linked) || (record.site.empty() && record.linked.empty()))
+    return std::nullopt;
   return record;
 }
 

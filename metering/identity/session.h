@@ -25,9 +25,17 @@
 
 namespace tollgate::identity {
 
-enum class SessionKind : std::uint8_t { creatio };
-inline constexpr std::size_t kSessionKindCount = 1;
-std::string_view name(SessionKind kind);  // "creatio": in the settings and in the store, never change
+enum class SessionKind : std::uint8_t { creatio, cherwell };
+// "creatio", "cherwell": in the settings and in the store, never change
+std::string_view name(SessionKind kind);
+
+// What a request is to a session.
+enum class SessionStep : std::uint8_t {
+  none,
+  log_in,   // begins one, or goes on with it under new names
+  log_out,  // ends it
+  renews,   // its reply may bring a new name for it
+};
 
 using SessionKey = std::array<unsigned char, 32>;
 struct SessionKeyHash {  // the key is a keyed hash already: nobody can aim at a bucket
@@ -58,8 +66,13 @@ struct SessionRecord {
   std::string user;  // session_user(): never empty
   UserType user_type = UserType::unknown;
   UnixTime deadline;  // by the clock of the proxy that saw the log-in: however much it is used, it ends then
+  std::string site{};  // cherwell: session_user() of the portal's site; "": none
+  // Other names of the same session that end with it, at most kLinkedMax (cherwell: refresh token, token before).
+  std::vector<SessionKey> linked{};
   bool operator==(const SessionRecord&) const = default;
 };
+
+inline constexpr std::size_t kLinkedMax = 4;
 
 // "l:{p017}:" and the key in hexadecimal. NEVER CHANGE: log-ins are found again only under the same name.
 std::string store_key(const SessionKey& key);
@@ -67,7 +80,7 @@ unsigned partition_of(
     const SessionKey& key);  // whose slot the store key lies in: 0 .. quota::kPartitions - 1
 
 // What the store holds under it: a record, or that the session has ended. NEVER CHANGE without a new first
-// byte.
+// byte. 1: kind, deadline, type, user. 2, where there is a site or another name: kind, deadline, type, site, names, user.
 std::string encode(const SessionRecord& record);
 inline constexpr std::string_view kEndedSession = "0";
 std::optional<SessionRecord> decode_session(std::string_view text);  // nullopt: not what encode() writes

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "metering/catalogue/classification.h"
-#include "metering/identity/creatio_login.h"
 #include "metering/identity/principal.h"
+#include "metering/identity/session.h"
 #include "metering/licence/policy.h"
 #include "metering/quota/ledger.h"
 #include "proxy/flow/life.h"
@@ -32,7 +32,8 @@ struct LocalReply {
 // What a call has to do with a session of the CRM's own log-in (identity.sessions).
 struct CallSession {
   identity::SessionStep step = identity::SessionStep::none;
-  // Of the cookie that the request carries; log_in: none.
+  identity::SessionKind kind = identity::SessionKind::creatio;
+  // Of the cookie (creatio) or token (cherwell) that the request carries; log_in: of the refresh token, if there is one.
   identity::SessionKey key{};
   std::string_view cookie;  // its name, in the settings
   bool asks = false;        // the store has to be asked whose it is
@@ -41,7 +42,9 @@ struct CallSession {
   bool counted = false;                                   // the caller is known by it
   // The caller is known by a token, and the session is not his: it stays here.
   bool foreign = false;
-  std::string user;  // log_in: who wants to
+  std::string user;      // log_in, creatio: who wants to
+  std::string site;      // log_in, cherwell: to which portal
+  bool refresh = false;  // log_in, cherwell: with a refresh token, which `key` is of
 };
 
 struct Call {

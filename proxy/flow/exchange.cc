@@ -138,7 +138,7 @@ void Exchange::act(Next next) {
 }
 
 void Exchange::start_body_buffer() {
-  if (request_ == Request::complete) return act(gate_.on_body(call_, *head_, body_));
+  if (request_ == Request::complete) return act(gate_.on_body(call_, *head_, body_, arrived_unix_));
   if (head_->framing == http::Framing::length && head_->content_length > Gate::body_max(call_))
     return fail(Reason::body_uninspectable, "The request body is too large to be inspected.");
   request_ = Request::buffering;
@@ -212,7 +212,7 @@ void Exchange::on_request_end(const std::vector<http::TrailerField>& trailers) {
   request_ = Request::complete;
   if (before == Request::buffering) {
     trailers_ = trailers;
-    act(gate_.on_body(call_, *head_, body_));
+    act(gate_.on_body(call_, *head_, body_, arrived_unix_));
   } else if (before == Request::streaming) {
     if (head_->framing == http::Framing::chunked) {
       scratch_.clear();

@@ -31,7 +31,7 @@
 // Threads: belongs to one worker; every function on that worker. Events must not be delivered from within an
 // action, except on_seat, on_charge and on_usage, which a ledger may answer at once.
 //
-// What a reply says about a session (a log-in that succeeded, a log-out, a new cookie) holds it back until the other
+// What a reply says about a session (a log-in that succeeded, a log-out, a new cookie or token) holds it back until the other
 // proxies can know of it, or cannot be told now: the client's next request, wherever it goes, finds it so. At most
 // kLoginReplyMax of a log-in's reply are held; who sends more has not been seen to log in.
 //
@@ -242,6 +242,10 @@ class Exchange {
   void watch_login(const http::ResponseHead& head);
   void watch_login_body(std::string_view payload);
   void settle_login();
+  void watch_token_reply(const http::ResponseHead& head);
+  void list_token_writes();
+  void list_renewal_writes();
+  void write_sessions();
   void to_client(std::string_view bytes);
   void release_held();
   void drop_for_session();
@@ -282,6 +286,11 @@ class Exchange {
   std::string identity_lines_;              // for the upstream's head; memory kept
   std::string held_;        // of the reply, until what it says about a session is known to the others
   std::string login_body_;  // of the reply to a log-in
+  struct SessionWrite {
+    identity::SessionKey key;
+    std::shared_ptr<const identity::SessionRecord> record;  // nullptr: it ends
+  };
+  std::vector<SessionWrite> session_writes_;  // that the held reply waits for
   std::string upstream_server_;
   std::string peer_address_;
   std::string forwarded_host_;

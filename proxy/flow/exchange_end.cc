@@ -178,6 +178,7 @@ void Exchange::end(ClientEnd how) {
   body_.clear();
   held_.clear();
   login_body_.clear();
+  session_writes_.clear();
   if (body_.capacity() > kKeptMemoryMax) body_.shrink_to_fit();
   if (held_.capacity() > kKeptMemoryMax) held_.shrink_to_fit();
   if (scratch_.capacity() > kKeptMemoryMax) scratch_.shrink_to_fit();

@@ -3,9 +3,12 @@
 //   log-in answered 200 ─ Set-Cookie, body {"Code":0,...} ─> bind ─┐
 //   a reply that sets the session's cookie anew ───────────> bind ─┼─> on_session_written ─> the held reply goes out
 //   log-out answered, the cookie taken away ───────────────> end ──┘
+//   Cherwell: {"access_token":..} of a token request, {"newAccessToken":..} of a One-Step ─> bind, end ─> (as above)
 //   401 to a request with a session: it has ended over there ─> end, nothing waits for that
 #include "metering/base/ascii.h"
 #include "metering/base/check.h"
+#include "metering/identity/cherwell_login.h"
+#include "metering/identity/creatio_login.h"
 #include "proxy/flow/credentials.h"
 #include "proxy/flow/exchange.h"
 
@@ -26,15 +29,30 @@ void Exchange::on_session_written() {
   if (!session_pending_ || over()) return;
   session_pending_ = false;
   store_time_ += port_.now() - store_asked_;
+  if (!session_writes_.empty()) return write_sessions();
   if (holding_) release_held();
+}
+
+// One behind the other; the held reply goes out after the last.
+void Exchange::write_sessions() {
+  const SessionWrite write = std::move(session_writes_.front());
+  session_writes_.erase(session_writes_.begin());
+  session_pending_ = true;
+  store_asked_ = port_.now();
+  if (write.record == nullptr)
+    port_.end_session(write.key);
+  else
+    port_.bind_session(write.key, write.record);
 }
 
 // Whom the CRM believes must be who was metered.
 void Exchange::drop_for_session() {
   const CallSession& session = *call_.session;
-  if (session.step == SessionStep::log_in) dropped_fields_.push_back("accept-encoding");  // its reply is read
-  if (session.counted) dropped_fields_.push_back("authorization");
-  if (session.foreign) list_session_cookies(settings().identity.sessions, *head_, dropped_cookies_);
+  if (session.step == SessionStep::log_in || session.step == SessionStep::renews)
+    dropped_fields_.push_back("accept-encoding");  // its reply is read
+  const bool token = session.kind == identity::SessionKind::cherwell;
+  if (session.counted && !token) dropped_fields_.push_back("authorization");
+  if (session.foreign || token) list_session_cookies(settings().identity.sessions, *head_, dropped_cookies_);
 }
 
 void Exchange::watch_reply(const http::ResponseHead& head) {
@@ -42,6 +60,7 @@ void Exchange::watch_reply(const http::ResponseHead& head) {
   if (session.step == SessionStep::log_in) return watch_login(head);
   if (session.record == nullptr || session.foreign) return;
   if (head.status == 401) return port_.end_session(session.key);
+  if (session.kind == identity::SessionKind::cherwell) return watch_token_reply(head);
   const identity::SessionTable& table = *call_.snapshot->sessions;
   bool ends = session.step == SessionStep::log_out && head.status < 400;
   std::optional<identity::SessionKey> renewed;
@@ -66,6 +85,10 @@ void Exchange::watch_reply(const http::ResponseHead& head) {
 
 void Exchange::watch_login(const http::ResponseHead& head) {
   if (head.status != 200) return;
+  if (call_.session->kind == identity::SessionKind::cherwell) {
+    holding_ = watches_login_ = true;
+    return;
+  }
   const config::Sessions& sessions = settings().identity.sessions;
   for (const std::string& name : sessions.cookies) {
     std::string_view value;  // the last one counts, as in a browser
@@ -82,6 +105,18 @@ void Exchange::watch_login(const http::ResponseHead& head) {
   }
 }
 
+void Exchange::watch_token_reply(const http::ResponseHead& head) {
+  const CallSession& session = *call_.session;
+  if (session.step == SessionStep::renews && head.status == 200) {
+    holding_ = watches_login_ = true;
+  } else if (session.step == SessionStep::log_out && head.status < 400) {
+    session_writes_.push_back({session.key, nullptr});
+    for (const identity::SessionKey& key : session.record->linked) session_writes_.push_back({key, nullptr});
+    holding_ = true;
+    write_sessions();
+  }
+}
+
 void Exchange::watch_login_body(std::string_view payload) {
   login_body_.append(payload);
   if (login_body_.size() <= kLoginReplyMax) return;
@@ -90,6 +125,13 @@ void Exchange::watch_login_body(std::string_view payload) {
 }
 
 void Exchange::settle_login() {
+  if (call_.session->kind == identity::SessionKind::cherwell) {
+    if (call_.session->step == SessionStep::log_in)
+      list_token_writes();
+    else
+      list_renewal_writes();
+    return session_writes_.empty() ? release_held() : write_sessions();
+  }
   const auto user_type = identity::creatio_login_reply(login_body_);
   if (!user_type) return release_held();
   const UnixTime now = port_.unix_now();
@@ -101,6 +143,53 @@ void Exchange::settle_login() {
   session_pending_ = true;
   store_asked_ = port_.now();
   port_.bind_session(call_.session->key, std::move(record));
+}
+
+// What the CRM has just handed out: an access token and, mostly, a refresh token. Each ends with the other; with a refresh
+// the one before ends too, when the user logs out.
+void Exchange::list_token_writes() {
+  const CallSession& session = *call_.session;
+  const auto tokens = identity::read_cherwell_tokens(login_body_);
+  if (!tokens || (session.refresh && tokens->user != session.record->user)) return;
+  const identity::SessionSecret& secret = call_.snapshot->sessions->secret();
+  const Milliseconds longest = settings().identity.sessions.max_age;
+  const UnixTime now = port_.unix_now();
+  identity::SessionRecord record{
+      .kind = session.kind,
+      .user = tokens->user,
+      .user_type = session.site.empty() ? identity::UserType::unknown : identity::UserType::portal,
+      .deadline = now + longest,
+      .site = session.site};
+  const identity::SessionKey access =
+      secret.key_of(session.kind, call_.route->upstream, tokens->access_token);
+  std::optional<identity::SessionKey> refresh;
+  if (session.refresh) refresh = session.key;  // goes on, unless there is a new one
+  if (!tokens->refresh_token.empty())
+    refresh = secret.key_of(session.kind, call_.route->upstream,
+                            identity::refresh_credential(tokens->refresh_token));
+  std::vector<identity::SessionKey> before;
+  if (session.refresh) before = session.record->linked;
+  if (refresh) {
+    record.linked = {access};
+    if (!before.empty()) record.linked.push_back(before.front());
+    session_writes_.push_back({*refresh, std::make_shared<const identity::SessionRecord>(record)});
+    record.linked.front() = *refresh;
+  }
+  if (tokens->lifetime.count() > 0) record.deadline = now + std::min(longest, tokens->lifetime);
+  session_writes_.push_back({access, std::make_shared<const identity::SessionRecord>(record)});
+  if (session.refresh && *refresh != session.key) session_writes_.push_back({session.key, nullptr});
+  for (std::size_t i = 1; i < before.size(); ++i) session_writes_.push_back({before[i], nullptr});
+}
+
+// A One-Step's reply may replace the token that it was run with: the same session under another name.
+void Exchange::list_renewal_writes() {
+  const CallSession& session = *call_.session;
+  const std::string token = identity::cherwell_new_token(login_body_);
+  if (token.empty()) return;
+  auto record = std::make_shared<identity::SessionRecord>(*session.record);
+  if (record->linked.size() < identity::kLinkedMax) record->linked.push_back(session.key);
+  const auto key = call_.snapshot->sessions->secret().key_of(session.kind, call_.route->upstream, token);
+  if (key != session.key) session_writes_.push_back({key, std::move(record)});
 }
 
 void Exchange::to_client(std::string_view bytes) {

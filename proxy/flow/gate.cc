@@ -7,6 +7,8 @@
 #include "metering/base/ascii.h"
 #include "metering/base/check.h"
 #include "metering/catalogue/url.h"
+#include "metering/identity/cherwell_login.h"
+#include "metering/identity/creatio_login.h"
 #include "proxy/flow/credentials.h"
 #include "proxy/flow/reply.h"
 #include "proxy/flow/rewrite.h"
@@ -15,6 +17,7 @@ namespace tollgate::flow {
 namespace {
 
 constexpr std::string_view kOwnPrefix = "/.tollgate";
+constexpr std::string_view kTwoUsers = "The request carries credentials of two different users.";
 constexpr std::string_view kUsagePath = "/.tollgate/usage";
 
 Next reply_with(Call& call, LocalReply reply) {
@@ -79,6 +82,25 @@ bool awaits_session(const Call& call) {
 // What is not said about a tenant contradicts nothing.
 bool same_caller(const identity::Principal& a, const identity::Principal& b) {
   return a.user == b.user && (a.tenant == b.tenant || a.tenant.empty() || b.tenant.empty());
+}
+
+// What is watched for: a log-in of which CRM.
+bool watches(const Snapshot& snapshot, identity::SessionKind kind) {
+  const auto& kinds = snapshot.settings.identity.sessions.kinds;
+  return std::ranges::find(kinds, identity::name(kind)) != kinds.end();
+}
+
+// A token that the CRM made, not an issuer of identity.jwt: three parts with two dots are those of the others (RFC 7515
+// section 3.1).
+bool is_session_token(const Snapshot& snapshot, std::string_view token) {
+  return watches(snapshot, identity::SessionKind::cherwell) &&
+         (snapshot.settings.identity.jwt.empty() || std::ranges::count(token, '.') != 2);
+}
+
+identity::SessionStep step_of(identity::SessionKind kind, const http::RequestHead& head,
+                              std::string_view lower_path) {
+  return kind == identity::SessionKind::cherwell ? identity::cherwell_step(head.method, lower_path)
+                                                 : identity::creatio_step(head.method, lower_path);
 }
 
 bool may_be_anonymous(catalogue::Kind kind) {
@@ -186,7 +208,9 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
   std::optional<LocalReply> refusal = authenticate(call, head, now);
   if (awaits_session(call)) return Next::find_session;
   if (call.session != nullptr && call.session->record != nullptr && request.path != nullptr) [[unlikely]]
-    call.session->step = identity::creatio_step(head.method, request.path->lower);
+    call.session->step = step_of(call.session->kind, head, request.path->lower);
+  if (!refusal && call.session != nullptr && call.session->counted) [[unlikely]]
+    refusal = check_site(call, request);
   if (!refusal) call.tell(&Life::authenticated, call);
   if (refusal) {
     // Who is about to log in has no token yet, and browsers send none for scripts and pictures.
@@ -213,15 +237,19 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
 Next Gate::on_session(Call& call, const http::RequestHead& head, SessionAnswer answer, UnixTime now) {
   call.session->answer = std::move(answer);
   call.session->asks = false;
+  if (call.session->step == identity::SessionStep::log_in) return on_refresh(call, look_up(call, now));
   return on_head(call, head, now);
 }
 
 // nullopt: it is none.
 std::optional<Next> Gate::begin_login(Call& call, const http::RequestHead& head,
                                       const catalogue::Request& request) {
-  if (request.path == nullptr ||
-      identity::creatio_step(head.method, request.path->lower) != identity::SessionStep::log_in)
-    return std::nullopt;
+  std::optional<identity::SessionKind> kind;
+  for (const auto each : {identity::SessionKind::creatio, identity::SessionKind::cherwell})
+    if (request.path != nullptr && watches(*call.snapshot, each) &&
+        step_of(each, head, request.path->lower) == identity::SessionStep::log_in)
+      kind = each;
+  if (!kind) return std::nullopt;
   catalogue::Classification seen = call.snapshot->classifier.classify(request);
   if (seen.kind != catalogue::Kind::authentication) return std::nullopt;
   call.classification = std::move(seen);
@@ -231,16 +259,59 @@ std::optional<Next> Gate::begin_login(Call& call, const http::RequestHead& head,
   if (head.framing == http::Framing::length && head.content_length > kLoginBodyMax)
     return refuse(call, Reason::body_uninspectable, "The body of a log-in is too large.");
   call.session = std::make_unique<CallSession>();
+  call.session->kind = *kind;
   call.session->step = identity::SessionStep::log_in;
   return Next::need_body;
 }
 
-Next Gate::on_body(Call& call, const http::RequestHead& head, std::string_view body) {
-  if (call.session != nullptr && call.session->step == identity::SessionStep::log_in) {
+Next Gate::read_login(Call& call, const http::RequestHead& head, std::string_view body) {
+  CallSession& session = *call.session;
+  if (session.kind == identity::SessionKind::creatio) {
     auto user = identity::creatio_login_user(body);
     if (!user) return refuse(call, Reason::bad_request, user.error().message);
-    call.session->user = *std::move(user);
+    session.user = *std::move(user);
     return Next::forward;
+  }
+  auto login = identity::read_cherwell_login(head.query, body);
+  if (!login) return refuse(call, Reason::bad_request, login.error().message);
+  session.site = std::move(login->site);
+  session.refresh = !login->refresh_token.empty();
+  if (!session.refresh) return Next::forward;
+  session.key = call.snapshot->sessions->secret().key_of(session.kind, call.route->upstream,
+                                                         identity::refresh_credential(login->refresh_token));
+  return Next::find_session;
+}
+
+// Whose refresh token it is: who he becomes says the CRM, but not a site that he never logged in to.
+Next Gate::on_refresh(Call& call, SessionState state) {
+  CallSession& session = *call.session;
+  if (state == SessionState::unavailable)
+    return refuse(call, Reason::store_unavailable,
+                  "Whose refresh token this is cannot be found out at the moment; try again.");
+  if (state != SessionState::known || (!session.site.empty() && session.site != session.record->site))
+    return reply_with(call, unauthorized(call, Reason::token_invalid,
+                                         "The refresh token is not known here, has ended, or is of another "
+                                         "site: log in again."));
+  session.site = session.record->site;
+  return Next::forward;
+}
+
+// A session of one portal site is nobody's at another.
+std::optional<LocalReply> Gate::check_site(Call& call, const catalogue::Request& request) {
+  if (call.session->kind != identity::SessionKind::cherwell || request.path == nullptr) return std::nullopt;
+  const auto site = identity::cherwell_site(request.path->path, request.path->query);
+  if (!site)
+    return problem(call, Reason::bad_request, "The address names two sites, or one that is no name.");
+  if (site->empty() || *site == call.session->record->site) return std::nullopt;
+  return unauthorized(call, Reason::token_invalid, "The token is of another site: log in to this one.");
+}
+
+Next Gate::on_body(Call& call, const http::RequestHead& head, std::string_view body, UnixTime now) {
+  if (call.session != nullptr && call.session->step == identity::SessionStep::log_in) {
+    const Next next = read_login(call, head, body);
+    if (next != Next::find_session) return next;
+    const SessionState state = look_up(call, now);
+    return state == SessionState::asks ? next : on_refresh(call, state);
   }
   call.tell(&Life::enter, Phase::classify);
   return decide(call, request_of(call, head, body));
@@ -261,6 +332,13 @@ std::optional<LocalReply> Gate::authenticate(Call& call, const http::RequestHead
   auto token = find_token(snapshot.settings.identity, head);
   if (snapshot.sessions == nullptr) [[likely]]
     return settle_caller(call, token, *std::move(other), now);
+  if (token && is_session_token(snapshot, *token)) {
+    auto refusal = authenticate_session_token(call, *token, head, now);
+    if (refusal || *other == nullptr || awaits_session(call) ||
+        same_caller(call.token->principal, (*other)->principal))
+      return refusal;
+    return unauthorized(call, Reason::token_invalid, kTwoUsers);
+  }
   const auto session = look_for_session(call, head, now);
   if (!session) return unauthorized(call, session.error().reason, session.error().detail);
   if (*session == SessionState::asks) return std::nullopt;
@@ -301,8 +379,7 @@ std::optional<LocalReply> Gate::settle_caller(
   if (token) {
     auto refusal = authenticate_token(call, *token, now);
     if (refusal || other == nullptr || same_caller(call.token->principal, other->principal)) return refusal;
-    return unauthorized(call, Reason::token_invalid,
-                        "The request carries credentials of two different users.");
+    return unauthorized(call, Reason::token_invalid, kTwoUsers);
   }
   if (other == nullptr || token.error().reason != Reason::token_missing)
     return unauthorized(call, token.error().reason, token.error().detail);
@@ -314,6 +391,7 @@ std::optional<LocalReply> Gate::settle_caller(
 std::expected<Gate::SessionState, identity::TokenRefusal> Gate::look_for_session(
     Call& call, const http::RequestHead& head, UnixTime now) {
   const Snapshot& snapshot = *call.snapshot;
+  if (!watches(snapshot, identity::SessionKind::creatio)) return SessionState::none;
   const auto cookie = find_session(snapshot.settings.identity.sessions, head);
   if (!cookie) return std::unexpected(cookie.error());
   const config::Route* route =
@@ -325,6 +403,11 @@ std::expected<Gate::SessionState, identity::TokenRefusal> Gate::look_for_session
     call.session->key =
         snapshot.sessions->secret().key_of(identity::SessionKind::creatio, route->upstream, (*cookie)->value);
   }
+  return look_up(call, now);
+}
+
+Gate::SessionState Gate::look_up(Call& call, UnixTime now) {
+  const Snapshot& snapshot = *call.snapshot;
   CallSession& session = *call.session;
   if (session.answer) {
     session.record = session.answer->record;
@@ -339,6 +422,34 @@ std::expected<Gate::SessionState, identity::TokenRefusal> Gate::look_for_session
   return session.record != nullptr ? SessionState::known : SessionState::unknown;
 }
 
+std::optional<LocalReply> Gate::authenticate_session_token(Call& call, std::string_view token,
+                                                           const http::RequestHead& head, UnixTime now) {
+  const Snapshot& snapshot = *call.snapshot;
+  const config::Route* route =
+      call.route != nullptr ? call.route : find_route(snapshot.settings, head.authority, "/CherwellAPI");
+  if (call.session == nullptr && route != nullptr &&
+      token.size() <= snapshot.settings.identity.max_token_bytes) {
+    call.session = std::make_unique<CallSession>();
+    call.session->kind = identity::SessionKind::cherwell;
+    call.session->key = snapshot.sessions->secret().key_of(call.session->kind, route->upstream, token);
+  }
+  switch (call.session == nullptr ? SessionState::unknown : look_up(call, now)) {
+    case SessionState::asks:
+      return std::nullopt;
+    case SessionState::known:
+      take_session(call, now);
+      return std::nullopt;
+    case SessionState::unavailable:
+      return problem(call, Reason::store_unavailable,
+                     "Whose token this is cannot be found out at the moment; try again.");
+    case SessionState::unknown:
+    case SessionState::none:
+      break;
+  }
+  return unauthorized(call, Reason::token_invalid,
+                      "The access token is not known here, or has ended: log in again.");
+}
+
 // What a record says is kept with what the directory adds to it, under the session's key and the record's own words:
 // no token can spell these bytes, and a session that changes hands is another entry.
 void Gate::take_session(Call& call, UnixTime now) {
@@ -346,12 +457,13 @@ void Gate::take_session(Call& call, UnixTime now) {
   call.session->counted = true;
   session_id_.assign(reinterpret_cast<const char*>(call.session->key.data()), call.session->key.size());
   session_id_.push_back(static_cast<char>(record.user_type));
-  session_id_.append(record.user);
+  session_id_.append(record.user).append(1, '\0').append(record.site);
   call.token = cache_.find(session_id_, now);
   if (call.token != nullptr) return;
   identity::VerifiedToken known;
   known.principal.user = record.user;
   known.principal.user_type = record.user_type;
+  known.principal.site = record.site;
   known.not_before = UnixTime::min();
   known.expires_at = record.deadline;
   if (const identity::Directory* directory = call.snapshot->directory.get())

@@ -14,7 +14,9 @@
 //
 // Sessions of the CRM's own log-in (identity.sessions): a request without a token is its user's whose session it
 // carries; with one, the session goes on to the CRM only when it is the same user's. A log-in is forwarded as nobody's;
-// what its reply says makes the session (exchange_session.cc).
+// what its reply says makes the session (exchange_session.cc). Cherwell's sessions are tokens themselves: where JSON Web
+// Tokens are trusted too, what has their shape is one. Such a session is of one portal site, and nobody's at another;
+// a refresh token that is not known here gets nobody a new one.
 //
 // Requests that need no identity (login pages and token endpoints, scripts and pictures of the application) are
 // forwarded without a token: Kind::authentication and Kind::asset.
@@ -57,7 +59,7 @@ class Gate {
   // The answer to Next::find_session.
   Next on_session(Call& call, const http::RequestHead& head, SessionAnswer answer, UnixTime now);
   // `body` is the whole decoded body, of at most body_max(call) bytes. `head` is the same as in on_head.
-  Next on_body(Call& call, const http::RequestHead& head, std::string_view body);
+  Next on_body(Call& call, const http::RequestHead& head, std::string_view body, UnixTime now);
   // Next::seat: of which pool.
   static const seats::Pool& wanted_seat(const Call& call);
   Next on_seat(Call& call, const seats::Outcome& outcome);
@@ -101,6 +103,12 @@ class Gate {
   std::expected<SessionState, identity::TokenRefusal> look_for_session(Call& call,
                                                                        const http::RequestHead& head,
                                                                        UnixTime now);
+  static SessionState look_up(Call& call, UnixTime now);  // of call.session->key
+  std::optional<LocalReply> authenticate_session_token(Call& call, std::string_view token,
+                                                       const http::RequestHead& head, UnixTime now);
+  static std::optional<LocalReply> check_site(Call& call, const catalogue::Request& request);
+  Next read_login(Call& call, const http::RequestHead& head, std::string_view body);
+  static Next on_refresh(Call& call, SessionState state);
   void take_session(Call& call, UnixTime now);  // call.token: whose session it is
   std::optional<Next> begin_login(Call& call, const http::RequestHead& head,
                                   const catalogue::Request& request);

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "metering/base/check.h"
+#include "metering/identity/cherwell_login.h"
 #include "metering/identity/creatio_login.h"
 #include "metering/identity/session.h"
 
@@ -19,6 +20,17 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     CHECK(identity::session_user(*user) == *user && user->find('\x1f') == std::string::npos,
           "a name fits a record");
   (void)identity::creatio_login_reply(bytes);
+  if (auto tokens = identity::read_cherwell_tokens(bytes))
+    CHECK(!tokens->access_token.empty() && tokens->access_token.find(' ') == std::string::npos &&
+              identity::session_user(tokens->user) == tokens->user,
+          "a token can be sent, and is somebody's");
+  CHECK(identity::cherwell_new_token(bytes).find(' ') == std::string::npos, "a token can be sent");
+  const std::size_t half = bytes.size() / 2;
+  if (auto login = identity::read_cherwell_login(bytes.substr(0, half), bytes.substr(half)))
+    CHECK(login->site.empty() || identity::session_user(login->site) == login->site,
+          "a site made one stays that one");
+  if (auto site = identity::cherwell_site(bytes.substr(0, half), bytes.substr(half)))
+    CHECK(site->empty() || identity::session_user(*site) == *site, "a site made one stays that one");
   if (auto cookie = identity::parse_set_cookie(bytes))
     CHECK(
         cookie->name.find(';') == std::string_view::npos && cookie->value.find(';') == std::string_view::npos,

@@ -178,6 +178,7 @@ Reply Crm::serve(const Request& request) {
   if (const auto rest = after("crm/v"))
     if (const std::size_t slash = rest->find('/'); slash != std::string_view::npos)
       return zoho(request, rest->substr(slash + 1));
+  if (const auto rest = after("CherwellAPI/")) return cherwell_.answer(request, *rest);
   if (const auto rest = after("rest/")) return service(request, *rest);
   if (const auto rest = after("ServiceModel/")) return service(request, *rest);
   Reply reply = demonstration(request);

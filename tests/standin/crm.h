@@ -7,6 +7,7 @@
 //   {root}/DataService/json/{SyncReply|reply}/...   Select, Insert, Update, Delete, BatchQuery
 //   {root}/rest/{Service}/{Method}, {root}/ServiceModel/{Service}.svc/{Method}   success
 //   /crm/v{N}/{module}[/{id}|/actions/..|/upsert], /crm/v{N}/coql      Zoho
+//   /CherwellAPI/...   cherwell.h
 //   /health /echo /upload /bytes/{n}[?chunked=1] /status/{n} /early /trailers /items[/id]
 // {root} is "", "/0" or "/0/ssp"; addresses compare without case.
 // A request with a session's cookie is answered with X-Standin-User, one with a cookie of no session with 401; without
@@ -15,6 +16,7 @@
 #include <map>
 #include <mutex>
 
+#include "tests/standin/cherwell.h"
 #include "tests/standin/entity_store.h"
 #include "tests/standin/message.h"
 
@@ -58,6 +60,7 @@ class Crm {
 
   EntityStore store_;
   Sessions sessions_;
+  Cherwell cherwell_;
 };
 
 }  // namespace tollgate::standin

@@ -27,6 +27,15 @@ TEST(Url, PathIsDecodedOnce) {
   EXPECT_EQ(normalise("/0/ODATA/Case")->lower, "/0/odata/case");
 }
 
+TEST(Url, TheLowerCasePathIsAsLongAsThePathWhateverTheMemoryBefore) {
+  for (std::size_t size = 1; size < 200; ++size) {
+    const std::string target = "/" + std::string(size, 'A');
+    NormalPath fresh;
+    ASSERT_TRUE(normalise(target, fresh));
+    EXPECT_EQ(fresh.lower, "/" + std::string(size, 'a'));
+  }
+}
+
 TEST(Url, WhatServersReadDifferentlyIsRefused) {
   for (const char* target : {"",
                              "x",

@@ -102,7 +102,7 @@ Outcome Portal::send(const Request& request) {
   out.call.request_id = "request-0001";
   out.call.no_anonymous = no_anonymous;
   out.next = gate.on_head(out.call, request.head(), now);
-  if (out.next == Next::need_body) out.next = gate.on_body(out.call, request.head(), request.body());
+  if (out.next == Next::need_body) out.next = gate.on_body(out.call, request.head(), request.body(), now);
   while (out.next == Next::seat)
     out.next = gate.on_seat(out.call, seats(Gate::wanted_seat(out.call), out.call.token->principal));
   if (out.next == Next::charge)

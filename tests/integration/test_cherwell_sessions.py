@@ -1,0 +1,140 @@
+"""Cherwell's opaque tokens: whose they are and of which site is learned from the reply that hands them out, and holds on every
+proxy of the store until log-out or expiry. A token after log-out, of another site, or made up is nobody's."""
+import json
+import re
+
+import pytest
+
+from cherwell import API, INCIDENT, Caller, ask_token, settings
+from harness import bearer, eventually
+
+
+@pytest.fixture
+def pair(proxy, tmp_path):
+    made = settings(tmp_path, users="user,organization,license,user_type\nAnn Lee,Acme,,\n", recheck="200ms")
+    return proxy(name="one", **made), proxy(name="two", **made)
+
+
+def test_who_got_a_token_is_the_user_on_every_proxy(pair, crm, user):
+    one, two = pair
+    caller = Caller(one, user, "IT")
+    record = caller.create()
+    for gate in (one, two, one):
+        reply = caller.call("GET", f"/getbusinessobject/busobid/{INCIDENT}/busobrecid/{record}", gate=gate)
+        assert reply.status == 200 and reply.get("X-Standin-User") == f"{user}@it", reply
+    assert one.used(caller.auth) == 3
+    assert {gate.usage(caller.auth)["user"] for gate in pair} == {user.lower()}, "one user to both"
+
+
+def test_a_log_in_that_failed_and_a_token_that_was_made_up_are_nobody(pair, crm, user):
+    one, _ = pair
+    assert ask_token(one, "IT", username=user, password="wrong").status == 400
+    crm.reset()
+    for token in ("made-up", bearer(user)["Authorization"][7:], "refresh x"):
+        reply = one.call("GET", API + "/getbusinessobject/busobid/a/busobrecid/b", {"Authorization": "Bearer " + token})
+        assert reply.status == 401 and reply.json()["reason"] == "token_invalid", reply
+    assert crm.targets() == []
+
+
+def test_a_refresh_token_is_no_access_token(pair, crm, user):
+    caller = Caller(pair[0], user, "IT")
+    assert pair[0].call("GET", API + "/getbusinessobject/busobid/a/busobrecid/b",
+                        {"Authorization": "Bearer " + caller.refresh_token}).status == 401
+
+
+def test_a_refresh_goes_on_as_the_same_user_of_the_same_site(pair, crm, user):
+    one, two = pair
+    caller = Caller(one, user, "IT")
+    record, before, refresh = caller.create(), caller.token, caller.refresh_token
+    caller.take(caller.refresh(gate=two))
+    assert caller.token != before
+    for gate in pair:
+        reply = caller.call("GET", f"/getbusinessobject/busobid/{INCIDENT}/busobrecid/{record}", gate=gate)
+        assert reply.status == 200 and reply.get("X-Standin-User") == f"{user}@it"
+    assert one.used(caller.auth) == 2, "on the account that it was before"
+    caller.refresh_token = refresh
+    crm.reset()
+    assert caller.refresh(gate=two).status == 401, "it was used up"
+    assert crm.targets() == []
+
+
+def test_a_token_replayed_after_log_out_is_nobody_and_so_are_its_other_names(pair, crm, user):
+    one, two = pair
+    caller = Caller(one, user, "IT")
+    record, first = caller.create(), caller.auth
+    caller.take(caller.refresh())
+    assert caller.call("GET", f"/getbusinessobject/busobid/{INCIDENT}/busobrecid/{record}", gate=two).status == 200
+    assert caller.logout().status == 200
+    view = f"{API}/getbusinessobject/busobid/{INCIDENT}/busobrecid/{record}"
+    crm.reset()
+    for auth in (caller.auth, first):
+        assert one.call("GET", view, auth).json()["reason"] == "token_invalid"
+        eventually(lambda: two.call("GET", view, auth).get("Content-Type") == "application/problem+json", 5, "the other proxy knows")
+    assert caller.refresh().status == 401
+    assert [target for target in crm.targets() if "token" in target] == []
+
+
+def test_a_token_is_of_one_site(pair, crm, user):
+    one, two = pair
+    caller = Caller(one, user, "IT")
+    other = Caller(one, user, "HR")
+    crm.reset()
+    for path in ("/CherwellPortal/HR/Command/Queries.GoToRecord?BusObID=" + INCIDENT, API + "/getbusinessobject/busobid/a/busobrecid/b?site_name=hr"):
+        for gate in pair:
+            reply = gate.call("GET", path, caller.auth)
+            assert reply.status == 401 and reply.json()["reason"] == "token_invalid", reply
+            assert gate.call("GET", path, other.auth).status == 404, "his own"
+    assert caller.refresh("HR").status == 401
+    assert caller.refresh("HR", gate=two).status == 401
+    assert caller.refresh("it").status == 200
+    assert one.call("GET", API + "/serviceinfo?site_name=it&site_name=hr", other.auth).status == 400
+
+
+def test_a_new_token_of_a_one_step_is_the_same_session(pair, crm, user):
+    one, two = pair
+    caller = Caller(one, user, "IT")
+    reply = caller.run("944ab", caller.create(), headers={"X-Standin-New-Token": "1"})
+    assert reply.status == 200 and reply.json()["hasNewAccessToken"]
+    caller.token = reply.json()["newAccessToken"]
+    assert caller.call("GET", "/serviceinfo", gate=two).get("X-Standin-User") == f"{user}@it"
+    assert caller.logout().status == 200
+    assert caller.call("GET", "/serviceinfo").status == 401
+
+
+def test_a_token_ends_when_it_expires(pair, crm, user):
+    one, _ = pair
+    caller = Caller(one, user, "IT", headers={"X-Standin-Lifetime": "1"})
+    assert caller.call("GET", "/serviceinfo").status == 200
+    eventually(lambda: caller.call("GET", "/serviceinfo").status == 401, 5, "it has expired")
+    caller.take(caller.refresh())
+    assert caller.call("GET", "/serviceinfo").status == 200
+
+
+def test_a_request_for_a_token_that_can_be_read_in_two_ways_is_refused(pair, crm, user):
+    one, _ = pair
+    for more in ({"query": "&site_name=IT&Site_Name=HR"}, {"site": "IT", "site_name": "HR"}, {"grant_type": "refresh_token"}, {"site": "a\0b"},
+                 {"query": "&grant_type=refresh_token"}):
+        assert ask_token(one, **{"username": user, **more}).status == 400, more
+    assert crm.targets() == []
+
+
+def test_raw_tokens_are_nowhere_but_at_the_crm(pair, redis, crm, user):
+    one, two = pair
+    caller = Caller(one, user, "IT")
+    caller.take(caller.refresh())
+    assert caller.call("GET", "/serviceinfo", gate=two).status == 200
+    keys = [key for key in redis.command_line("KEYS", "l:*").splitlines() if key]
+    texts = keys + [redis.command_line("GET", key) for key in keys]
+    assert any(user.lower() in text for text in texts)
+    for gate in pair:
+        texts += [gate.log(), json.dumps(gate.access_lines())]
+    assert not any(re.search(r"access-[0-9A-F]{16}|refresh-[0-9A-F]{16}", text) for text in texts)
+
+
+def test_json_web_tokens_may_stand_beside_them(proxy, tmp_path, crm, user):
+    made = settings(tmp_path)
+    del made["identity"]["jwt"]
+    one = proxy(**made)
+    caller = Caller(one, user)
+    assert caller.call("GET", "/serviceinfo").status == 200
+    assert one.usage(bearer(user + "-jwt"))["user"] == user + "-jwt"
