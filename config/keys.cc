@@ -373,6 +373,58 @@ Fields describe_source(Identity::Source& source) {
   };
 }
 
+// With the keys that the way of asking adds.
+Fields describe_lookup(Lookup& lookup, std::string_view url, Fields more) {
+  Fields fields{
+      {"url", Text{&lookup.url, Format::web_url}, url},
+      {"ca_file", Text{&lookup.ca_file, Format::input_file},
+       "Authorities to trust for `url`. Default: the system's store."},
+      {"timeout", Span{&lookup.timeout, 10ms, 1min},
+       "Longest wait for an answer; without one the call is 503 `identity_unavailable`."},
+      {"max_age", Span{&lookup.max_age, 0ms, kDay},
+       "How long an answer that names somebody is believed, and not beyond `exp`."},
+      {"negative_age", Span{&lookup.negative_age, 0ms, 1h},
+       "How long an answer that names nobody is believed."},
+  };
+  fields.insert(fields.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
+  return fields;
+}
+
+Fields describe_introspection(Introspection& i) {
+  return describe_lookup(
+      i.lookup, "The authorization server's introspection endpoint.",
+      {{"client_id", Text{&i.client_id}, "Tollgate's own name there."},
+       {"client_secret_file", Text{&i.client_secret_file, Format::input_file},
+        "File with the secret to that name."},
+       {"client_auth", Text{&i.client_auth, Format::any, {"basic", "form"}},
+        "How name and secret are sent: in `Authorization: Basic`, or as `client_id` and `client_secret` of "
+        "the form."},
+       {"audience", TextList{&i.audience, Format::any, {}, 0, 100, true},
+        "One of these must be in the `aud` of the answer. Empty accepts any."},
+       {"claims", Group{describe_claims(i.claims)}, "Names of the members that say who is calling."}});
+}
+
+Fields describe_current_user(CurrentUser& c) {
+  return describe_lookup(
+      c.lookup,
+      "The CRM's own address of the current user, asked with the caller's token (`Authorization: "
+      "Zoho-oauthtoken`): for Zoho "
+      "`https://www.zohoapis.com/crm/v8/users?type=CurrentUser`.",
+      {{"at", Text{&c.at}, "JSON pointer to the object that speaks of the user."},
+       {"claims", Group{describe_claims(c.claims)}, "Names of its members that say who is calling."}});
+}
+
+Fields describe_session_lookup(SessionLookup& s) {
+  return describe_lookup(
+      s.lookup, "An address of the CRM that says as JSON whose session it is.",
+      {{"authorization_file", Text{&s.authorization_file, Format::input_file},
+        "File with the `Authorization` of a service account (`Basic ...`, `Bearer ...`): it asks, and the "
+        "session stands in the "
+        "form as `session`. Default: the session's cookie is sent to `url`, and nothing else."},
+       {"at", Text{&s.at}, "JSON pointer to the object that speaks of the user. Default: the whole answer."},
+       {"claims", Group{describe_claims(s.claims)}, "Names of its members that say who is calling."}});
+}
+
 Fields describe_sessions(Sessions& sessions) {
   return {
       {"kinds", TextList{&sessions.kinds, Format::any, session_names(), 0, 10, true},
@@ -394,6 +446,8 @@ Fields describe_sessions(Sessions& sessions) {
        "for so long."},
       {"entries", Number{&sessions.entries, 1'000, 100'000'000},
        "Sessions that this proxy remembers; of others the store is asked again. Changes with a restart."},
+      {"lookup", Group{describe_session_lookup(sessions.lookup)},
+       "Sessions whose log-in was not seen here (single sign-on): the CRM is asked once whose each is."},
   };
 }
 
@@ -433,6 +487,24 @@ Fields describe_identity(Identity& identity) {
   return {
       {"jwt", items(&identity.jwt, describe_issuer), "Issuers of JSON Web Tokens that are trusted."},
       {"api_keys", Group{describe_api_keys(identity.api_keys)}, "Keys that callers send instead of a token."},
+      {"client_certificate",
+       Group{{{"user",
+               choice(&identity.certificate_user,
+                      {"none", "subject_cn", "san_uri", "san_dns", "san_email", "sha256", "spki_sha256"}),
+               "Which part of the certificate names the caller: the subject's common name, a URI, host name "
+               "or mail "
+               "address of the alternative names, or the SHA-256 fingerprint of the certificate or of its "
+               "public key. "
+               "The column `certificate` of `licensing.directory_file` says whose it is; a name that is not "
+               "listed there "
+               "is itself the user, a fingerprint nobody."}}},
+       "Callers known by their certificates, on listeners with `tls.client_ca_file`."},
+      {"introspection", Group{describe_introspection(identity.introspection)},
+       "Tokens that are no JSON Web Tokens: whose each is is asked of the authorization server (RFC 7662)."},
+      {"current_user", Group{describe_current_user(identity.current_user)},
+       "Tokens that are no JSON Web Tokens: whose each is is asked of the CRM, as Zoho has it."},
+      {"lookup_entries", Number{&identity.lookup_entries, 1'000, 100'000'000},
+       "Answers that this proxy remembers. Changes with a restart."},
       {"sessions", Group{describe_sessions(identity.sessions)},
        "Sessions of the CRM's own log-in, beside tokens or instead of them."},
       {"sources", items(&identity.sources, describe_source),

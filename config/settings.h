@@ -195,6 +195,40 @@ struct JwtIssuer {
   } claims;
 };
 
+// Whose a credential is, asked of somebody else; metering/identity/lookup.h.
+struct Lookup {
+  std::string url;  // "": nobody is asked
+  std::string ca_file;
+  Milliseconds timeout{2'000};
+  Milliseconds max_age{60'000};       // of what was answered, when it names somebody
+  Milliseconds negative_age{10'000};  // when it names nobody
+};
+
+// OAuth token introspection (RFC 7662).
+struct Introspection {
+  Lookup lookup;
+  std::string client_id, client_secret_file;
+  std::string client_auth = "basic";  // basic | form
+  std::vector<std::string> audience;
+  JwtIssuer::Claims claims;
+};
+
+// The CRM, asked with the caller's own token who its user is.
+struct CurrentUser {
+  Lookup lookup;
+  std::string at = "/users/0";  // JSON pointer to the user
+  JwtIssuer::Claims claims{.user = "email"};
+};
+
+// The CRM, asked whose session it is that no log-in was seen of.
+struct SessionLookup {
+  Lookup lookup;
+  std::string
+      authorization_file;  // service account: the value of Authorization; "": the session itself is sent
+  std::string at;
+  JwtIssuer::Claims claims{.user = "user"};
+};
+
 // Log-ins that the CRM itself answers are watched, and the session that it opens is the user's from then on.
 struct Sessions {
   std::vector<std::string> kinds;  // creatio, cherwell; none: only tokens say who is calling
@@ -205,6 +239,7 @@ struct Sessions {
   Milliseconds max_age{86'400'000};
   Milliseconds recheck{5'000};      // a session that ended at another proxy may serve for so long
   std::uint32_t entries = 100'000;  // remembered by this proxy; beyond it the store is asked again
+  SessionLookup lookup;
 };
 
 // What the CRM (or a gateway in front of it) is told of who was found to call. Fields of these names that a
@@ -227,9 +262,24 @@ struct ApiKeys {
   bool forward = false;     // pass the key on to the upstream
 };
 
+// Which part of a client's certificate names the caller; as identity::CertificateName.
+enum class CertificateUser : std::uint8_t {
+  none,
+  subject_cn,
+  san_uri,
+  san_dns,
+  san_email,
+  sha256,
+  spki_sha256
+};
+
 struct Identity {
   std::vector<JwtIssuer> jwt;
   ApiKeys api_keys;
+  CertificateUser certificate_user = CertificateUser::none;
+  Introspection introspection;  // of tokens that are no JSON Web Tokens of `jwt`
+  CurrentUser current_user;     // the same
+  std::uint32_t lookup_entries = 100'000;
   Sessions sessions;
   struct Source {
     std::string header;  // "authorization" (Bearer scheme) or any other header that holds the bare token
@@ -276,7 +326,7 @@ struct Licensing {
   std::string edition;  // which of the vendor's documents applies where they disagree; "": the preset's own
   std::vector<std::string> main_products;
   std::uint32_t main_product_users = 0;
-  std::string directory_file;  // CSV: user, organization, license, user_type
+  std::string directory_file;  // CSV: user, organization, license, user_type, certificate
   std::string rules_file;      // a rulebook of one's own instead of the preset
   std::vector<PortalUserType> user_types;  // zoho
   ConcurrentSeats concurrent_seats;

@@ -324,6 +324,56 @@ class Validator {
       error(path, fmt::format("{}: {} holds other credentials", path, keys.header));
   }
 
+  void check_certificates(CertificateUser user) {
+    if (user == CertificateUser::none) return;
+    const std::string path = "identity.client_certificate.user";
+    if (std::ranges::none_of(settings_.listeners,
+                             [](const Listener& l) { return l.tls && !l.tls->client_ca_file.empty(); }))
+      error(path, fmt::format("{}: no listener asks for certificates: listeners[].tls.client_ca_file", path));
+    if ((user == CertificateUser::sha256 || user == CertificateUser::spki_sha256) &&
+        settings_.licensing.directory_file.empty())
+      error(path, fmt::format("{}: a fingerprint is somebody's only by the column certificate of "
+                              "licensing.directory_file",
+                              path));
+  }
+
+  void check_lookup(const Lookup& lookup, const std::string& path) {
+    if (lookup.url.empty()) {
+      for (std::string_view key :
+           {"ca_file", "timeout", "max_age", "negative_age", "client_id", "client_secret_file", "client_auth",
+            "audience", "claims", "at", "authorization_file"})
+        if (set(fmt::format("{}.{}", path, key)))
+          warn(fmt::format("{}.{}", path, key),
+               fmt::format("{}.{} is without effect: there is no url", path, key));
+      return;
+    }
+    if (starts_with_ignore_case(lookup.url, "http://") && !is_loopback_url(lookup.url))
+      error(path + ".url",
+            fmt::format("{}.url: whoever is between reads the credentials; use https://", path));
+  }
+
+  void check_lookups(const Identity& identity) {
+    check_lookup(identity.introspection.lookup, "identity.introspection");
+    check_lookup(identity.current_user.lookup, "identity.current_user");
+    check_lookup(identity.sessions.lookup.lookup, "identity.sessions.lookup");
+    if (!identity.introspection.lookup.url.empty() && !identity.current_user.lookup.url.empty())
+      error("identity.current_user.url",
+            "identity.current_user.url: identity.introspection tells whose a token is already; keep one");
+    const auto watches = [&](std::string_view kind) {
+      return std::ranges::find(identity.sessions.kinds, kind) != identity.sessions.kinds.end();
+    };
+    if (!identity.sessions.lookup.lookup.url.empty() && !watches("creatio"))
+      error("identity.sessions.lookup.url",
+            "identity.sessions.lookup.url needs creatio in identity.sessions.kinds");
+    for (const auto& [path, url] :
+         {std::pair{"identity.introspection.url", &identity.introspection.lookup.url},
+          std::pair{"identity.current_user.url", &identity.current_user.lookup.url}})
+      if (!url->empty() && watches("cherwell"))
+        error(path, fmt::format(
+                        "{}: identity.sessions.kinds with cherwell tells whose a token is already; keep one",
+                        path));
+  }
+
   void check_pass(const Identity& identity) {
     const IdentityPass& pass = identity.pass;
     if (pass.as == PassIdentity::token && pass.secret_file.empty())
@@ -359,12 +409,16 @@ class Validator {
       check_issuer(identity.jwt[i], fmt::format("identity.jwt[{}]", i));
     bool metered = settings_.routes.empty() || std::any_of(settings_.routes.begin(), settings_.routes.end(),
                                                            [](const Route& r) { return r.metered; });
-    if (identity.jwt.empty() && identity.sessions.kinds.empty() && identity.api_keys.file.empty() && metered)
+    if (identity.jwt.empty() && identity.sessions.kinds.empty() && identity.api_keys.file.empty() &&
+        identity.certificate_user == CertificateUser::none && identity.introspection.lookup.url.empty() &&
+        identity.current_user.lookup.url.empty() && metered)
       error("identity",
-            "identity.jwt is missing (or identity.sessions, or identity.api_keys): calls on metered routes "
-            "cannot be "
-            "authenticated");
+            "identity.jwt is missing (or sessions, api_keys, client_certificate, introspection, "
+            "current_user): calls "
+            "on metered routes cannot be authenticated");
+    check_lookups(identity);
     check_api_keys(identity);
+    check_certificates(identity.certificate_user);
     check_sessions(identity.sessions);
     check_pass(identity);
     for (std::size_t i = 0; i < identity.sources.size(); ++i)

@@ -136,6 +136,10 @@ void check_contents(const LoadedConfig& loaded, std::vector<Diagnostic>& diagnos
   for (std::size_t i = 0; i < settings.identity.jwt.size(); ++i)
     check.check_issuer(settings.identity.jwt[i], fmt::format("identity.jwt[{}]", i));
   check.check_api_keys(settings.identity.api_keys);
+  check.check_token("identity.introspection.client_secret_file",
+                    settings.identity.introspection.client_secret_file);
+  check.check_token("identity.sessions.lookup.authorization_file",
+                    settings.identity.sessions.lookup.authorization_file);
   check.check_pass_secret(settings.identity.pass);
   check.check_session_secret(settings.identity.sessions);
   check.check_token("admin.token_file", settings.admin.token_file);

@@ -40,6 +40,7 @@ constexpr std::array<ReasonInfo, kReasonCount> kInfo = {{
     {"draining", 503, "Shutting down"},
     {"client_closed", 499, "The client closed the connection"},
     {"address_rate_exceeded", 429, "Too many requests from this address"},
+    {"identity_unavailable", 503, "It cannot be found out who is calling"},
 }};
 
 }  // namespace

@@ -49,6 +49,8 @@ enum class Reason : std::uint8_t {
   client_closed,
   // protection (limits.per_address): 429, never costs quota
   address_rate_exceeded,
+  // nobody answers whose credential this is: 503
+  identity_unavailable,
   kCount
 };
 inline constexpr std::size_t kReasonCount = static_cast<std::size_t>(Reason::kCount);

@@ -11,7 +11,17 @@
 namespace tollgate::identity {
 namespace {
 
-enum Column : std::size_t { kUser, kOrganization, kLicense, kUserType };
+enum Column : std::size_t { kUser, kOrganization, kLicense, kUserType, kCertificate };
+
+// A fingerprint as certificates are asked for; any other text as it is.
+std::string certificate_name(std::string_view text) {
+  std::string hex;
+  for (char c : text)
+    if (c != ':') hex.push_back(ascii_lower(c));
+  const bool fingerprint =
+      hex.size() == 64 && std::all_of(hex.begin(), hex.end(), [](char c) { return hex_value(c) >= 0; });
+  return fingerprint ? hex : std::string(text);
+}
 
 // One row into the entry of its user.
 Result<void> merge(Directory::Entry& entry, const CsvTable& row) {
@@ -39,7 +49,7 @@ Result<void> merge(Directory::Entry& entry, const CsvTable& row) {
 }  // namespace
 
 Result<Directory> Directory::parse(std::string_view csv) {
-  auto table = CsvTable::open(csv, {"user", "organization", "license", "user_type"});
+  auto table = CsvTable::open(csv, {"user", "organization", "license", "user_type", "certificate"});
   if (!table) return std::unexpected(table.error());
   Directory out;
   while (true) {
@@ -50,6 +60,10 @@ Result<Directory> Directory::parse(std::string_view csv) {
     if (user.empty()) return table->wrong("no user");
     if (auto merged = merge(out.entries_[std::string(user)], *table); !merged)
       return std::unexpected(merged.error());
+    if (const std::string_view certificate = table->cell(kCertificate); !certificate.empty()) {
+      auto [at, added] = out.certificates_.emplace(certificate_name(certificate), user);
+      if (!added && at->second != user) return table->wrong("this certificate is another user's already");
+    }
   }
   for (const auto& [user, entry] : out.entries_)
     if (auto folded = session_user(user); folded)
@@ -60,6 +74,11 @@ Result<Directory> Directory::parse(std::string_view csv) {
 const Directory::Entry* Directory::find(std::string_view user) const {
   auto at = entries_.find(user);
   return at == entries_.end() ? nullptr : &at->second;
+}
+
+const std::string* Directory::find_certificate(std::string_view name) const {
+  auto at = certificates_.find(name);
+  return at == certificates_.end() ? nullptr : &at->second;
 }
 
 Principal Directory::apply(Principal principal) const {

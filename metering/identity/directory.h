@@ -9,7 +9,8 @@
 //
 // CSV as in RFC 4180: comma, double quotes, line breaks inside quotes; CRLF or LF; a UTF-8 byte order mark is
 // skipped. The first row names the columns, in any order and case; only `user` is required, others than these
-// four are errors. Several rows for one user add licences; rows that contradict each other about organization
+// and `certificate` are errors. `certificate` is a name in a client's certificate, or a SHA-256 fingerprint (with or
+// without colons), that is this user's (client_certificate.h); one of two users is an error. Several rows for one user add licences; rows that contradict each other about organization
 // or user_type are errors. Immutable after parse; any thread may read.
 #pragma once
 #include <string>
@@ -37,6 +38,8 @@ class Directory {
   // nullptr when the user is not listed. Names compare byte by byte. O(1).
   const Entry* find(std::string_view user) const;
   std::size_t size() const { return entries_.size(); }
+  // The user of that certificate: its name as it stands there, or its fingerprint in lower case without colons. O(1).
+  const std::string* find_certificate(std::string_view name) const;
 
   // The principal with what the directory knows put over what the token said: licences always (a listed user
   // without one has none), organization and user type where the file names them. A user that is not listed
@@ -54,6 +57,7 @@ class Directory {
   std::unordered_map<std::string, Entry, Hash, std::equal_to<>> entries_;
   std::unordered_map<std::string, std::string, Hash, std::equal_to<>>
       spellings_;  // folded -> listed; "": several
+  std::unordered_map<std::string, std::string, Hash, std::equal_to<>> certificates_;  // -> user
 };
 
 // "portal" and "staff", and as the Creatio login reply names them "SSP" and "General"; in any case. Else

@@ -1,6 +1,7 @@
 #include "proxy/cli/assembly.h"
 
 #include <fmt/format.h>
+#include <openssl/rand.h>
 
 #include "config/load/rulebook.h"
 #include "metering/base/check.h"
@@ -47,6 +48,79 @@ Result<std::shared_ptr<identity::SessionTable>> session_table(const config::Load
   if (previous != nullptr && previous->sessions != nullptr && previous->sessions->secret() == *secret)
     return previous->sessions;
   return std::make_shared<identity::SessionTable>(std::move(*secret), settings.entries);
+}
+
+identity::LookupSource source_of(std::string name, const config::Lookup& lookup,
+                                 const config::JwtIssuer::Claims& claims, std::string refusal) {
+  identity::LookupSource source;
+  source.name = std::move(name);
+  source.url = lookup.url;
+  source.ca_file = lookup.ca_file;
+  source.timeout = lookup.timeout;
+  source.max_age = lookup.max_age;
+  source.negative_age = lookup.negative_age;
+  source.refusal = std::move(refusal);
+  source.rules.leeway = Seconds(0);
+  source.rules.require_expiry = false;
+  source.rules.user_claim = claims.user;
+  source.rules.tenant_claim = claims.tenant;
+  source.rules.organization_claim = claims.organization;
+  source.rules.user_type_claim = claims.user_type;
+  source.rules.licenses_claim = claims.licenses;
+  return source;
+}
+
+std::string secret_in(const config::LoadedConfig& loaded, const std::string& file) {
+  return file.empty() ? "" : std::string(config::secret_of_file(loaded.file_texts.at(file)));
+}
+
+// Whose tokens only somebody else can tell; nullptr: nobody is asked.
+std::shared_ptr<const identity::LookupSource> token_lookup(const config::LoadedConfig& loaded) {
+  const config::Identity& settings = loaded.settings.identity;
+  if (const config::Introspection& wanted = settings.introspection; !wanted.lookup.url.empty()) {
+    auto source =
+        source_of("identity.introspection", wanted.lookup, wanted.claims, "The access token is not active.");
+    source.active = true;
+    source.rules.audience = wanted.audience;
+    const std::string secret = secret_in(loaded, wanted.client_secret_file);
+    identity::append_form(source.more_form, "token_type_hint", "access_token");
+    if (wanted.client_auth == "form") {
+      identity::append_form(source.more_form, "client_id", wanted.client_id);
+      identity::append_form(source.more_form, "client_secret", secret);
+    } else if (!wanted.client_id.empty()) {
+      source.headers.push_back(identity::basic_of_client(wanted.client_id, secret));
+    }
+    return std::make_shared<const identity::LookupSource>(std::move(source));
+  }
+  const config::CurrentUser& wanted = settings.current_user;
+  if (wanted.lookup.url.empty()) return nullptr;
+  auto source = source_of("identity.current_user", wanted.lookup, wanted.claims,
+                          "The CRM does not take this access token, or the token may not read its own user.");
+  source.place = identity::LookupSource::Place::header;
+  source.field = "Authorization";
+  source.prefix = "Zoho-oauthtoken ";
+  source.at = wanted.at;
+  source.unauthorized_is_nobody = true;
+  return std::make_shared<const identity::LookupSource>(std::move(source));
+}
+
+std::shared_ptr<const identity::LookupSource> session_lookup(const config::LoadedConfig& loaded) {
+  const config::SessionLookup& wanted = loaded.settings.identity.sessions.lookup;
+  if (wanted.lookup.url.empty()) return nullptr;
+  auto source = source_of("identity.sessions.lookup", wanted.lookup, wanted.claims,
+                          "The session has ended: log in again.");
+  // What is known of a session stands in the table of sessions, which hears of log-outs.
+  source.max_age = Milliseconds(0);
+  source.at = wanted.at;
+  if (wanted.authorization_file.empty()) {
+    source.place = identity::LookupSource::Place::header;
+    source.field = "Cookie";
+    source.unauthorized_is_nobody = true;
+  } else {
+    source.field = "session";
+    source.headers.push_back("Authorization: " + secret_in(loaded, wanted.authorization_file));
+  }
+  return std::make_shared<const identity::LookupSource>(std::move(source));
 }
 
 }  // namespace
@@ -114,6 +188,14 @@ Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t gen
 
   auto sessions = session_table(loaded, previous);
   if (!sessions) return std::unexpected(sessions.error());
+  auto of_tokens = token_lookup(loaded), of_sessions = session_lookup(loaded);
+  std::shared_ptr<identity::LookupTable> lookups = previous == nullptr ? nullptr : previous->lookups;
+  if (lookups == nullptr && (of_tokens != nullptr || of_sessions != nullptr)) {
+    std::string secret(32, '\0');
+    CHECK(RAND_bytes(reinterpret_cast<unsigned char*>(secret.data()), static_cast<int>(secret.size())) == 1,
+          "the system gives random bytes");
+    lookups = std::make_shared<identity::LookupTable>(std::move(secret), settings.identity.lookup_entries);
+  }
   std::string pass_secret;
   if (settings.identity.pass.as == config::PassIdentity::token)
     pass_secret = loaded.file_texts.at(settings.identity.pass.secret_file);
@@ -124,6 +206,9 @@ Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t gen
                                        .directory = std::move(directory),
                                        .key_rings = std::move(rings),
                                        .api_keys = std::move(api_keys),
+                                       .token_lookup = std::move(of_tokens),
+                                       .session_lookup = std::move(of_sessions),
+                                       .lookups = std::move(lookups),
                                        .sessions = std::move(*sessions),
                                        .pass_secret = std::move(pass_secret),
                                        .generation = generation});

@@ -131,6 +131,8 @@ std::vector<Symptom> examine_secret_files(const config::Settings& settings) {
   for (const config::JwtIssuer& jwt : settings.identity.jwt) files.push_back(jwt.secret_file);
   files.push_back(settings.identity.api_keys.file);  // hashes, but also who may call
   files.push_back(settings.identity.api_keys.secret_file);
+  files.push_back(settings.identity.introspection.client_secret_file);
+  files.push_back(settings.identity.sessions.lookup.authorization_file);
   for (const config::Upstream& upstream : settings.upstreams) files.push_back(upstream.tls.key_file);
   for (const config::Listener& listener : settings.listeners) {
     if (!listener.tls) continue;

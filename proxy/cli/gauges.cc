@@ -202,6 +202,13 @@ std::vector<telemetry::Family> gauges(const net::Server& server, const telemetry
     add("tollgate_access_log_write_errors_total", "Failed writes to the access log.", Type::counter,
         access_log->write_errors());
   }
+  const net::LookupService::Counters& lookups = server.lookups();
+  add("tollgate_lookups_total", "Times somebody else was asked whose a token or session is.", Type::counter,
+      lookups.questions.load(std::memory_order_relaxed));
+  add("tollgate_lookup_unknown_total", "Of these, answers that it is nobody's.", Type::counter,
+      lookups.nobody.load(std::memory_order_relaxed));
+  add("tollgate_lookup_failures_total", "Questions that got no answer that settles anything.", Type::counter,
+      lookups.failures.load(std::memory_order_relaxed));
   if (embedded != nullptr)
     add("tollgate_embedded_redis_restarts_total", "Restarts of the embedded redis-server.", Type::counter,
         embedded->restarts());

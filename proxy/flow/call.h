@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "metering/catalogue/classification.h"
+#include "metering/identity/client_certificate.h"
 #include "metering/identity/principal.h"
 #include "metering/identity/session.h"
 #include "metering/licence/policy.h"
@@ -40,6 +41,7 @@ struct CallSession {
   std::optional<SessionAnswer> answer;
   std::shared_ptr<const identity::SessionRecord> record;  // whose it is; nullptr: nobody's
   bool counted = false;                                   // the caller is known by it
+  bool learnt = false;                                    // a look-up told whose it is: the others may know
   // The caller is known by a token, and the session is not his: it stays here.
   bool foreign = false;
   std::string user;      // log_in, creatio: who wants to
@@ -47,11 +49,22 @@ struct CallSession {
   bool refresh = false;  // log_in, cherwell: with a refresh token, which `key` is of
 };
 
+// A credential that only somebody else can tell the owner of (identity/lookup.h).
+struct CallLookup {
+  std::shared_ptr<const identity::LookupSource> source;
+  identity::SessionKey key{};  // in the snapshot's table
+  std::string credential;
+  bool asks = false;  // LookupService has to be asked
+  std::shared_ptr<const identity::LookupVerdict>
+      verdict;  // nullptr when it was asked: it could not settle it
+};
+
 struct Call {
   // Set by the exchange before Gate::on_head.
   std::shared_ptr<const Snapshot> snapshot;
   std::string request_id;      // already chosen: kept from the client if well formed, else new
   std::string client_address;  // after trusted proxies
+  std::shared_ptr<const identity::ClientCertificate> certificate;  // of our own handshake; nullptr: none
   Life* life = nullptr;        // of a request that is watched; outlives the call
   bool no_anonymous = false;   // too busy for requests without a valid token
 
@@ -60,8 +73,9 @@ struct Call {
   std::string
       upstream_path;  // asked for in place of the head's (rewrite.h), without query; "": the head's own
   std::shared_ptr<const identity::VerifiedToken> token;  // who calls; nullptr on unmetered routes
-  bool without_token = false;                            // known by an API key alone
+  bool without_token = false;                            // known by an API key or a certificate alone
   std::unique_ptr<CallSession> session;                  // nullptr: none is carried and none begins
+  std::unique_ptr<CallLookup> lookup;                    // nullptr: nobody has to be asked who calls
   catalogue::Classification classification;
   licence::Decision decision;
   std::uint64_t seats_needed = 0;  // bit i: a seat of snapshot->seat_pools[i], which it has not got yet

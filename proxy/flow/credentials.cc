@@ -17,7 +17,7 @@ std::unexpected<TokenRefusal> invalid(std::string detail) {
 }
 
 // RFC 9110 section 5.3: a field that is no list must not occur twice; which one counts is anybody's guess.
-Found in_header(const http::RequestHead& head, std::string_view name) {
+Found in_header(const http::RequestHead& head, std::string_view name, std::string_view scheme = "Bearer") {
   std::optional<std::string_view> value;
   for (const http::Field& field : head.fields) {
     if (!equals_ignore_case(field.name, name)) continue;
@@ -26,12 +26,14 @@ Found in_header(const http::RequestHead& head, std::string_view name) {
   }
   if (!value) return std::nullopt;
   const std::size_t space = value->find(' ');
-  const bool bearer =
-      space != std::string_view::npos && equals_ignore_case(value->substr(0, space), "Bearer");
-  if (bearer) value = trim(value->substr(space + 1));
+  const bool ours =
+      space != std::string_view::npos && (equals_ignore_case(value->substr(0, space), "Bearer") ||
+                                          equals_ignore_case(value->substr(0, space), scheme));
+  if (ours) value = trim(value->substr(space + 1));
   // Another scheme (Basic, Negotiate, ...), or Authorization without any.
   else if (equals_ignore_case(name, "Authorization")) {
-    if (equals_ignore_case(*value, "Bearer")) return invalid("The Authorization field holds no token.");
+    if (equals_ignore_case(*value, "Bearer") || equals_ignore_case(*value, scheme))
+      return invalid("The Authorization field holds no token.");
     return std::nullopt;
   }
   if (value->empty()) return invalid("The credentials are empty.");
@@ -74,8 +76,13 @@ Found in_cookie(const http::RequestHead& head, std::string_view wanted, Same&& s
   return value;
 }
 
-Found look(const config::Identity::Source& source, const http::RequestHead& head) {
-  return source.cookie.empty() ? in_header(head, source.header)
+// How Zoho's clients send what others call Bearer.
+constexpr std::string_view kZohoScheme = "Zoho-oauthtoken";
+
+Found look(const config::Identity& settings, const config::Identity::Source& source,
+           const http::RequestHead& head) {
+  const std::string_view scheme = settings.current_user.lookup.url.empty() ? "Bearer" : kZohoScheme;
+  return source.cookie.empty() ? in_header(head, source.header, scheme)
                                : in_cookie(head, source.cookie, std::equal_to<std::string_view>());
 }
 
@@ -85,7 +92,7 @@ std::expected<std::string_view, TokenRefusal> find_token(const config::Identity&
                                                          const http::RequestHead& head) {
   static const std::vector<config::Identity::Source> kDefault = {{.header = "Authorization", .cookie = ""}};
   for (const auto& source : settings.sources.empty() ? kDefault : settings.sources) {
-    Found found = look(source, head);
+    Found found = look(settings, source, head);
     if (!found) return std::unexpected(found.error());
     if (*found) return **found;
   }
@@ -130,7 +137,7 @@ std::vector<const config::Identity::Source*> other_tokens(const config::Identity
   std::vector<const config::Identity::Source*> others;
   std::optional<std::string_view> counted;
   for (const auto& source : settings.sources) {
-    const Found found = look(source, head);
+    const Found found = look(settings, source, head);
     if (found && !*found) continue;
     if (!counted && found)
       counted = **found;

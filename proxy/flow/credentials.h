@@ -13,7 +13,7 @@ namespace tollgate::flow {
 
 // The token's text, a view into the head. The first source that is present decides. Refused: nothing was sent
 // (token_missing); a source that is there twice, an empty or several-word credential (token_invalid). A scheme other
-// than Bearer is not ours: the next source is tried.
+// than Bearer (with identity.current_user: and Zoho-oauthtoken) is not ours: the next source is tried.
 std::expected<std::string_view, identity::TokenRefusal> find_token(const config::Identity& settings,
                                                                    const http::RequestHead& head);
 

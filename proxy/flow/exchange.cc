@@ -59,6 +59,7 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   upstream_server_.clear();
   forwarded_host_.clear();
   choose_request_id(arrival);
+  call_.certificate = arrival.certificate;
   call_.life = arrival.life;
   if (head == nullptr) {
     call_.client_address = arrival.peer_address;
@@ -132,6 +133,10 @@ void Exchange::act(Next next) {
       session_pending_ = true;
       store_asked_ = port_.now();
       return port_.find_session(call_.session->key);
+    case Next::look_up:
+      session_pending_ = true;
+      store_asked_ = port_.now();
+      return port_.look_up(*call_.lookup);
     case Next::reply:
       return send_local_reply();
   }

@@ -124,6 +124,8 @@ class ExchangePort {
   // Ask the SessionStore of the worker about the key -> on_session; tell it -> on_session_written. One at a time, and
   // answers to an exchange that has ended are dropped.
   virtual void find_session(const identity::SessionKey& key) = 0;
+  // LookupService::ask -> on_lookup. Like a question to the SessionStore.
+  virtual void look_up(const CallLookup& lookup) = 0;
   virtual void bind_session(const identity::SessionKey& key,
                             std::shared_ptr<const identity::SessionRecord> record) = 0;
   virtual void end_session(const identity::SessionKey& key) = 0;
@@ -151,6 +153,8 @@ struct Arrival {
   std::string_view
       peer_address;  // of the socket, http::canonical_address(): "203.0.113.9", "2001:db8::1"; may be ""
   bool tls = false;
+  std::shared_ptr<const identity::ClientCertificate>
+      certificate;                  // that the client proved to hold; or nullptr
   bool overloaded = false;          // beyond the cap of connections: answered with 503
   bool too_fast = false;            // more requests of this address than limits.per_address allows: 429
   Shed shed = Shed::nothing;        // what a worker that cannot keep up turns away
@@ -183,6 +187,7 @@ class Exchange {
                 Result<std::vector<quota::Ledger::Listed>>&& objects, const SeatLooks& seats = {});
 
   void on_session(SessionAnswer answer);
+  void on_lookup(std::shared_ptr<const identity::LookupVerdict> verdict);
   void on_session_written();
 
   // ---- upstream side
@@ -303,7 +308,7 @@ class Exchange {
   bool keep_alive_ = false;  // the client connection goes on afterwards
   bool buffered_ = false;    // body_ holds the body
   bool store_pending_ = false;
-  bool session_pending_ = false;  // the session store is asked or told
+  bool session_pending_ = false;  // the session store is asked or told, or a LookupService asked
   bool holding_ = false;          // the reply goes to held_
   bool held_end_ = false;         // and is complete
   bool watches_login_ = false;    // its body goes to login_body_ too

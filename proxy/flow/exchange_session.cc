@@ -25,6 +25,18 @@ void Exchange::on_session(SessionAnswer answer) {
   act(next);
 }
 
+// The wait counts as one for the store: it is not our own.
+void Exchange::on_lookup(std::shared_ptr<const identity::LookupVerdict> verdict) {
+  if (!session_pending_ || over()) return;
+  session_pending_ = false;
+  store_time_ += port_.now() - store_asked_;
+  const Next next = gate_.on_lookup(call_, *head_, std::move(verdict), arrived_unix_);
+  if (call_.shed) port_.note_shed(Shed::anonymous);
+  if (call_.session != nullptr && call_.session->learnt)  // nothing waits for that
+    port_.bind_session(call_.session->key, call_.session->record);
+  act(next);
+}
+
 void Exchange::on_session_written() {
   if (!session_pending_ || over()) return;
   session_pending_ = false;

@@ -75,8 +75,16 @@ quota::Caller caller_of(const identity::Principal& principal) {
           .staff = principal.is_staff()};
 }
 
-bool awaits_session(const Call& call) {
-  return call.session != nullptr && call.session->asks;
+// Who has to be asked before it is known who calls.
+std::optional<Next> awaited(const Call& call) {
+  if (call.session != nullptr && call.session->asks) return Next::find_session;
+  if (call.lookup != nullptr && call.lookup->asks) return Next::look_up;
+  return std::nullopt;
+}
+
+// RFC 7515 section 7.1: three parts, the first of them a JSON object in base64url, so that it begins with "ey".
+bool is_jwt(std::string_view token) {
+  return token.starts_with("ey") && std::count(token.begin(), token.end(), '.') == 2;
 }
 
 // What is not said about a tenant contradicts nothing.
@@ -182,7 +190,7 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
     if (head.method != "GET" && head.method != "HEAD")
       return refuse(call, Reason::not_implemented, "/.tollgate/usage answers GET only.");
     auto refusal = authenticate(call, head, now);
-    if (awaits_session(call)) return Next::find_session;
+    if (const auto next = awaited(call)) return *next;
     if (refusal) return reply_with(call, std::move(*refusal));
     return begin_usage(call);
   }
@@ -206,7 +214,7 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
 
   call.tell(&Life::enter, Phase::authenticate);
   std::optional<LocalReply> refusal = authenticate(call, head, now);
-  if (awaits_session(call)) return Next::find_session;
+  if (const auto next = awaited(call)) return *next;
   if (call.session != nullptr && call.session->record != nullptr && request.path != nullptr) [[unlikely]]
     call.session->step = step_of(call.session->kind, head, request.path->lower);
   if (!refusal && call.session != nullptr && call.session->counted) [[unlikely]]
@@ -238,6 +246,13 @@ Next Gate::on_session(Call& call, const http::RequestHead& head, SessionAnswer a
   call.session->answer = std::move(answer);
   call.session->asks = false;
   if (call.session->step == identity::SessionStep::log_in) return on_refresh(call, look_up(call, now));
+  return on_head(call, head, now);
+}
+
+Next Gate::on_lookup(Call& call, const http::RequestHead& head,
+                     std::shared_ptr<const identity::LookupVerdict> verdict, UnixTime now) {
+  call.lookup->verdict = std::move(verdict);
+  call.lookup->asks = false;
   return on_head(call, head, now);
 }
 
@@ -329,12 +344,20 @@ std::optional<LocalReply> Gate::authenticate(Call& call, const http::RequestHead
   call.without_token = false;
   auto other = find_key_owner(snapshot, head, now);
   if (!other) return unauthorized(call, other.error().reason, other.error().detail);
+  auto certified = find_certificate_owner(call, now);
+  if (!certified) return unauthorized(call, certified.error().reason, certified.error().detail);
+  if (*certified != nullptr) [[unlikely]] {
+    if (*other == nullptr)
+      other = *std::move(certified);
+    else if (!same_caller((*other)->principal, (*certified)->principal))
+      return unauthorized(call, Reason::token_invalid, kTwoUsers);
+  }
   auto token = find_token(snapshot.settings.identity, head);
   if (snapshot.sessions == nullptr) [[likely]]
     return settle_caller(call, token, *std::move(other), now);
   if (token && is_session_token(snapshot, *token)) {
     auto refusal = authenticate_session_token(call, *token, head, now);
-    if (refusal || *other == nullptr || awaits_session(call) ||
+    if (refusal || *other == nullptr || awaited(call) ||
         same_caller(call.token->principal, (*other)->principal))
       return refusal;
     return unauthorized(call, Reason::token_invalid, kTwoUsers);
@@ -345,7 +368,7 @@ std::optional<LocalReply> Gate::authenticate(Call& call, const http::RequestHead
   if (token || *other != nullptr || token.error().reason != Reason::token_missing ||
       *session == SessionState::none) {
     auto refusal = settle_caller(call, token, *std::move(other), now);
-    if (!refusal && *session != SessionState::none) {
+    if (!refusal && call.token != nullptr && *session != SessionState::none) {
       const auto& record = call.session->record;
       call.session->foreign =
           record == nullptr || identity::session_user(call.token->principal.user) != record->user;
@@ -355,9 +378,10 @@ std::optional<LocalReply> Gate::authenticate(Call& call, const http::RequestHead
   if (*session == SessionState::unavailable)
     return problem(call, Reason::store_unavailable,
                    "Whose session this is cannot be found out at the moment; try again.");
-  if (*session == SessionState::unknown)
-    return unauthorized(call, Reason::token_invalid,
-                        "The session is not known here, or has ended: log in again.");
+  if (*session == SessionState::unknown) {
+    auto refusal = look_up_session(call, head, now);
+    if (refusal || awaited(call)) return refusal;
+  }
   take_session(call, now);
   return std::nullopt;
 }
@@ -373,12 +397,25 @@ std::expected<Gate::Proof, identity::TokenRefusal> Gate::find_key_owner(const Sn
   return snapshot.api_keys->find(**key, now);
 }
 
+std::expected<Gate::Proof, identity::TokenRefusal> Gate::find_certificate_owner(const Call& call,
+                                                                                UnixTime now) {
+  const Snapshot& snapshot = *call.snapshot;
+  const auto kind = static_cast<identity::CertificateName>(snapshot.settings.identity.certificate_user);
+  if (call.certificate == nullptr || kind == identity::CertificateName::none) [[likely]]
+    return nullptr;
+  if (auto known = cache_.find(call.certificate->cache_id(), now)) return known;
+  auto owner = identity::caller_of(*call.certificate, kind, snapshot.directory.get(), now);
+  if (owner && *owner != nullptr) cache_.insert(call.certificate->cache_id(), *owner);
+  return owner;
+}
+
 std::optional<LocalReply> Gate::settle_caller(
     Call& call, const std::expected<std::string_view, identity::TokenRefusal>& token, Proof other,
     UnixTime now) {
   if (token) {
     auto refusal = authenticate_token(call, *token, now);
-    if (refusal || other == nullptr || same_caller(call.token->principal, other->principal)) return refusal;
+    if (refusal || call.token == nullptr || other == nullptr) return refusal;
+    if (same_caller(call.token->principal, other->principal)) return std::nullopt;
     return unauthorized(call, Reason::token_invalid, kTwoUsers);
   }
   if (other == nullptr || token.error().reason != Reason::token_missing)
@@ -476,6 +513,8 @@ std::optional<LocalReply> Gate::authenticate_token(Call& call, std::string_view 
   const Snapshot& snapshot = *call.snapshot;
   call.token = cache_.find(token, now);
   if (call.token != nullptr) return std::nullopt;
+  if (snapshot.token_lookup != nullptr && (snapshot.key_rings.empty() || !is_jwt(token)))
+    return look_up_token(call, token, now);
   auto verified = snapshot.verifier.verify(token, now);
   if (!verified) return unauthorized(call, verified.error().reason, verified.error().detail);
   call.token = std::move(*verified);
@@ -485,6 +524,67 @@ std::optional<LocalReply> Gate::authenticate_token(Call& call, std::string_view 
     call.token = std::move(known);
   }
   cache_.insert(token, call.token);
+  return std::nullopt;
+}
+
+void Gate::find_owner(Call& call, const std::shared_ptr<const identity::LookupSource>& source,
+                      std::string_view credential, UnixTime now) {
+  if (call.lookup != nullptr) return;  // the answer is there
+  identity::LookupTable& table = *call.snapshot->lookups;
+  call.lookup = std::make_unique<CallLookup>();
+  call.lookup->source = source;
+  call.lookup->key = table.key_of(identity::lookup_identity(*source), credential);
+  call.lookup->verdict = table.find(call.lookup->key, now);
+  call.lookup->asks = call.lookup->verdict == nullptr;
+  if (call.lookup->asks) call.lookup->credential = credential;
+}
+
+std::optional<LocalReply> Gate::look_up_token(Call& call, std::string_view token, UnixTime now) {
+  const Snapshot& snapshot = *call.snapshot;
+  if (token.size() > snapshot.settings.identity.max_token_bytes)
+    return unauthorized(call, Reason::token_invalid, "The access token is too long.");
+  find_owner(call, snapshot.token_lookup, token, now);
+  if (call.lookup->asks) return std::nullopt;
+  const auto& verdict = call.lookup->verdict;
+  if (verdict == nullptr)
+    return problem(call, Reason::identity_unavailable,
+                   "Whose token this is cannot be found out at the moment; try again.");
+  if (verdict->user == nullptr) return unauthorized(call, verdict->refusal.reason, verdict->refusal.detail);
+  call.token = verdict->user;
+  if (snapshot.directory != nullptr) {
+    auto known = std::make_shared<identity::VerifiedToken>(*call.token);
+    known->principal = snapshot.directory->apply(std::move(known->principal));
+    call.token = std::move(known);
+  }
+  cache_.insert(token, call.token);
+  return std::nullopt;
+}
+
+std::optional<LocalReply> Gate::look_up_session(Call& call, const http::RequestHead& head, UnixTime now) {
+  const Snapshot& snapshot = *call.snapshot;
+  constexpr std::string_view kUnknown = "The session is not known here, or has ended: log in again.";
+  if (snapshot.session_lookup == nullptr) return unauthorized(call, Reason::token_invalid, kUnknown);
+  const auto cookie = find_session(snapshot.settings.identity.sessions, head);
+  CHECK(cookie && *cookie, "it was there before");
+  const bool asked_as_caller = snapshot.session_lookup->place == identity::LookupSource::Place::header;
+  std::string credential(asked_as_caller ? (*cookie)->name : "");
+  if (asked_as_caller) credential += '=';
+  find_owner(call, snapshot.session_lookup, credential.append((*cookie)->value), now);
+  if (call.lookup->asks) return std::nullopt;
+  const auto& verdict = call.lookup->verdict;
+  if (verdict == nullptr)
+    return problem(call, Reason::identity_unavailable,
+                   "Whose session this is cannot be found out at the moment; try again.");
+  const auto user =
+      verdict->user == nullptr ? std::nullopt : identity::session_user(verdict->user->principal.user);
+  if (!user) return unauthorized(call, Reason::token_invalid, kUnknown);
+  CallSession& session = *call.session;
+  session.learnt = true;
+  session.record = std::make_shared<const identity::SessionRecord>(
+      identity::SessionRecord{.kind = identity::SessionKind::creatio,
+                              .user = *user,
+                              .user_type = verdict->user->principal.user_type,
+                              .deadline = now + snapshot.settings.identity.sessions.max_age});
   return std::nullopt;
 }
 

@@ -8,8 +8,9 @@
 //         │  └───> charge ────> Ledger::charge(call.charges) ─> on_charge ─> forward | reply
 //      on_body ──> seat | charge | forward | reply
 //      find_session ──> SessionStore::find(call.session->key) ──> on_session ──> as on_head
+//      look_up ──> LookupService::ask(*call.lookup) ──> on_lookup ──> as on_head
 //
-// Who calls is said by a token, an API key or a session of the CRM's own; docs/identity.md has their order. A credential
+// Who calls is said by a token, an API key, a client certificate or a session of the CRM's own; docs/identity.md has their order. A credential
 // that is there has to be good, and those that are sent on purpose have to name one user: else 401.
 //
 // Sessions of the CRM's own log-in (identity.sessions): a request without a token is its user's whose session it
@@ -46,7 +47,7 @@ namespace tollgate::flow {
 // What the store says of the caller's seats, one a pool, in the order of the snapshot's.
 using SeatLooks = std::vector<Result<seats::Page>>;
 
-enum class Next : std::uint8_t { forward, need_body, seat, charge, read_usage, find_session, reply };
+enum class Next : std::uint8_t { forward, need_body, seat, charge, read_usage, find_session, look_up, reply };
 
 // A log-in's body is small, and is read from everybody.
 inline constexpr std::size_t kLoginBodyMax = 16 * 1024;
@@ -58,6 +59,9 @@ class Gate {
   Next on_head(Call& call, const http::RequestHead& head, UnixTime now);
   // The answer to Next::find_session.
   Next on_session(Call& call, const http::RequestHead& head, SessionAnswer answer, UnixTime now);
+  // The answer to Next::look_up; nullptr: none that settles anything.
+  Next on_lookup(Call& call, const http::RequestHead& head,
+                 std::shared_ptr<const identity::LookupVerdict> verdict, UnixTime now);
   // `body` is the whole decoded body, of at most body_max(call) bytes. `head` is the same as in on_head.
   Next on_body(Call& call, const http::RequestHead& head, std::string_view body, UnixTime now);
   // Next::seat: of which pool.
@@ -86,7 +90,8 @@ class Gate {
   std::uint64_t token_cache_misses() const { return cache_.misses(); }
 
  private:
-  // The refusal, or nullopt and call.token is set, or the store has to be asked first (awaits_session).
+  // The refusal, or nullopt and call.token is set, or somebody has to be asked first (call.session,
+  // call.lookup).
   std::optional<LocalReply> authenticate(Call& call, const http::RequestHead& head, UnixTime now);
   std::optional<LocalReply> authenticate_token(Call& call, std::string_view token, UnixTime now);
   using Proof = std::shared_ptr<const identity::VerifiedToken>;
@@ -94,10 +99,18 @@ class Gate {
   static std::expected<Proof, identity::TokenRefusal> find_key_owner(const Snapshot& snapshot,
                                                                      const http::RequestHead& head,
                                                                      UnixTime now);
+  // Whose certificate the connection has; nullptr: none, or nobody's.
+  std::expected<Proof, identity::TokenRefusal> find_certificate_owner(const Call& call, UnixTime now);
   // Of the token that was found, and of what else proves who calls (may be nullptr). All must name one user.
   std::optional<LocalReply> settle_caller(
       Call& call, const std::expected<std::string_view, identity::TokenRefusal>& token, Proof other,
       UnixTime now);
+  std::optional<LocalReply> look_up_token(Call& call, std::string_view token, UnixTime now);
+  // Sets call.lookup; its verdict is there, or it asks, or it was asked in vain.
+  static void find_owner(Call& call, const std::shared_ptr<const identity::LookupSource>& source,
+                         std::string_view credential, UnixTime now);
+  // A session that nobody knows: the CRM may. Sets call.session->record when it does.
+  std::optional<LocalReply> look_up_session(Call& call, const http::RequestHead& head, UnixTime now);
   // Sets call.session when the request carries one; answers how it stands with it.
   enum class SessionState : std::uint8_t { none, known, unknown, unavailable, asks };
   std::expected<SessionState, identity::TokenRefusal> look_for_session(Call& call,

@@ -86,7 +86,8 @@ LocalReply problem(const Call& call, Reason reason, std::string_view detail) {
   LocalReply reply = reply_with(call, reason, detail);
   // The store may be back, or the load gone, at any moment: clients should come again, but not at once.
   if (reason == Reason::store_unavailable || reason == Reason::overloaded || reason == Reason::draining ||
-      reason == Reason::address_rate_exceeded || reason == Reason::upstream_unavailable)
+      reason == Reason::address_rate_exceeded || reason == Reason::upstream_unavailable ||
+      reason == Reason::identity_unavailable)
     reply.fields += "Retry-After: 1\r\n";
   return reply;
 }

@@ -12,6 +12,7 @@
 #include "metering/catalogue/classifier.h"
 #include "metering/identity/api_keys.h"
 #include "metering/identity/directory.h"
+#include "metering/identity/lookup_table.h"
 #include "metering/identity/session_table.h"
 #include "metering/identity/token_verifier.h"
 #include "metering/licence/policy.h"
@@ -45,6 +46,10 @@ struct Snapshot {
   std::vector<std::shared_ptr<identity::KeyRing>> key_rings;  // one an issuer; their sets change while we run
   std::shared_ptr<const identity::Directory> directory;       // nullptr without licensing.directory_file
   std::shared_ptr<const identity::ApiKeys> api_keys;          // nullptr without identity.api_keys.file
+  // Whose tokens, and sessions, only somebody else can tell; nullptr: nobody is asked. lookups is there with either; it
+  // changes while we run.
+  std::shared_ptr<const identity::LookupSource> token_lookup, session_lookup;
+  std::shared_ptr<identity::LookupTable> lookups;
   std::shared_ptr<identity::SessionTable>
       sessions;  // nullptr without identity.sessions; changes while we run
   catalogue::Classifier classifier;
@@ -73,6 +78,8 @@ struct SnapshotParts {
   std::vector<std::shared_ptr<identity::KeyRing>>
       key_rings;  // one for each of settings.identity.jwt, in order
   std::shared_ptr<const identity::ApiKeys> api_keys = nullptr;
+  std::shared_ptr<const identity::LookupSource> token_lookup = nullptr, session_lookup = nullptr;
+  std::shared_ptr<identity::LookupTable> lookups = nullptr;
   std::shared_ptr<identity::SessionTable> sessions = nullptr;
   std::string pass_secret{};
   std::uint64_t generation = 1;

@@ -102,6 +102,7 @@ void ClientConnection::handshake() {
     worker_.counters().tls_failures_total.fetch_add(1, std::memory_order_relaxed);
     return close();
   }
+  certificate_ = transport_.peer_certificate();
   become_idle();
   again_ = true;
 }

@@ -68,6 +68,7 @@ class ClientConnection {
   const std::string& peer_address() const { return peer_address_; }
   bool tls() const { return transport_.tls(); }
   bool overloaded() const { return overloaded_; }
+  const std::shared_ptr<const identity::ClientCertificate>& certificate() const { return certificate_; }
   LoopTimer& timer() { return timer_; }  // the stall timer while an exchange is under way
   bool readable = false, writable = true;
   bool peer_closed = false;  // the kernel said so; bytes may still wait before the end
@@ -117,6 +118,7 @@ class ClientConnection {
   bool overloaded_;
   // Certificates may be replaced while a handshake of ours still asks for one by name.
   const std::shared_ptr<const ServerTls> tls_;
+  std::shared_ptr<const identity::ClientCertificate> certificate_;  // of the client, after the handshake
   bool advancing_ = false, again_ = false, eof_ = false, deferred_ = false;
   std::size_t lingered_ = 0;
 };

@@ -124,6 +124,7 @@ struct Server::Impl {
   Options options;
   Resolver resolver;
   std::unique_ptr<AddressTable> addresses;
+  std::unique_ptr<LookupService> lookups;
   std::vector<std::unique_ptr<Worker>> workers;
   mutable std::mutex mutex;
   std::vector<Open> listeners;                     // guarded by mutex
@@ -247,12 +248,16 @@ Result<std::unique_ptr<Server>> Server::start(Options options) {
     std::random_device source;
     seed = (static_cast<std::uint64_t>(source()) << 32) | source();
   }
+  impl->lookups =
+      std::make_unique<LookupService>([log = impl->options.log](bool good, const std::string& line) {
+        if (log) log(good ? "info" : "warning", line);
+      });
   Random seeds(seed);
   for (unsigned i = 0; i < impl->options.workers; ++i) {
     const std::uint64_t own = seeds.next();
     if (i == 0) impl->addresses = std::make_unique<AddressTable>(~own);
     impl->workers.push_back(
-        std::make_unique<Worker>(impl->options, i, own, impl->resolver, *impl->addresses));
+        std::make_unique<Worker>(impl->options, i, own, impl->resolver, *impl->addresses, *impl->lookups));
   }
   auto prepared = impl->prepare(*impl->options.snapshot);
   if (!prepared) return std::unexpected(prepared.error());
@@ -266,6 +271,7 @@ Result<std::unique_ptr<Server>> Server::start(Options options) {
 
 Server::~Server() {
   for (auto& worker : impl_->workers) worker->stop();
+  impl_->lookups.reset();  // its answers go to the loops of the workers
 }
 
 Result<void> Server::reload(std::shared_ptr<const flow::Snapshot> snapshot) {
@@ -337,6 +343,10 @@ Sockets Server::sockets() const {
   for (const Open& open : impl_->listeners)
     for (const int fd : open.handles) sockets[open.key].push_back(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
   return sockets;
+}
+
+const LookupService::Counters& Server::lookups() const {
+  return impl_->lookups->counters();
 }
 
 bool Server::draining() const {

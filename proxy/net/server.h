@@ -33,6 +33,7 @@
 #include "proxy/flow/life.h"
 #include "proxy/flow/sessions.h"
 #include "proxy/flow/snapshot.h"
+#include "proxy/net/lookup_service.h"
 
 struct event_base;
 
@@ -175,6 +176,7 @@ class Server {
   static MonotonicTime now();  // the clock of Trail::until
 
   Counters counters() const;
+  const LookupService::Counters& lookups() const;
   // Actual ports in the order of settings.listeners (differs from the address for port 0).
   std::vector<std::uint16_t> ports() const;
   std::vector<CertificateExpiry> certificates() const;

@@ -78,6 +78,7 @@ flow::Arrival Session::arrival() {
   arrival.snapshot = generation_->snapshot;
   arrival.peer_address = connection_->peer_address();
   arrival.tls = connection_->tls();
+  arrival.certificate = connection_->certificate();
   arrival.overloaded = connection_->overloaded();
   arrival.shed = worker_.shed();
   arrival.new_request_id = request_id_;
@@ -388,6 +389,17 @@ void Session::find_session(const identity::SessionKey& key) {
                 exchange_.on_session(std::move(answer));
               }));
   asking_ = false;
+}
+
+void Session::look_up(const flow::CallLookup& lookup) {
+  auto tell = session_answer([this](std::shared_ptr<const identity::LookupVerdict> verdict) {
+    exchange_.on_lookup(std::move(verdict));
+  });
+  worker_.lookups().ask(
+      lookup.source, generation_->snapshot->lookups, lookup.key, lookup.credential, unix_now(),
+      [&loop = worker_.loop(), tell](std::shared_ptr<const identity::LookupVerdict> verdict) {
+        loop.post([tell, verdict = std::move(verdict)] { tell(verdict); });
+      });
 }
 
 void Session::bind_session(const identity::SessionKey& key,

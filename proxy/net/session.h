@@ -81,6 +81,7 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   void upstream_end_writing() override;
   void upstream_release(bool reusable) override;
   void find_session(const identity::SessionKey& key) override;
+  void look_up(const flow::CallLookup& lookup) override;
   void bind_session(const identity::SessionKey& key,
                     std::shared_ptr<const identity::SessionRecord> record) override;
   void end_session(const identity::SessionKey& key) override;

@@ -9,6 +9,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
+#include <array>
 #include <ctime>
 #include <fstream>
 #include <iterator>
@@ -220,6 +221,24 @@ ServerTls::~ServerTls() = default;
 
 namespace {
 
+// Whose tickets are taken: those of listeners that ask for certificates of the same authorities. A session that began
+// where none is asked for, or where others are trusted, would bring in a client that nobody here has checked
+// (a ticket is resumed without looking at certificates again).
+Result<std::array<unsigned char, 32>> session_context(const std::string& ca_file) {
+  std::string text = "tollgate";
+  if (!ca_file.empty()) {
+    auto authorities = read_whole(ca_file);
+    if (!authorities) return std::unexpected(authorities.error());
+    text += *authorities;
+  }
+  std::array<unsigned char, 32> out{};
+  unsigned size = 0;
+  CHECK(EVP_Digest(text.data(), text.size(), out.data(), &size, EVP_sha256(), nullptr) == 1 &&
+            size == out.size(),
+        "SHA-256 can be made");
+  return out;
+}
+
 Result<void> require_client_certificates(SSL_CTX* context, const std::string& ca_file) {
   if (ca_file.empty()) return {};
   ERR_clear_error();
@@ -243,6 +262,8 @@ Result<std::shared_ptr<const ServerTls>> ServerTls::load(const config::ListenerT
   Contexts& contexts = *made->contexts_;
   auto secrets = ticket_secrets(settings, previous == nullptr ? nullptr : previous->contexts_->tickets.get());
   if (!secrets) return std::unexpected(secrets.error());
+  auto session_names = session_context(settings.client_ca_file);
+  if (!session_names) return std::unexpected(session_names.error());
   contexts.tickets = std::make_unique<const TicketKeys>(std::move(*secrets), settings.ticket_rotation);
   for (const auto& [certificate, key, ocsp] : wanted) {
     ContextPointer context(SSL_CTX_new(TLS_server_method()));
@@ -251,7 +272,8 @@ Result<std::shared_ptr<const ServerTls>> ServerTls::load(const config::ListenerT
     if (settings.min_version == "1.3") SSL_CTX_set_min_proto_version(context.get(), TLS1_3_VERSION);
     SSL_CTX_set_options(context.get(), SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
     SSL_CTX_set_session_cache_mode(context.get(), SSL_SESS_CACHE_OFF);  // tickets need none
-    SSL_CTX_set_session_id_context(context.get(), reinterpret_cast<const unsigned char*>("tollgate"), 8);
+    const auto& names = *session_names;
+    SSL_CTX_set_session_id_context(context.get(), names.data(), static_cast<unsigned>(names.size()));
     SSL_CTX_set_num_tickets(context.get(), 1);
     SSL_CTX_set_timeout(context.get(), std::chrono::duration_cast<Seconds>(settings.ticket_rotation).count());
     SSL_CTX_set_app_data(context.get(), const_cast<TicketKeys*>(contexts.tickets.get()));

@@ -180,6 +180,14 @@ void Transport::end_writing() {
   ::shutdown(fd_, SHUT_WR);
 }
 
+// Also of a session that was resumed: its ticket holds the certificate, and is good only for the authorities that it was
+// checked against (tls.cc).
+std::shared_ptr<const identity::ClientCertificate> Transport::peer_certificate() const {
+  if (session_ == nullptr || SSL_get_verify_result(session_) != X509_V_OK) return nullptr;
+  const X509* certificate = SSL_get0_peer_certificate(session_);
+  return certificate == nullptr ? nullptr : identity::ClientCertificate::read(*certificate);
+}
+
 bool Transport::readable_or_closed() const {
   if (session_ != nullptr) return false;
   char byte;

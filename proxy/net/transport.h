@@ -11,8 +11,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
+
+#include "metering/identity/client_certificate.h"
 
 typedef struct ssl_st SSL;
 
@@ -49,6 +52,8 @@ class Transport {
   // Writes first, then second, in one system call when plain. `bytes` may be less than both.
   IoResult write(std::string_view first, std::string_view second = {});
   void end_writing();  // FIN; on TLS close_notify before it
+  // What the peer proved to be in the handshake, when it was asked for a certificate; else nullptr.
+  std::shared_ptr<const identity::ClientCertificate> peer_certificate() const;
   // Has the peer closed or sent something, without taking it? Plain sockets only; TLS answers false.
   bool readable_or_closed() const;
   // The first bytes of the connection below TLS, as far as they are there, left in place; and taking them.

@@ -37,12 +37,13 @@ class NoJournal final : public usage::CallJournal {
 }  // namespace
 
 Worker::Worker(const Server::Options& options, unsigned index, std::uint64_t seed, Resolver& resolver,
-               AddressTable& addresses)
+               AddressTable& addresses, LookupService& lookups)
     : options_(options),
       index_(index),
       seed_(seed),
       resolver_(resolver),
       addresses_(addresses),
+      lookups_(lookups),
       random_(seed),
       life_watch_(seed ^ 0xd1b54a32d192ed03ULL),
       holding_(options.hold) {

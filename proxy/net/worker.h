@@ -20,6 +20,7 @@
 #include "proxy/net/event_loop.h"
 #include "proxy/net/life_watch.h"
 #include "proxy/net/listener.h"
+#include "proxy/net/lookup_service.h"
 #include "proxy/net/overload.h"
 #include "proxy/net/resolver.h"
 #include "proxy/net/server.h"
@@ -64,7 +65,7 @@ class Worker {
   };
 
   Worker(const Server::Options& options, unsigned index, std::uint64_t seed, Resolver& resolver,
-         AddressTable& addresses);
+         AddressTable& addresses, LookupService& lookups);
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
@@ -92,6 +93,7 @@ class Worker {
   EventLoop& loop() { return loop_; }
   flow::Gate& gate() { return *gate_; }
   quota::Ledger* ledger() { return charging_ ? ledger_.get() : nullptr; }
+  LookupService& lookups() { return lookups_; }
   flow::SessionStore* session_store() { return session_store_.get(); }  // may be nullptr
   seats::SeatLedger* seats() { return charging_ ? seats_ : nullptr; }
   usage::CallJournal* call_journal() { return call_journal_.get(); }  // may be nullptr
@@ -152,6 +154,7 @@ class Worker {
   const std::uint64_t seed_;
   Resolver& resolver_;
   AddressTable& addresses_;
+  LookupService& lookups_;
   EventLoop loop_;
   std::thread thread_;
   WorkerCounters counters_;

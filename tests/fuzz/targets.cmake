@@ -25,4 +25,6 @@ tollgate_fuzz(catalogue_data_service SOURCE catalogue_data_service_fuzz.cc DEPS 
 tollgate_fuzz(journal_entry SOURCE journal_entry_fuzz.cc DEPS metering_usage)
 tollgate_fuzz(proxy_protocol SOURCE proxy_protocol_fuzz.cc DEPS proxy_net)
 tollgate_fuzz(operator_csv SOURCE operator_csv_fuzz.cc DEPS metering_identity)
+tollgate_fuzz(lookup SOURCE lookup_fuzz.cc DEPS metering_identity)
+tollgate_fuzz(client_certificate SOURCE client_certificate_fuzz.cc DEPS metering_identity OpenSSL::Crypto)
 tollgate_fuzz(session SOURCE session_fuzz.cc DEPS metering_identity)

@@ -60,6 +60,8 @@ Reply demonstration(const Request& request) {
   return json_reply(404, R"({"error":{"code":"","message":"No such resource"}})");
 }
 
+}  // namespace
+
 std::string cookie_of(const Request& request, std::string_view wanted) {
   for (const auto& [name, value] : request.headers) {
     if (!equals_ignore_case(name, "Cookie")) continue;
@@ -74,8 +76,6 @@ std::string cookie_of(const Request& request, std::string_view wanted) {
   }
   return {};
 }
-
-}  // namespace
 
 // ---------------------------------------------------------------- log-in with forms
 
@@ -168,6 +168,7 @@ Reply Crm::serve(const Request& request) {
     if (!starts_with_ignore_case(path, prefix)) return std::nullopt;
     return path.substr(prefix.size());
   };
+  if (auto reply = identity(request, path)) return *std::move(reply);
   if (equals_ignore_case(path, "odata")) return odata(request, "");
   if (const auto rest = after("odata/")) return odata(request, *rest);
   if (const auto rest = after("ServiceModel/EntityDataService.svc")) return odata3(request, *rest);

@@ -9,6 +9,7 @@
 //   /crm/v{N}/{module}[/{id}|/actions/..|/upsert], /crm/v{N}/coql      Zoho
 //   /CherwellAPI/...   cherwell.h
 //   /health /echo /upload /bytes/{n}[?chunked=1] /status/{n} /early /trailers /items[/id]
+//   /introspect /crm/v8/users?type=CurrentUser {root}/rest/UsrWhoAmI/...   whose a token or session is (identity.cc)
 // {root} is "", "/0" or "/0/ssp"; addresses compare without case.
 // A request with a session's cookie is answered with X-Standin-User, one with a cookie of no session with 401; without
 // any it is nobody's business here. X-Standin-Renew: a new cookie comes with the reply.
@@ -21,6 +22,8 @@
 #include "tests/standin/message.h"
 
 namespace tollgate::standin {
+
+std::string cookie_of(const Request& request, std::string_view wanted);  // "": there is none
 
 class Sessions {
  public:
@@ -57,6 +60,7 @@ class Crm {
                          std::vector<std::string>& touched);
   Reply service(const Request& request, std::string_view name);
   Reply zoho(const Request& request, std::string_view rest);
+  std::optional<Reply> identity(const Request& request, std::string_view path);  // of the root
 
   EntityStore store_;
   Sessions sessions_;

@@ -145,5 +145,105 @@ TEST(GateIdentity, WithAKeyAloneOtherCredentialsGoNoFurther) {
   EXPECT_THAT(sent, Not(HasSubstr("C00C1E")));
 }
 
+// ---------------------------------------------------------------- somebody else has to be asked
+
+config::Settings with_introspection() {
+  config::Settings settings = with_keys();
+  settings.identity.introspection.lookup.url = "https://idp.example/introspect";
+  return settings;
+}
+std::shared_ptr<const identity::LookupVerdict> verdict_of(std::string_view user, UnixTime until) {
+  identity::LookupVerdict verdict;
+  verdict.until = until;
+  verdict.refusal = {Reason::token_invalid, "The access token is not active."};
+  if (!user.empty()) {
+    identity::VerifiedToken known;
+    known.principal.user = user;
+    known.principal.licenses = {"Creatio customer portal cloud"};
+    known.not_before = UnixTime::min();
+    known.expires_at = until;
+    verdict.user = std::make_shared<const identity::VerifiedToken>(known);
+  }
+  return std::make_shared<const identity::LookupVerdict>(std::move(verdict));
+}
+const UnixTime kSoon = from_unix_seconds(test::kNow + 60);
+
+struct LookupStage : test::Stage {
+  LookupStage() : Stage(with_introspection()) {}
+  void call(Fields fields) {
+    request.emplace(read(std::move(fields)));
+    begin(*request);
+  }
+  std::optional<Request> request;
+};
+
+TEST(GateIdentity, AnOpaqueTokenIsWhoseSomebodyElseSays) {
+  LookupStage stage;
+  stage.port.lookup_answer = verdict_of("ann", kSoon);
+  stage.call({bearer("opaque")});
+  stage.upstream_ready();
+  EXPECT_THAT(stage.port.looked_up, testing::ElementsAre("opaque"));
+  EXPECT_THAT(stage.port.to_upstream, HasSubstr("Authorization: Bearer opaque"));
+}
+
+TEST(GateIdentity, AJsonWebTokenIsNotAskedAbout) {
+  LookupStage stage;
+  stage.call({bearer(token({.secret = "another-secret-another-secret-12"}))});
+  stage.port.flush_client();
+  EXPECT_THAT(stage.port.looked_up, testing::IsEmpty());
+  EXPECT_EQ(stage.port.reason, Reason::token_invalid);
+}
+
+TEST(GateIdentity, WithoutAnAnswerItIs503AndNobodyIs401) {
+  LookupStage away;
+  away.call({bearer("opaque")});
+  away.port.flush_client();
+  EXPECT_EQ(away.port.reason, Reason::identity_unavailable);
+  EXPECT_THAT(away.port.to_client, HasSubstr("Retry-After: 1"));
+  LookupStage nobody;
+  nobody.port.lookup_answer = verdict_of("", kSoon);
+  nobody.call({bearer("opaque")});
+  nobody.port.flush_client();
+  EXPECT_EQ(nobody.port.reason, Reason::token_invalid);
+}
+
+TEST(GateIdentity, AKeyBesideATokenThatIsAskedAboutHasToNameTheSameUser) {
+  for (const auto& [owner, reason] :
+       {std::pair{kAnnsKey, Reason::ok}, std::pair{kBobsKey, Reason::token_invalid}}) {
+    LookupStage stage;
+    stage.port.lookup_answer = verdict_of("ann", kSoon);
+    stage.call({bearer("opaque"), key(owner)});
+    stage.port.flush_client();
+    EXPECT_EQ(stage.port.looked_up.size(), 1U);
+    if (reason == Reason::ok)
+      EXPECT_TRUE(stage.port.held);
+    else
+      EXPECT_EQ(stage.port.reason, reason);
+  }
+}
+
+TEST(GateIdentity, AnAnswerThatComesAfterTheClientHasGoneChangesNothing) {
+  LookupStage stage;
+  stage.port.defer_session = true;
+  stage.call({bearer("opaque")});
+  EXPECT_FALSE(stage.exchange.over());
+  stage.exchange.on_client_gone();
+  EXPECT_TRUE(stage.exchange.over());
+  stage.exchange.on_lookup(verdict_of("ann", kSoon));
+  EXPECT_EQ(stage.port.acquired, 0);
+}
+
+TEST(GateIdentity, WhatIsKnownIsNotAskedAbout) {
+  Portal portal(with_introspection());
+  auto first = portal.send(read({bearer("opaque")}));
+  EXPECT_EQ(first.next, Next::look_up);
+  EXPECT_EQ(first.call.lookup->credential, "opaque");
+  portal.current().lookups->store(first.call.lookup->key, verdict_of("ann", kSoon));
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(portal.send(read({bearer("opaque")})).next, Next::forward);
+  EXPECT_EQ(portal.gate.token_cache_hits(), 1U) << "the second needs no look at the table";
+  portal.now = kSoon;
+  EXPECT_EQ(portal.send(read({bearer("opaque")})).next, Next::look_up) << "the verdict is over";
+}
+
 }  // namespace
 }  // namespace tollgate::flow

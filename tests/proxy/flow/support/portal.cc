@@ -48,6 +48,12 @@ std::shared_ptr<const identity::ApiKeys> api_keys(const config::Settings& settin
   EXPECT_TRUE(keys) << keys.error().message;
   return std::make_shared<const identity::ApiKeys>(*std::move(keys));
 }
+std::shared_ptr<const identity::LookupSource> lookup(const config::Lookup& settings) {
+  if (settings.url.empty()) return nullptr;
+  identity::LookupSource source;
+  source.url = settings.url;
+  return std::make_shared<const identity::LookupSource>(std::move(source));
+}
 }  // namespace
 
 std::shared_ptr<const Snapshot> snapshot(const config::Settings& settings, std::uint64_t generation) {
@@ -64,6 +70,8 @@ std::shared_ptr<const Snapshot> snapshot(const config::Settings& settings, std::
                       .directory = nullptr,
                       .key_rings = {std::make_shared<identity::KeyRing>(std::move(*keys))},
                       .api_keys = api_keys(settings),
+                      .token_lookup = lookup(settings.identity.introspection.lookup),
+                      .lookups = std::make_shared<identity::LookupTable>(std::string(32, 's'), 1'000),
                       .sessions = settings.identity.sessions.kinds.empty()
                                       ? nullptr
                                       : std::make_shared<identity::SessionTable>(

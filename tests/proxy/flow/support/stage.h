@@ -52,6 +52,10 @@ struct ScriptedPort final : ExchangePort {
     held = false;
     released_reusable = reusable;
   }
+  void look_up(const CallLookup& lookup) override {
+    looked_up.push_back(lookup.credential);
+    if (!defer_session) exchange->on_lookup(lookup_answer);
+  }
   void find_session(const identity::SessionKey& key) override {
     ++sessions_asked;
     if (!defer_session)
@@ -125,6 +129,8 @@ struct ScriptedPort final : ExchangePort {
   bool held = false, released_reusable = false, last_fresh = false, idle_connection = false,
        defer_store = false;
   std::map<identity::SessionKey, std::shared_ptr<const identity::SessionRecord>> known_sessions;
+  std::vector<std::string> looked_up;
+  std::shared_ptr<const identity::LookupVerdict> lookup_answer;
   bool defer_session = false, session_store_away = false;
   int sessions_asked = 0, sessions_ended = 0;
   bool last_again = false;
