@@ -561,6 +561,18 @@ Fields describe_concurrent_seats(ConcurrentSeats& seats) {
   };
 }
 
+Fields describe_portal_seats(PortalSeatSettings& seats) {
+  return {
+      {"purchased", Number{&seats.purchased, 0, 100'000'000},
+       "Portal licences that were bought; they include the free ones."},
+      {"client_users_at_release", Number{&seats.client_users_at_release, 0, 100'000'000},
+       "Active Client Portal users when Zoho's terms changed. More than the free ones: that many stay free."},
+      {"client_user_types", TextList{&seats.client_user_types, Format::any, {}, 0, 100, true},
+       "Ids of the user types of the Client Portal. Only these may use what `client_users_at_release` adds. "
+       "Empty: every type may."},
+  };
+}
+
 Fields describe_licensing(Licensing& licensing) {
   return {
       {"system", Text{&licensing.system, Format::any, system_names()},
@@ -586,6 +598,8 @@ Fields describe_licensing(Licensing& licensing) {
        "A rulebook of one's own instead of the built-in one of `system`."},
       {"user_types", named_items(&licensing.user_types, describe_user_type),
        "`zoho`: portal user type -> what its users may do. A user is of the types that his licences name."},
+      {"portal_seats", Group{describe_portal_seats(licensing.portal_seats)},
+       "`zoho`: how many portal users there may be. See licences.md."},
       {"concurrent_seats", Group{describe_concurrent_seats(licensing.concurrent_seats)},
        "How many portal users may be active at once; with every `system`. See licences.md."},
       {"seat_lease", Span{&licensing.seat_lease, 1s, 10min},

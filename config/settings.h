@@ -320,6 +320,13 @@ struct ConcurrentSeats {
   Milliseconds idle{1'200'000};  // how long a seat outlives its holder's last call
 };
 
+// Portal users of Zoho that the organisation may have beyond the free ones of its rulebook (licence/rulebook.h).
+struct PortalSeatSettings {
+  std::uint32_t purchased = 0;                 // licences bought, the free ones included
+  std::uint32_t client_users_at_release = 0;   // active Client Portal users when the terms changed
+  std::vector<std::string> client_user_types;  // ids of the user types that these are of; empty: all types
+};
+
 struct Licensing {
   std::string system =
       "bpmonline";      // bpmonline | creatio_partner | zoho | none (cherwell: not in this version)
@@ -329,6 +336,7 @@ struct Licensing {
   std::string directory_file;  // CSV: user, organization, license, user_type, certificate
   std::string rules_file;      // a rulebook of one's own instead of the preset
   std::vector<PortalUserType> user_types;  // zoho
+  PortalSeatSettings portal_seats;         // zoho
   ConcurrentSeats concurrent_seats;
   Milliseconds seat_lease{30'000};  // how long a seat is taken for held without having heard of the store
 };

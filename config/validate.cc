@@ -455,6 +455,16 @@ class Validator {
     if (!zoho && !licensing.user_types.empty())
       error("licensing.user_types",
             fmt::format("licensing.user_types belong to zoho; licensing.system is {}", licensing.system));
+    if (!zoho &&
+        (licensing.portal_seats.purchased > 0 || licensing.portal_seats.client_users_at_release > 0 ||
+         !licensing.portal_seats.client_user_types.empty()))
+      error("licensing.portal_seats",
+            fmt::format("licensing.portal_seats belong to zoho; licensing.system is {}", licensing.system));
+    for (const PortalUserType& type : licensing.user_types)
+      for (std::string_view pool : {"portal_users", "concurrent"})
+        if (type.name == pool)
+          error("licensing.user_types." + type.name,
+                fmt::format("licensing.user_types: {} is the name of a pool of seats; choose another", pool));
     const ConcurrentSeats& seats = licensing.concurrent_seats;
     if (seats.capacity > 0 && seats.idle < 2 * licensing.seat_lease)
       error("licensing.concurrent_seats.idle",

@@ -49,6 +49,7 @@ class RulebookReader {
                {"details", later(details)},
                {"unlisted", [&](const Node& n) { read_unlisted(n); }},
                {"user_types_with", later(user_types_with)},
+               {"portal_seats", [&](const Node& n) { read_portal_seats(n); }},
                {"uids", later(uids)},
                {"relations", later(relations)}});
     read_main_products(main_products);
@@ -237,6 +238,11 @@ class RulebookReader {
                 [&](const Node& n) { product.custom_section_rights = read_rights(n, "operations"); }}});
   }
 
+  void read_portal_seats(const Node& node) {
+    yaml_.map(node, "portal_seats",
+              {{"free", [&](const Node& n) { book_.portal_seats.free = yaml_.number(n, "free"); }, true}});
+  }
+
   void read_seats(const Node& node, licence::Product& product) {
     licence::SeatCap& seats = product.seats.emplace();
     yaml_.map(node, "seats",
@@ -400,6 +406,8 @@ Result<void> apply_settings(licence::Rulebook& rulebook, const Catalogue& catalo
     if (auto added = add_user_type(rulebook, type); !added) return added;
   rulebook.main_products.clear();
   rulebook.main_product_users = licensing.main_product_users;
+  rulebook.portal_seats.client_users_at_release = licensing.portal_seats.client_users_at_release;
+  rulebook.portal_seats.purchased = licensing.portal_seats.purchased;
   for (const std::string& text : licensing.main_products) {
     if (const licence::MainProduct* product = find_main_product(rulebook, text)) {
       rulebook.main_products.push_back(product->id);

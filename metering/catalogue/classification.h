@@ -8,10 +8,13 @@
 //   POST /0/odata/$batch (37 requests)  parts=37 uses: one or more per part, `part` = index in the batch
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "metering/catalogue/portal_change.h"
 
 namespace tollgate::catalogue {
 
@@ -58,6 +61,8 @@ struct Classification {
   std::vector<ObjectUse> uses;
   bool counted = true;        // false: bound by the licence but free (later chunks of one file upload)
   std::string reject_detail;  // for reject: what is wrong, for the caller
+  std::shared_ptr<const PortalChange>
+      portal;  // seat: which members, where the request names them; else nullptr
   // Only with reject: the body is in a format or coding that cannot be inspected; answer 415 instead of 400.
   bool unsupported_media = false;
 

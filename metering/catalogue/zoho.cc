@@ -2,6 +2,8 @@
 // A module name that the schema does not know is still a module: never free by misspelling.
 #include "metering/catalogue/zoho.h"
 
+#include <algorithm>
+
 #include "metering/base/ascii.h"
 #include "metering/catalogue/dialect.h"
 #include "metering/catalogue/json_body.h"
@@ -72,6 +74,10 @@ class Reader {
   bool read_composite();
   bool read_composite_item(JsonElement element, std::uint32_t part);
   bool read_settings();
+  bool read_invite();
+  bool read_invite_list();
+  bool read_member(std::string_view id);
+  bool change(PortalChange::Way way);
   bool read_module();
   bool read_record();
   bool read_action(std::string_view action);
@@ -84,6 +90,7 @@ class Reader {
   bool in_batch_;
   std::size_t first_ = 0;
   std::string module_;
+  PortalChange change_;
   JsonDocument document_;
   JsonDocument inner_document_;
 };
@@ -124,15 +131,94 @@ bool Reader::read(const Root& root) {
   return read_module();
 }
 
+// settings/portals/{portal}/user_type/{type}/users...: members of a portal take and free seats.
 bool Reader::read_settings() {
-  // settings/portals/{portal}/user_type/{type}/users: members of a portal take and free seats.
-  if (word(1) == "portals" && !reading())
-    for (std::size_t i = 2; i < length(); ++i)
-      if (word(i) == "users") {
-        use("portal:seat", method_ == Method::remove ? Operation::remove : Operation::create);
-        return is(Kind::seat);
-      }
-  return is(Kind::metadata);
+  bool of_users = false;
+  for (std::size_t i = 2; i < length(); ++i) of_users |= word(i) == "users";
+  if (word(1) != "portals" || reading() || !of_users) return is(Kind::metadata);
+  const std::string_view query = path_.query;
+  const bool known = word(3) == "user_type" && word(5) == "users";
+  if (known && length() == 6 && method_ == Method::remove) {
+    const QueryMatch ids = find_parameter(query, "personality_ids");
+    if (ids.count != 1) return refuse("the address needs one personality_ids");
+    std::string_view rest = ids.value;
+    while (true) {
+      const std::size_t comma = rest.find(',');
+      if (!read_member(trim(rest.substr(0, comma)))) return false;
+      if (comma == std::string_view::npos) break;
+      rest.remove_prefix(comma + 1);
+    }
+    return change(PortalChange::Way::remove);
+  }
+  if (known && length() == 9 && word(7) == "actions" && word(8) == "change_status") {
+    const QueryMatch active = find_parameter(query, "active");
+    const bool on = equals_ignore_case(active.value, "true");
+    if (active.count != 1 || (!on && !equals_ignore_case(active.value, "false")))
+      return refuse("the address needs one active=true or active=false");
+    if (!read_member(word(6))) return false;
+    if (on) change_.user_types.emplace_back(word(4));
+    return change(on ? PortalChange::Way::add : PortalChange::Way::remove);
+  }
+  use("portal:seat", method_ == Method::remove ? Operation::remove : Operation::edit);
+  return is(Kind::seat);  // a transfer to another user type, and what is not known
+}
+
+// {module}/{record}/actions/portal_invite, and of many at once {module}/actions/portal_invite.
+bool Reader::read_invite() {
+  if (reading()) {
+    use("portal:seat", Operation::read);
+    return is(Kind::seat);
+  }
+  if (method_ != Method::post) return refuse("portal_invite is called by POST");
+  if (length() == 3) return read_invite_list();
+  if (length() != 4) return refuse("the address names no action");
+  if (!read_member(word(1))) return false;
+  const QueryMatch type = find_parameter(path_.query, "user_type_id");
+  if (type.count > 1) return refuse("the address repeats user_type_id");
+  change_.user_types.push_back(type.value);
+  return change(PortalChange::Way::add);
+}
+
+bool Reader::read_invite_list() {
+  if (!need_body()) return false;
+  const Member groups = member(*as_object(*body_), "portal_invite");
+  const auto list = groups.array();
+  if (groups.repeated || !list) return refuse("the body needs one list portal_invite");
+  for (const JsonElement element : *list) {
+    const auto group = as_object(element);
+    const Member data = group ? member(*group, "data") : Member{};
+    const auto records = data.array();
+    if (data.repeated || !records) return refuse("an invitation needs one list data");
+    for (const JsonElement item : *records) {
+      const auto record = as_object(item);
+      if (!record) return refuse("a record of an invitation is not an object");
+      const Member id = member(*record, "id"), type = member(*record, "user_type_id");
+      if (id.repeated || type.repeated) return refuse("an invitation repeats a key");
+      if (!read_member(id.text().value_or(""))) return false;
+      std::string user_type(type.text().value_or(""));
+      if (std::ranges::find(change_.user_types, user_type) == change_.user_types.end())
+        change_.user_types.push_back(std::move(user_type));
+    }
+  }
+  if (change_.members.empty()) return refuse("the invitation names no record");
+  return change(PortalChange::Way::add);
+}
+
+bool Reader::read_member(std::string_view id) {
+  const bool digits = std::ranges::all_of(id, is_digit);
+  if (id.empty() || id.size() > 32 || !digits || id.front() == '0')
+    return refuse("a member of a portal is named by the id of its record");
+  if (change_.members.size() >= call_.options.batch_parts_max)
+    return refuse("the request names too many members");
+  if (std::ranges::find(change_.members, id) == change_.members.end()) change_.members.emplace_back(id);
+  return true;
+}
+
+bool Reader::change(PortalChange::Way way) {
+  change_.way = way;
+  use("portal:seat", way == PortalChange::Way::add ? Operation::create : Operation::remove);
+  call_.result.portal = std::make_shared<const PortalChange>(std::move(change_));
+  return is(Kind::seat);
 }
 
 bool Reader::read_bulk() {
@@ -295,10 +381,7 @@ bool Reader::read_record() {
 
 bool Reader::read_action(std::string_view action) {
   if (action.empty()) return refuse("the address names no action");
-  if (action == "portal_invite") {
-    use("portal:seat", method_ == Method::remove ? Operation::remove : Operation::create);
-    return is(Kind::seat);
-  }
+  if (action == "portal_invite") return read_invite();
   if (action == "count" || action == "fetch_full_data" || reading()) return use(module_, Operation::read);
   if (action == "clone") return use(module_, Operation::create);
   if (action == "mass_delete") return use(module_, Operation::remove);

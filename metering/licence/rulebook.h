@@ -1,6 +1,7 @@
 // The licence rules of one CRM system as plain data. Filled by config/load from a preset or a rules_file; see
 // config/presets/bpmonline.yaml for the format with comments.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -32,6 +33,20 @@ struct Section {
 struct SeatCap {
   std::uint32_t max = 0;                    // users
   std::uint32_t per_main_product_user = 0;  // users for each licensed user of the main product
+};
+
+// Portal users of Zoho, of all user types together: so many free ones, and what the organisation has (Zoho's notice on portal
+// licences). Licences that were bought include the free ones, of which the next cycle charges none.
+struct PortalSeats {
+  std::uint32_t free = 0;  // of every organisation; 0: this system has no such seats
+  // From the operator's settings: Client Portal users that were active when these terms came, and licences bought.
+  std::uint32_t client_users_at_release = 0, purchased = 0;
+
+  // More Client Portal users than there are free ones stay free, as many as there were that day.
+  std::uint32_t free_allowance() const { return std::max(free, client_users_at_release); }
+  std::uint32_t capacity() const { return std::max(free_allowance(), purchased); }
+  // For who is not a Client Portal user: theirs alone stay free beyond `free`.
+  std::uint32_t capacity_of_others() const { return std::max(free, purchased); }
 };
 
 struct Product {
@@ -76,6 +91,7 @@ struct Rulebook {
   std::map<std::string, std::string> relations;  // "Object.Column" or "*.Column" -> object
   // From the operator's settings:
   std::vector<std::string> main_products;
+  PortalSeats portal_seats;
   std::uint32_t main_product_users = 0;  // 0: not stated, so that only SeatCap::max caps
   // Permitted roots, at most 3. {Root}File, InFolder, Folder, InTag, Tag and Visa are details of their root unless they
   // are listed elsewhere.

@@ -53,7 +53,31 @@ ScriptCall seat_renew_call(const Pool& pool, const std::string& run,
 
 ScriptCall seat_release_call(const Pool& pool, const std::string& run, const std::string& member) {
   ScriptCall call = begin(pool, run);
+  call.keys.push_back(seats::seats_key(pool) + ":invites");
   call.args.push_back(member);
+  return call;
+}
+
+ScriptCall seat_invite_call(const Pool& pool, const std::string& run, const std::string& id,
+                            const std::vector<std::string>& members) {
+  ScriptCall call = begin(pool, run);
+  call.keys.push_back(seats::seats_key(pool) + ":invites");
+  call.args.push_back(std::to_string(pool.capacity));
+  call.args.push_back(id);
+  call.args.insert(call.args.end(), members.begin(), members.end());
+  return call;
+}
+
+ScriptCall seat_settle_call(const Pool& pool, const std::string& run, const std::string& id,
+                            const std::vector<seats::Settlement>& settlements) {
+  using Outcome = seats::Settlement::Outcome;
+  ScriptCall call = begin(pool, run);
+  call.keys.push_back(seats::seats_key(pool) + ":invites");
+  call.args.push_back(id);
+  for (const auto& [outcome, member] : settlements) {
+    call.args.emplace_back(outcome == Outcome::member ? "m" : outcome == Outcome::refused ? "f" : "r");
+    call.args.push_back(member);
+  }
   return call;
 }
 
@@ -106,6 +130,18 @@ Result<seats::Page> parse_seat_list(const Reply& reply) {
   return page;
 }
 
+Result<seats::InviteReply> parse_seat_invite(const Reply& reply) {
+  if (!has_integers(reply, 3)) return strange(reply);
+  return seats::InviteReply{.full = reply.elements[0].integer == 1,
+                            .taken = static_cast<std::uint64_t>(reply.elements[1].integer),
+                            .used = static_cast<std::uint64_t>(reply.elements[2].integer)};
+}
+
+Result<void> parse_seat_settle(const Reply& reply) {
+  if (!has_integers(reply, 1)) return strange(reply);
+  return {};
+}
+
 RedisSeats::RedisSeats(RedisStore& store) : store_(store), alive_(std::make_shared<int>()) {}
 RedisSeats::~RedisSeats() = default;
 
@@ -138,6 +174,22 @@ void RedisSeats::renew(const Pool& pool, std::vector<seats::Renewal> renewals,
       store_.options().admin_timeout, true,
       [count = renewals.size()](const Reply& reply) { return parse_seat_renew(reply, count); },
       std::move(done));
+}
+
+void RedisSeats::invite(const Pool& pool, std::string id, std::vector<std::string> members,
+                        std::function<void(Result<seats::InviteReply>&&)> done) {
+  ask(
+      pool, store_.options().scripts.seat_invite,
+      [&](const std::string& run) { return seat_invite_call(pool, run, id, members); },
+      store_.options().timeout, true, parse_seat_invite, std::move(done));
+}
+
+void RedisSeats::settle(const Pool& pool, std::string id, std::vector<seats::Settlement> settlements,
+                        std::function<void(Result<void>&&)> done) {
+  ask(
+      pool, store_.options().scripts.seat_settle,
+      [&](const std::string& run) { return seat_settle_call(pool, run, id, settlements); },
+      store_.options().admin_timeout, true, parse_seat_settle, std::move(done));
 }
 
 void RedisSeats::release(const Pool& pool, std::string member, std::function<void(Result<bool>&&)> done) {

@@ -1,7 +1,7 @@
 // Seats in Redis, over the connections of a RedisStore: the messages of metering/seats/store.h as keys and arguments of the
 // scripts seat_*.lua, and the scripts' replies as values. A pool lies in one slot, so every command goes to one server.
 //
-// To take and to list waits `timeout` of the store at most, to renew and to release its admin_timeout. With durability
+// To take, to invite and to list waits `timeout` of the store at most, to renew, to settle and to release its admin_timeout. With durability
 // `wait` a seat is given only when the replicas have it.
 //
 // Threads: on the store's loop. Answers that would come after this object's end are dropped.
@@ -18,11 +18,18 @@ ScriptCall seat_release_call(const seats::Pool& pool, const std::string& run, co
 ScriptCall seat_list_call(const seats::Pool& pool, const std::string& run, std::uint64_t offset,
                           std::uint64_t count, const std::string& member);
 
+ScriptCall seat_invite_call(const seats::Pool& pool, const std::string& run, const std::string& id,
+                            const std::vector<std::string>& members);
+ScriptCall seat_settle_call(const seats::Pool& pool, const std::string& run, const std::string& id,
+                            const std::vector<seats::Settlement>& settlements);
+
 // An error reply of the server and a reply of another shape are errors, origin store.
 Result<seats::TakeReply> parse_seat_take(const Reply& reply);
 Result<seats::RenewReply> parse_seat_renew(const Reply& reply, std::size_t renewals);
 Result<bool> parse_seat_release(const Reply& reply);
 Result<seats::Page> parse_seat_list(const Reply& reply);
+Result<seats::InviteReply> parse_seat_invite(const Reply& reply);
+Result<void> parse_seat_settle(const Reply& reply);
 
 class RedisSeats final : public seats::SeatStore {
  public:
@@ -33,6 +40,10 @@ class RedisSeats final : public seats::SeatStore {
             std::function<void(Result<seats::TakeReply>&&)> done) override;
   void renew(const seats::Pool& pool, std::vector<seats::Renewal> renewals,
              std::function<void(Result<seats::RenewReply>&&)> done) override;
+  void invite(const seats::Pool& pool, std::string id, std::vector<std::string> members,
+              std::function<void(Result<seats::InviteReply>&&)> done) override;
+  void settle(const seats::Pool& pool, std::string id, std::vector<seats::Settlement> settlements,
+              std::function<void(Result<void>&&)> done) override;
   void release(const seats::Pool& pool, std::string member,
                std::function<void(Result<bool>&&)> done) override;
   void list(const seats::Pool& pool, std::uint64_t offset, std::uint64_t count, std::string member,

@@ -12,9 +12,11 @@
 #include "embedded_ping.h"
 #include "embedded_replay.h"
 #include "embedded_reset.h"
+#include "embedded_seat_invite.h"
 #include "embedded_seat_list.h"
 #include "embedded_seat_release.h"
 #include "embedded_seat_renew.h"
+#include "embedded_seat_settle.h"
 #include "embedded_seat_take.h"
 #include "embedded_seats.h"
 #include "embedded_set_override.h"
@@ -54,7 +56,9 @@ Scripts assemble(std::string_view clock) {
           .seat_take = seats(embedded::k_seat_take),
           .seat_renew = seats(embedded::k_seat_renew),
           .seat_release = seats(embedded::k_seat_release),
-          .seat_list = seats(embedded::k_seat_list)};
+          .seat_list = seats(embedded::k_seat_list),
+          .seat_invite = seats(embedded::k_seat_invite),
+          .seat_settle = seats(embedded::k_seat_settle)};
 }
 
 std::string replace_clock(std::string_view text, std::string_view lua) {

@@ -1,5 +1,6 @@
 #include "metering/seats/ledger.h"
 
+#include <fmt/format.h>
 #include <xxhash.h>
 
 #include <algorithm>
@@ -116,6 +117,7 @@ SeatLedger::~SeatLedger() {
   for (const auto& seats : pools_)
     for (auto& [name, entry] : seats->entries)
       for (TakeDone& done : std::exchange(entry.waiting, {})) done({});
+  for (auto& [question, done] : std::exchange(unanswered_, {})) done({});
 }
 
 void SeatLedger::configure(std::vector<Pool> pools) {
@@ -213,6 +215,37 @@ void SeatLedger::took(PoolSeats& seats, const std::string& tenant, const std::st
     done(Outcome(outcome));
     outcome.taken = false;  // one call took it; the others found it taken
   }
+}
+
+std::string SeatLedger::new_invitation() {
+  const std::uint64_t number = ++invitations_;
+  return fmt::format("{:016x}", XXH3_64bits_withSeed(&number, sizeof number, options_.hash_seed));
+}
+
+void SeatLedger::invite(const Pool& pool, const std::string& invitation, std::vector<std::string> members,
+                        TakeDone done) {
+  const std::uint64_t question = ++questions_;
+  unanswered_.emplace(question, std::move(done));
+  auto answer = [this, alive = std::weak_ptr(alive_), question](Result<InviteReply>&& reply) {
+    if (alive.expired()) return;
+    Outcome outcome;
+    if (reply) {
+      outcome.status = reply->full ? Outcome::Status::full : Outcome::Status::held;
+      outcome.taken = reply->taken > 0;
+    }
+    unanswered_.extract(question).mapped()(std::move(outcome));
+  };
+  store_.invite(pool, invitation, std::move(members), std::move(answer));
+}
+
+void SeatLedger::settle(const Pool& pool, const std::string& invitation, std::vector<Settlement> settlements,
+                        TakeDone done) {
+  const std::uint64_t question = ++questions_;
+  unanswered_.emplace(question, std::move(done));
+  store_.settle(pool, invitation, std::move(settlements),
+                [this, alive = std::weak_ptr(alive_), question](Result<void>&&) {
+                  if (!alive.expired()) unanswered_.extract(question).mapped()({});
+                });
 }
 
 void SeatLedger::forget(const Pool& pool, const Holder& holder) {

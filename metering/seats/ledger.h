@@ -24,6 +24,7 @@
 // Threads: one worker's. Answers come on its thread, perhaps before take() returns.
 #pragma once
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -63,6 +64,14 @@ class SeatLedger {
   void configure(std::vector<Pool> pools);
   // nullopt: `done` is called exactly once. Only calls that wait are told so; else `done` is destroyed unused.
   std::optional<Outcome> take(const Pool& pool, const Holder& holder, TakeDone done);
+  // Seats for members whom the caller is about to invite (store.h), all or none; asked of the store each time. `held` when
+  // they have them, `taken` when one had none before. To be settled whatever the answer: one that was not heard may have
+  // given seats. Both answer exactly once, the latest with the ledger's end.
+  std::string new_invitation();  // an id that no other proxy and worker gives
+  void invite(const Pool& pool, const std::string& invitation, std::vector<std::string> members,
+              TakeDone done);
+  void settle(const Pool& pool, const std::string& invitation, std::vector<Settlement> settlements,
+              TakeDone done);  // the outcome says nothing
   // Released through this proxy: the next call asks.
   void forget(const Pool& pool, const Holder& holder);
   // What the store says of the holder's seat (Page::own) and of the pool; takes nothing.
@@ -89,6 +98,8 @@ class SeatLedger {
   const std::function<MonotonicTime()> now_;
   const SeatLedgerOptions options_;
   std::vector<std::shared_ptr<PoolSeats>> pools_;
+  std::uint64_t invitations_ = 0, questions_ = 0;
+  std::map<std::uint64_t, TakeDone> unanswered_;  // of invite() and settle()
   std::shared_ptr<void> alive_;  // answers that find it gone do nothing
 };
 

@@ -71,11 +71,58 @@ RenewReply SeatModel::renew(const Pool& pool, const std::vector<Renewal>& renewa
   return reply;
 }
 
+InviteReply SeatModel::invite(const Pool& pool, const std::string& id,
+                              const std::vector<std::string>& members) {
+  Content& content = pools_[seats_key(pool)];
+  begin(pool, content);
+  InviteReply reply{.used = content.seats.size()};
+  reply.taken = static_cast<std::uint64_t>(std::ranges::count_if(
+      members, [&](const std::string& member) { return !content.seats.contains(member); }));
+  reply.full = reply.taken > 0 && reply.used + reply.taken > pool.capacity;
+  if (reply.full) {
+    reply.taken = 0;
+    return reply;
+  }
+  for (const std::string& member : members) {
+    if (content.seats.emplace(member, now_).second) {
+      content.invites[member] = {id};
+      content.gone.erase(member);
+    } else if (auto under_way = content.invites.find(member); under_way != content.invites.end()) {
+      if (std::ranges::find(under_way->second, id) == under_way->second.end())
+        under_way->second.push_back(id);
+    }
+  }
+  reply.used += reply.taken;
+  return reply;
+}
+
+void SeatModel::settle(const Pool& pool, const std::string& id, const std::vector<Settlement>& settlements) {
+  using Outcome = Settlement::Outcome;
+  Content& content = pools_[seats_key(pool)];
+  begin(pool, content);
+  for (const auto& [outcome, member] : settlements) {
+    auto under_way = content.invites.find(member);
+    if (outcome == Outcome::refused) {
+      if (under_way == content.invites.end() || std::erase(under_way->second, id) == 0 ||
+          !under_way->second.empty())
+        continue;
+      content.seats.erase(member);
+    } else if (outcome == Outcome::removed) {
+      content.seats.erase(member);
+    } else {
+      content.seats.emplace(member, now_);
+      content.gone.erase(member);
+    }
+    content.invites.erase(member);
+  }
+}
+
 bool SeatModel::release(const Pool& pool, const std::string& member) {
   Content& content = pools_[seats_key(pool)];
   begin(pool, content);
   std::erase_if(content.gone, [&](const auto& one) { return one.second <= now_ - kReleasedKept; });
   content.gone[member] = now_;
+  content.invites.erase(member);
   return content.seats.erase(member) > 0;
 }
 

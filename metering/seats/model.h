@@ -42,12 +42,15 @@ class SeatModel {
 
   TakeReply take(const Pool& pool, const std::string& member);
   RenewReply renew(const Pool& pool, const std::vector<Renewal>& renewals);
+  InviteReply invite(const Pool& pool, const std::string& id, const std::vector<std::string>& members);
+  void settle(const Pool& pool, const std::string& id, const std::vector<Settlement>& settlements);
   bool release(const Pool& pool, const std::string& member);
   Page list(const Pool& pool, std::uint64_t offset, std::uint64_t count, const std::string& member);
 
  private:
   struct Content {
     std::map<std::string, Milliseconds> seats, gone;
+    std::map<std::string, std::vector<std::string>> invites;
     std::uint64_t born = 0;
     std::string run, fence;
     Milliseconds fence_at{0};

@@ -53,12 +53,36 @@ struct Page {
   std::optional<Milliseconds> own;  // `at` of the member that was asked for
 };
 
+// Invitations: seats of members who are invited by somebody else (portal users of Zoho). All of an invitation get a seat, or
+// none does; who had one keeps it. Whether they are members then is known only when the CRM has answered, so that a member
+// who is new hangs on the invitation until it is settled, or on several: the seat of one whom every invitation lost is free.
+// An invitation that is never settled, since its proxy died, keeps its seats: the CRM may have accepted it.
+struct InviteReply {
+  bool full = false;
+  std::uint64_t taken = 0;  // members that had no seat before
+  std::uint64_t used = 0;   // seats of the pool that are held now
+};
+
+struct Settlement {
+  enum class Outcome : std::uint8_t {
+    member,   // has a seat from now on, whatever the capacity
+    refused,  // did not become one by this invitation
+    removed,  // is none any more
+  } outcome = Outcome::member;
+  std::string member;
+};
+
 class SeatStore {
  public:
   virtual ~SeatStore() = default;
   virtual void take(const Pool& pool, std::string member, std::function<void(Result<TakeReply>&&)> done) = 0;
   virtual void renew(const Pool& pool, std::vector<Renewal> renewals,
                      std::function<void(Result<RenewReply>&&)> done) = 0;
+  // A named pool. id: of the invitation, without ","; no other has it.
+  virtual void invite(const Pool& pool, std::string id, std::vector<std::string> members,
+                      std::function<void(Result<InviteReply>&&)> done) = 0;
+  virtual void settle(const Pool& pool, std::string id, std::vector<Settlement> settlements,
+                      std::function<void(Result<void>&&)> done) = 0;
   // By an administrator. True: the member had a seat.
   virtual void release(const Pool& pool, std::string member, std::function<void(Result<bool>&&)> done) = 0;
   // `count` seats from the one numbered `offset` on, and that of `member`, if it has one ("": nobody's).

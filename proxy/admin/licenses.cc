@@ -40,13 +40,19 @@ std::string licenses_json(const flow::Snapshot& snapshot, const std::map<std::st
         json.field("available", is_available(rulebook, product));
         if (const flow::SeatPool* pool = find_pool(snapshot, product.id)) write_pool(json, pool->pool, used);
       });
-    if (const flow::SeatPool* pool = find_pool(snapshot, flow::kConcurrentPool))
-      json.object([&] {
-        json.field("id", pool->pool.id);
-        json.field("title", pool->title);
-        json.field("available", true);
-        write_pool(json, pool->pool, used);
-      });
+    for (std::string_view id : {flow::kConcurrentPool, flow::kPortalPool})
+      if (const flow::SeatPool* pool = find_pool(snapshot, id))
+        json.object([&] {
+          json.field("id", pool->pool.id);
+          json.field("title", pool->title);
+          json.field("available", true);
+          write_pool(json, pool->pool, used);
+          if (!pool->of_members) return;
+          const std::uint64_t free = rulebook.portal_seats.free_allowance();
+          json.field("free", free);
+          if (auto found = used.find(pool->pool.id); found != used.end())
+            json.field("billable", found->second > free ? found->second - free : 0);
+        });
   });
   return body;
 }

@@ -62,11 +62,11 @@ int list(const LicenseArguments& arguments, Console& console) {
     print_error(console, "the reply is no JSON");
     return kExitFailed;
   }
-  Rows rows{{"PRODUCT", "TITLE", "AVAILABLE", "SEATS", "CAPACITY", "USED"}};
+  Rows rows{{"PRODUCT", "TITLE", "AVAILABLE", "SEATS", "CAPACITY", "USED", "BILLABLE"}};
   for (Element product : products)
     rows.push_back({member(product, "id"), member(product, "title"),
                     member(product, "available") == "true" ? "yes" : "no", member(product, "kind"),
-                    member(product, "capacity"), member(product, "used")});
+                    member(product, "capacity"), member(product, "used"), member(product, "billable")});
   print_table(console.out, rows);
   return kExitOk;
 }

@@ -59,6 +59,13 @@ struct CallLookup {
       verdict;  // nullptr when it was asked: it could not settle it
 };
 
+// A request that adds members to a portal or takes some from it (Classification::portal), where these have seats.
+struct CallPortal {
+  seats::Pool pool;        // its capacity is that of the user types that the new members are to be of
+  std::string invitation;  // of the seats (seats/ledger.h), given by the edge
+  bool settled = false;    // the store has been told what became of it
+};
+
 struct Call {
   // Set by the exchange before Gate::on_head.
   std::shared_ptr<const Snapshot> snapshot;
@@ -79,6 +86,7 @@ struct Call {
   catalogue::Classification classification;
   licence::Decision decision;
   std::uint64_t seats_needed = 0;  // bit i: a seat of snapshot->seat_pools[i], which it has not got yet
+  std::unique_ptr<CallPortal> portal;  // nullptr: nobody's membership is at stake
   std::vector<quota::AccountCharge> charges;
   std::vector<quota::AccountState> states;  // of the charges, after the store answered
   quota::Receipt receipt;                   // empty: nothing to give back

@@ -40,7 +40,7 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   reply_ = Reply::deciding;
   client_end_ = ClientEnd::keep;
   keep_alive_ = head != nullptr && head->keep_alive;
-  session_pending_ = holding_ = held_end_ = watches_login_ = false;
+  session_pending_ = holding_ = held_end_ = watches_body_ = false;
   buffered_ = store_pending_ = charged_ = given_back_ = client_lost_ = upstream_held_ = upstream_reused_ = upstream_written_ =
       body_written_ = upgrade_ = stale_retry_used_ = head_sent_ = continue_sent_ = reply_chunked_ =
           reply_until_close_ = reply_early_ = client_paused_ = upstream_paused_ = client_finished_ = upstream_finished_ =
@@ -246,6 +246,7 @@ void Exchange::on_request_body_refused(const http::ParseFailure& failure) {
 void Exchange::take_seat() {
   store_pending_ = true;
   store_asked_ = port_.now();
+  if (call_.portal != nullptr) return take_portal_seats();
   const auto known = port_.take_seat(Gate::wanted_seat(call_), call_.token->principal);
   if (!known) return;
   store_pending_ = false;
@@ -379,12 +380,13 @@ void Exchange::append_upstream_head() {
     forwarding.drop_fields = dropped_fields_;
     forwarding.drop_cookies = dropped_cookies_;
   }
-  if (call_.session != nullptr || call_.without_token) [[unlikely]] {
+  if (call_.session != nullptr || call_.without_token || call_.portal != nullptr) [[unlikely]] {
     dropped_fields_.assign(forwarding.drop_fields.begin(), forwarding.drop_fields.end());
     dropped_cookies_.assign(forwarding.drop_cookies.begin(), forwarding.drop_cookies.end());
     if (call_.without_token)
       dropped_fields_.push_back("authorization");  // of another scheme, read by nobody here
     if (call_.session != nullptr) drop_for_session();
+    if (call_.portal != nullptr) dropped_fields_.push_back("accept-encoding");  // its reply is read
     forwarding.drop_fields = dropped_fields_;
     forwarding.drop_cookies = dropped_cookies_;
   }

@@ -33,7 +33,8 @@
 //
 // What a reply says about a session (a log-in that succeeded, a log-out, a new cookie or token) holds it back until the other
 // proxies can know of it, or cannot be told now: the client's next request, wherever it goes, finds it so. At most
-// kLoginReplyMax of a log-in's reply are held; who sends more has not been seen to log in.
+// kLoginReplyMax of a log-in's reply are held; who sends more has not been seen to log in. So is what it says about members
+// of a portal, of which at most kPortalReplyMax are read.
 //
 // Time-outs -> reason: request body 408 request_timeout, queue of the pool 503 overloaded, connecting 504
 // upstream_connect_timeout (both never received, so given back), waiting for the reply or a stalled body 504
@@ -59,6 +60,7 @@ namespace tollgate::flow {
 // that the connection can go on; more than that closes it.
 inline constexpr std::uint64_t kDiscardMax = 64 * 1024;
 inline constexpr std::size_t kLoginReplyMax = 64 * 1024;
+inline constexpr std::size_t kPortalReplyMax = 512 * 1024;
 
 // What becomes of the client connection after the exchange.
 enum class ClientEnd : std::uint8_t {
@@ -134,6 +136,10 @@ class ExchangePort {
   virtual std::optional<seats::Outcome> take_seat(const seats::Pool&, const identity::Principal&) {
     return seats::Outcome{};
   }
+  // SeatLedger::invite for the members of the call -> on_seat, perhaps at once; names the invitation before that.
+  virtual void invite(CallPortal& portal, std::vector<std::string> members);
+  // SeatLedger::settle -> on_session_written.
+  virtual void settle_invitation(const CallPortal& portal, std::vector<seats::Settlement> settlements);
   virtual void charge(std::span<const quota::AccountCharge> charges) = 0;  // -> on_charge
   virtual void read_usage(const Call& call) = 0;                       // -> on_usage
   virtual void give_back(std::span<const quota::AccountCharge> charges, const quota::Receipt& receipt) = 0;
@@ -242,10 +248,14 @@ class Exchange {
   bool retry_stale();
   bool retry(std::string_view cause);
   void again(bool fresh);
+  // What a reply says about members of a portal (exchange_portal.cc).
+  void take_portal_seats();
+  void watch_portal(const http::ResponseHead& head);
+  void settle_portal(int status, std::string_view body);
   // What a reply says about sessions (exchange_session.cc).
   void watch_reply(const http::ResponseHead& head);
   void watch_login(const http::ResponseHead& head);
-  void watch_login_body(std::string_view payload);
+  void watch_body(std::string_view payload);
   void settle_login();
   void watch_token_reply(const http::ResponseHead& head);
   void list_token_writes();
@@ -290,12 +300,12 @@ class Exchange {
   std::vector<std::string> reply_dropped_;  // what Connection of the reply names
   std::string identity_lines_;              // for the upstream's head; memory kept
   std::string held_;        // of the reply, until what it says about a session is known to the others
-  std::string login_body_;  // of the reply to a log-in
   struct SessionWrite {
     identity::SessionKey key;
     std::shared_ptr<const identity::SessionRecord> record;  // nullptr: it ends
   };
   std::vector<SessionWrite> session_writes_;  // that the held reply waits for
+  std::string watched_body_;  // of a reply that is read: to a log-in, or about members of a portal
   std::string upstream_server_;
   std::string peer_address_;
   std::string forwarded_host_;
@@ -311,7 +321,7 @@ class Exchange {
   bool session_pending_ = false;  // the session store is asked or told, or a LookupService asked
   bool holding_ = false;          // the reply goes to held_
   bool held_end_ = false;         // and is complete
-  bool watches_login_ = false;    // its body goes to login_body_ too
+  bool watches_body_ = false;     // of the reply: it goes to watched_body_ too
   bool charged_ = false;     // the ledger admitted it and nothing was given back
   bool given_back_ = false;
   bool client_lost_ = false;

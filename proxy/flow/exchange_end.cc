@@ -73,7 +73,7 @@ void Exchange::stop() {
 }
 
 void Exchange::fail(Reason reason, std::string_view detail) {
-  holding_ = watches_login_ = false;
+  holding_ = watches_body_ = false;
   release_upstream(false);
   if (upstream_started_ != MonotonicTime{}) upstream_time_ = port_.now() - upstream_started_;
   if (!upstream_written_) give_back();
@@ -103,6 +103,7 @@ void Exchange::settle_request_for_local_reply() {
 }
 
 void Exchange::send_local_reply() {
+  if (call_.portal != nullptr) settle_portal(0, {});
   settle_request_for_local_reply();
   if (port_.draining()) keep_alive_ = false;
   const LocalReply& reply = call_.reply;
@@ -168,6 +169,10 @@ void Exchange::end(ClientEnd how) {
     upstream_time_ = port_.now() - upstream_started_;
   release_upstream(false);
   if (!upstream_written_) give_back();
+  if (call_.portal != nullptr) {
+    holding_ = false;
+    settle_portal(0, {});
+  }
   client_end_ = how;
   call_.tell(&Life::enter, Phase::record);
   record();
@@ -177,8 +182,8 @@ void Exchange::end(ClientEnd how) {
   trailers_.clear();
   body_.clear();
   held_.clear();
-  login_body_.clear();
   session_writes_.clear();
+  watched_body_.clear();
   if (body_.capacity() > kKeptMemoryMax) body_.shrink_to_fit();
   if (held_.capacity() > kKeptMemoryMax) held_.shrink_to_fit();
   if (scratch_.capacity() > kKeptMemoryMax) scratch_.shrink_to_fit();

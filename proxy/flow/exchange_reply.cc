@@ -38,6 +38,8 @@ void Exchange::on_upstream_head(const http::ResponseHead& head) {
   reply_ = Reply::replying;
   if (call_.session != nullptr) [[unlikely]]
     watch_reply(head);
+  if (call_.portal != nullptr) [[unlikely]]
+    watch_portal(head);
   head_sent_ = !holding_;
   // A server that answers without having read the request may take the rest of it for the next one.
   reply_early_ = request_ != Request::complete || port_.upstream_backlog() > 0;
@@ -129,9 +131,9 @@ void Exchange::on_upstream_body(std::string_view payload) {
   } else {
     to_client(payload);
   }
-  if (watches_login_) [[unlikely]]
-    watch_login_body(payload);
-  if (port_.client_backlog() + held_.size() > settings().limits.buffer && !watches_login_) {
+  if (watches_body_) [[unlikely]]
+    watch_body(payload);
+  if (port_.client_backlog() + held_.size() > settings().limits.buffer && !watches_body_) {
     upstream_paused_ = true;
     port_.upstream_read(false);
   }
@@ -160,7 +162,8 @@ void Exchange::on_upstream_end(const std::vector<http::TrailerField>& trailers, 
   release_upstream(reusable && !reply_early_);
   if (holding_) [[unlikely]] {
     held_end_ = true;
-    if (watches_login_) settle_login();
+    if (watches_body_ && call_.portal != nullptr) return settle_portal(status_, watched_body_);
+    if (watches_body_) settle_login();
     return;
   }
   reply_ = Reply::flushing;

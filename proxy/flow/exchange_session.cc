@@ -98,7 +98,7 @@ void Exchange::watch_reply(const http::ResponseHead& head) {
 void Exchange::watch_login(const http::ResponseHead& head) {
   if (head.status != 200) return;
   if (call_.session->kind == identity::SessionKind::cherwell) {
-    holding_ = watches_login_ = true;
+    holding_ = watches_body_ = true;
     return;
   }
   const config::Sessions& sessions = settings().identity.sessions;
@@ -112,7 +112,7 @@ void Exchange::watch_login(const http::ResponseHead& head) {
     if (value.empty()) continue;
     call_.session->key = call_.snapshot->sessions->secret().key_of(identity::SessionKind::creatio,
                                                                    call_.route->upstream, value);
-    holding_ = watches_login_ = true;
+    holding_ = watches_body_ = true;
     return;
   }
 }
@@ -120,7 +120,7 @@ void Exchange::watch_login(const http::ResponseHead& head) {
 void Exchange::watch_token_reply(const http::ResponseHead& head) {
   const CallSession& session = *call_.session;
   if (session.step == SessionStep::renews && head.status == 200) {
-    holding_ = watches_login_ = true;
+    holding_ = watches_body_ = true;
   } else if (session.step == SessionStep::log_out && head.status < 400) {
     session_writes_.push_back({session.key, nullptr});
     for (const identity::SessionKey& key : session.record->linked) session_writes_.push_back({key, nullptr});
@@ -129,10 +129,10 @@ void Exchange::watch_token_reply(const http::ResponseHead& head) {
   }
 }
 
-void Exchange::watch_login_body(std::string_view payload) {
-  login_body_.append(payload);
-  if (login_body_.size() <= kLoginReplyMax) return;
-  watches_login_ = false;
+void Exchange::watch_body(std::string_view payload) {
+  watched_body_.append(payload);
+  if (watched_body_.size() <= (call_.portal != nullptr ? kPortalReplyMax : kLoginReplyMax)) return;
+  watches_body_ = false;
   release_held();
 }
 
@@ -144,7 +144,7 @@ void Exchange::settle_login() {
       list_renewal_writes();
     return session_writes_.empty() ? release_held() : write_sessions();
   }
-  const auto user_type = identity::creatio_login_reply(login_body_);
+  const auto user_type = identity::creatio_login_reply(watched_body_);
   if (!user_type) return release_held();
   const UnixTime now = port_.unix_now();
   auto record = std::make_shared<const identity::SessionRecord>(
@@ -161,7 +161,7 @@ void Exchange::settle_login() {
 // the one before ends too, when the user logs out.
 void Exchange::list_token_writes() {
   const CallSession& session = *call_.session;
-  const auto tokens = identity::read_cherwell_tokens(login_body_);
+  const auto tokens = identity::read_cherwell_tokens(watched_body_);
   if (!tokens || (session.refresh && tokens->user != session.record->user)) return;
   const identity::SessionSecret& secret = call_.snapshot->sessions->secret();
   const Milliseconds longest = settings().identity.sessions.max_age;
@@ -196,7 +196,7 @@ void Exchange::list_token_writes() {
 // A One-Step's reply may replace the token that it was run with: the same session under another name.
 void Exchange::list_renewal_writes() {
   const CallSession& session = *call_.session;
-  const std::string token = identity::cherwell_new_token(login_body_);
+  const std::string token = identity::cherwell_new_token(watched_body_);
   if (token.empty()) return;
   auto record = std::make_shared<identity::SessionRecord>(*session.record);
   if (record->linked.size() < identity::kLinkedMax) record->linked.push_back(session.key);

@@ -75,6 +75,16 @@ quota::Caller caller_of(const identity::Principal& principal) {
           .staff = principal.is_staff()};
 }
 
+// What new members of these user types may fill of the portal's seats.
+std::uint64_t capacity_for(const Snapshot& snapshot, const catalogue::PortalChange& change) {
+  const std::vector<std::string>& client = snapshot.settings.licensing.portal_seats.client_user_types;
+  const bool all_client = client.empty() || std::ranges::all_of(change.user_types, [&](const auto& type) {
+                            return std::ranges::find(client, type) != client.end();
+                          });
+  const licence::PortalSeats& seats = snapshot.policy.rulebook().portal_seats;
+  return all_client ? seats.capacity() : seats.capacity_of_others();
+}
+
 // Who has to be asked before it is known who calls.
 std::optional<Next> awaited(const Call& call) {
   if (call.session != nullptr && call.session->asks) return Next::find_session;
@@ -616,10 +626,17 @@ Next Gate::decide(Call& call, const catalogue::Request& request) {
       if ((call.decision.seat_products >> i & 1) != 0) call.seats_needed |= snapshot.pool_of_product[i];
     if (call.seats_needed != 0) return Next::seat;
   }
+  if (seen.portal != nullptr && snapshot.portal_pool != nullptr) [[unlikely]] {
+    call.portal = std::make_unique<CallPortal>();
+    call.portal->pool = snapshot.portal_pool->pool;
+    call.portal->pool.capacity = capacity_for(snapshot, *seen.portal);
+    if (seen.portal->way == catalogue::PortalChange::Way::add) return Next::seat;
+  }
   return begin_charge(call);
 }
 
 const seats::Pool& Gate::wanted_seat(const Call& call) {
+  if (call.portal != nullptr) return call.portal->pool;
   CHECK(call.seats_needed != 0, "asked for after Next::seat");
   return call.snapshot->seat_pools[static_cast<std::size_t>(std::countr_zero(call.seats_needed))].pool;
 }

@@ -27,6 +27,9 @@
 // quota, so that a call without a seat costs none; a call that the quota then refuses keeps its seat. What took one
 // says so: `License-Seat: self_service;taken`, a structured field (RFC 9651) with the pool's name.
 //
+// Seats of others: who invites somebody to a portal (Call::portal) needs seats for those that are invited, all or none.
+// What the reply says of them settles it (exchange_portal.cc).
+//
 // A Next::forward means: send the request to call.route->upstream, add call.response_fields to the reply's head.
 // A Next::reply means: send call.reply. If the upstream never received a forwarded call: give back call.receipt to the Ledger.
 #pragma once

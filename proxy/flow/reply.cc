@@ -150,7 +150,26 @@ LocalReply quota_exceeded(const Call& call, std::span<const std::uint32_t> viola
   return reply;
 }
 
+LocalReply portal_full(const Call& call) {
+  const seats::Pool& pool = call.portal->pool;
+  const std::size_t wanted = call.classification.portal->members.size();
+  LocalReply reply{.status = info(Reason::seat_cap_reached).status,
+                   .reason = Reason::seat_cap_reached,
+                   .fields = std::string(kProblemFields),
+                   .body = {}};
+  const std::string detail =
+      fmt::format("There may be {} portal users, and {} more would be too many. Nobody was invited.",
+                  pool.capacity, wanted == 1 ? "one" : std::to_string(wanted));
+  reply.body = problem_body(call, Reason::seat_cap_reached, detail, [&](JsonWriter& json) {
+    json.field("pool", pool.id);
+    json.field("capacity", pool.capacity);
+    json.field("wanted", wanted);
+  });
+  return reply;
+}
+
 LocalReply seat_refused(const Call& call, const seats::Outcome& outcome) {
+  if (call.portal != nullptr) return portal_full(call);
   const SeatPool& wanted =
       call.snapshot->seat_pools[static_cast<std::size_t>(std::countr_zero(call.seats_needed))];
   const seats::Pool& pool = wanted.pool;
@@ -176,10 +195,13 @@ LocalReply seat_refused(const Call& call, const seats::Outcome& outcome) {
 }
 
 LocalReply seat_unavailable(const Call& call, const seats::Outcome& outcome) {
-  LocalReply reply =
-      reply_with(call, Reason::store_unavailable,
-                 "It cannot be told at the moment whether this user has a seat, or may get one. Nothing was "
-                 "charged; try again.");
+  LocalReply reply = reply_with(
+      call, Reason::store_unavailable,
+      call.portal != nullptr
+          ? "It cannot be told at the moment how many portal users there are. Nobody was invited; "
+            "try again."
+          : "It cannot be told at the moment whether this user has a seat, or may get one. Nothing "
+            "was charged; try again.");
   reply.fields +=
       fmt::format("Retry-After: {}\r\n", std::max<std::uint64_t>(1, quota::seconds_up(outcome.retry_after)));
   return reply;
@@ -233,6 +255,7 @@ std::string usage_json(const Snapshot& snapshot, const identity::Principal& prin
     if (seats.empty()) return;
     json.field_array("seats", [&] {
       for (std::size_t i = 0; i < seats.size(); ++i) {
+        if (snapshot.seat_pools[i].of_members) continue;
         const seats::Pool& pool = snapshot.seat_pools[i].pool;
         json.object([&] {
           json.field("pool", pool.id);

@@ -129,14 +129,24 @@ void prepare_seats(Snapshot& snapshot) {
                                               .lease = licensing.seat_lease},
                                      .title = product.title});
   }
-  if (licensing.concurrent_seats.capacity == 0) return;
-  snapshot.concurrent_pool = std::uint64_t{1} << snapshot.seat_pools.size();
-  snapshot.seat_pools.push_back({.pool = {.id = std::string(kConcurrentPool),
-                                          .kind = seats::Kind::concurrent,
-                                          .capacity = licensing.concurrent_seats.capacity,
-                                          .idle = licensing.concurrent_seats.idle,
-                                          .lease = licensing.seat_lease},
-                                 .title = "portal users at once"});
+  if (licensing.concurrent_seats.capacity > 0) {
+    snapshot.concurrent_pool = std::uint64_t{1} << snapshot.seat_pools.size();
+    snapshot.seat_pools.push_back({.pool = {.id = std::string(kConcurrentPool),
+                                            .kind = seats::Kind::concurrent,
+                                            .capacity = licensing.concurrent_seats.capacity,
+                                            .idle = licensing.concurrent_seats.idle,
+                                            .lease = licensing.seat_lease},
+                                   .title = "portal users at once"});
+  }
+  if (rulebook.portal_seats.free > 0) {
+    snapshot.seat_pools.push_back({.pool = {.id = std::string(kPortalPool),
+                                            .kind = seats::Kind::named,
+                                            .capacity = rulebook.portal_seats.capacity(),
+                                            .lease = licensing.seat_lease},
+                                   .title = "portal users",
+                                   .of_members = true});
+    snapshot.portal_pool = &snapshot.seat_pools.back();
+  }
 }
 
 std::string_view without_port(std::string_view host) {

@@ -36,9 +36,12 @@ struct RouteEdits {
 struct SeatPool {
   seats::Pool pool;
   std::string title;  // for sentences: "Self-service Portal", "portal users at once"
+  // Not of callers, but of members that staff invites to a portal: Call::portal.
+  bool of_members = false;
 };
-inline constexpr std::string_view kConcurrentPool =
-    "concurrent";  // licensing.concurrent_seats; no product's id
+// No product's ids.
+inline constexpr std::string_view kConcurrentPool = "concurrent";  // licensing.concurrent_seats
+inline constexpr std::string_view kPortalPool = "portal_users";    // Rulebook::portal_seats
 
 struct Snapshot {
   config::Settings settings;
@@ -62,10 +65,11 @@ struct Snapshot {
   std::vector<std::string_view> identity_headers;  // of settings.identity.sources, .api_keys, .pass
   std::string pass_secret;                         // content of identity.pass.secret_file
   std::vector<std::string_view> dropped_cookies;   // those that hold credentials, unless they are forwarded
-  // Of products that cap their users, in their order, then of concurrent_seats. At most 64.
+  // Of products that cap their users, in their order, then of concurrent_seats, then of portal users. At most 64.
   std::vector<SeatPool> seat_pools;
   std::vector<std::uint64_t> pool_of_product;  // by Rulebook::products: bit in Call::seats_needed, 0: no pool
   std::uint64_t concurrent_pool = 0;           // bit of kConcurrentPool; 0: there is none
+  const SeatPool* portal_pool = nullptr;       // kPortalPool in seat_pools; nullptr: there is none
   std::uint64_t generation = 0;   // 1 at start, +1 a reload; token caches are emptied when it changes
 };
 

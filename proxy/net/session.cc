@@ -436,6 +436,29 @@ std::optional<seats::Outcome> Session::take_seat(const seats::Pool& pool,
   return known;
 }
 
+void Session::invite(flow::CallPortal& portal, std::vector<std::string> members) {
+  seats::SeatLedger* ledger = worker_.seats();
+  if (ledger == nullptr) return exchange_.on_seat({});
+  portal.invitation = ledger->new_invitation();
+  charging_ = true;
+  ledger->invite(portal.pool, portal.invitation, std::move(members), [this](seats::Outcome&& outcome) {
+    if (charging_) return exchange_.on_seat(outcome);  // at once: whoever asked goes on
+    worker_.loop().event_begins();
+    exchange_.on_seat(outcome);
+    worker_.advance_later(connection_);
+  });
+  charging_ = false;
+}
+
+void Session::settle_invitation(const flow::CallPortal& portal, std::vector<seats::Settlement> settlements) {
+  seats::SeatLedger* ledger = worker_.seats();
+  if (ledger == nullptr) return exchange_.on_session_written();
+  asking_ = true;
+  ledger->settle(portal.pool, portal.invitation, std::move(settlements),
+                 session_answer([this](seats::Outcome&&) { exchange_.on_session_written(); }));
+  asking_ = false;
+}
+
 void Session::charge(std::span<const quota::AccountCharge> charges) {
   quota::Ledger* ledger = worker_.ledger();
   if (ledger == nullptr) {

@@ -85,6 +85,8 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   void bind_session(const identity::SessionKey& key,
                     std::shared_ptr<const identity::SessionRecord> record) override;
   void end_session(const identity::SessionKey& key) override;
+  void invite(flow::CallPortal& portal, std::vector<std::string> members) override;
+  void settle_invitation(const flow::CallPortal& portal, std::vector<seats::Settlement> settlements) override;
   std::optional<seats::Outcome> take_seat(const seats::Pool& pool,
                                           const identity::Principal& principal) override;
   void charge(std::span<const quota::AccountCharge> charges) override;

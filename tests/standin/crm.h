@@ -8,6 +8,8 @@
 //   {root}/rest/{Service}/{Method}, {root}/ServiceModel/{Service}.svc/{Method}   success
 //   /crm/v{N}/{module}[/{id}|/actions/..|/upsert], /crm/v{N}/coql      Zoho
 //   /CherwellAPI/...   cherwell.h
+//   .../{module}[/{id}]/actions/portal_invite, /crm/v{N}/settings/portals/p/user_type/{type}/users[/{id}/actions/change_status]
+//                                          its portal users; X-Standin-Portal: refuse (400) | error (200, and says error)
 //   /health /echo /upload /bytes/{n}[?chunked=1] /status/{n} /early /trailers /items[/id]
 //   /introspect /crm/v8/users?type=CurrentUser {root}/rest/UsrWhoAmI/...   whose a token or session is (identity.cc)
 // {root} is "", "/0" or "/0/ssp"; addresses compare without case.
@@ -38,6 +40,19 @@ class Sessions {
   std::uint32_t made_ = 0;
 };
 
+// Users of Zoho's portal, by the id of their record; as many as one likes. Thread-safe.
+class PortalUsers {
+ public:
+  // nullopt: no address of portal users. rest: what follows /crm/v{N}/.
+  std::optional<Reply> answer(const Request& request, std::string_view rest);
+
+ private:
+  Reply list() const;
+
+  mutable std::mutex mutex_;
+  std::map<std::string, bool> active_;
+};
+
 class Crm {
  public:
   // Thread-safe.
@@ -63,6 +78,7 @@ class Crm {
   std::optional<Reply> identity(const Request& request, std::string_view path);  // of the root
 
   EntityStore store_;
+  PortalUsers portal_users_;
   Sessions sessions_;
   Cherwell cherwell_;
 };

@@ -36,6 +36,7 @@ json::object first_record(const Request& request) {
 
 // rest: what follows /crm/v{N}/.
 Reply Crm::zoho(const Request& request, std::string_view rest) {
+  if (auto reply = portal_users_.answer(request, rest)) return *std::move(reply);
   const std::size_t slash = rest.find('/');
   const std::string module(rest.substr(0, slash));
   const std::string_view tail = slash == std::string_view::npos ? std::string_view() : rest.substr(slash + 1);

@@ -29,13 +29,97 @@ TEST(Zoho, MethodsAndActionsGiveTheOperation) {
   EXPECT_EQ(zoho("GET /crm/v8/Leads/1/__timeline"), "Leads read");
   EXPECT_EQ(zoho("GET /crm/v8/Contacts/1/Deals"), "Contacts read; Deals read nav");
   EXPECT_EQ(zoho("PUT /crm/v8/Contacts/1/Deals/2"), "Contacts edit");
-  EXPECT_EQ(zoho("POST /crm/v8/Contacts/actions/portal_invite"), "seat: portal:seat create");
+  EXPECT_EQ(zoho("POST /crm/v8/Contacts/5/actions/portal_invite"), "seat: portal:seat create");
+  EXPECT_EQ(zoho("GET /crm/v8/Contacts/actions/portal_invite?job_id=1"), "seat: portal:seat read");
   EXPECT_EQ(zoho("GET /crm/v8/Unheard_Of"), "Unheard_Of read");
   EXPECT_EQ(zoho("GET /crm/v8/settings/modules"), "metadata");
   EXPECT_EQ(zoho("POST /crm/v8/upload"), "unknown");
   EXPECT_EQ(zoho("GET /crm/v8/Le%20ads"), "reject");
   EXPECT_EQ(zoho("BREW /crm/v8/Leads"), "reject");
   EXPECT_EQ(zoho("GET /0/odata/Case"), "foreign");
+}
+
+// "add 1 2 of 7", "remove 1", "none", "reject".
+std::string portal(const std::string& line, const std::string& body = "") {
+  const Classification seen = Told{line, body, kJson}.classify(Dialect::zoho);
+  if (seen.kind == Kind::reject) return "reject";
+  if (seen.portal == nullptr) return "none";
+  std::string text = seen.portal->way == PortalChange::Way::add ? "add" : "remove";
+  for (const std::string& member : seen.portal->members) text += " " + member;
+  for (const std::string& type : seen.portal->user_types) text += " of " + type;
+  return text;
+}
+
+TEST(ZohoPortal, RequestsNameTheMembersTheyAddAndRemove) {
+  const std::string users = "/crm/v8/settings/portals/shop/user_type/7/users";
+  EXPECT_EQ(portal("POST /crm/v8/Contacts/12/actions/portal_invite?user_type_id=7&type=invite"),
+            "add 12 of 7");
+  EXPECT_EQ(portal("POST /crm/v8/Contacts/12/actions/portal_invite"), "add 12 of ");
+  const std::string many = "POST /crm/v8/Leads/actions/portal_invite";
+  EXPECT_EQ(
+      portal(many,
+             R"({"portal_invite":[{"data":[{"id":"1","user_type_id":"7"},{"id":"2","user_type_id":"7"}]},
+                             {"data":[{"id":"1","user_type_id":"8"}]}]})"),
+      "add 1 2 of 7 of 8");
+  EXPECT_EQ(portal("PUT " + users + "/12/actions/change_status?active=True"), "add 12 of 7");
+  EXPECT_EQ(portal("PUT " + users + "/12/actions/change_status?active=false"), "remove 12");
+  EXPECT_EQ(portal("DELETE " + users + "?personality_ids=1,%202,1"), "remove 1 2");
+  EXPECT_EQ(portal("POST " + users + "/actions/transfer", "{}"), "none");
+  EXPECT_EQ(portal("GET " + users), "none");
+  for (const char* bad :
+       {"", "[]", "{}", R"({"portal_invite":[]})", R"({"portal_invite":[{"data":[]}]})",
+        R"({"portal_invite":[{"data":[{"id":1}]}]})", R"({"portal_invite":[{"data":[{}]}]})",
+        R"({"portal_invite":[{"data":[{"id":"1","ID":"2"}]}]})",
+        R"({"portal_invite":[{"data":[{"id":"1"}],"Data":[{"id":"2"}]}]})",
+        R"({"portal_invite":[{"data":[{"id":"1"}]}],"PORTAL_INVITE":[]})"})
+    EXPECT_EQ(portal(many, bad), "reject") << bad;
+  for (const char* bad :
+       {"POST /crm/v8/Contacts/x/actions/portal_invite", "POST /crm/v8/Contacts/012/actions/portal_invite",
+        "POST /crm/v8/Contacts/1/actions/portal_invite/x", "DELETE /crm/v8/Contacts/1/actions/portal_invite",
+        "POST /crm/v8/Contacts/1/actions/portal_invite?user_type_id=1&USER_TYPE_ID=2"})
+    EXPECT_EQ(portal(bad), "reject") << bad;
+  for (const char* bad :
+       {"", "?personality_ids=", "?personality_ids=1,", "?personality_ids=1&personality_ids=2"})
+    EXPECT_EQ(portal("DELETE " + users + bad), "reject") << bad;
+  for (const char* bad : {"", "?active=maybe", "?active=true&active=false"})
+    EXPECT_EQ(portal("PUT " + users + "/1/actions/change_status" + bad), "reject") << bad;
+}
+
+std::string outcomes(PortalChange::Way way, std::vector<std::string> members, int status,
+                     std::string_view body) {
+  std::string text;
+  for (PortalOutcome outcome :
+       read_portal_reply({.way = way, .members = std::move(members), .user_types = {}}, status, body))
+    text += outcome == PortalOutcome::done ? 'd' : outcome == PortalOutcome::refused ? 'r' : 'u';
+  return text;
+}
+
+TEST(ZohoPortal, ReplySaysWhatBecameOfEachMember) {
+  constexpr auto kAdd = PortalChange::Way::add, kRemove = PortalChange::Way::remove;
+  const char* fine = R"({"portal_invite":[{"code":"SUCCESS","details":{},"status":"success"}]})";
+  EXPECT_EQ(outcomes(kAdd, {"1"}, 200, fine), "d");
+  EXPECT_EQ(outcomes(kAdd, {"1"}, 400, fine), "r");
+  EXPECT_EQ(outcomes(kAdd, {"1"}, 500, fine), "u");
+  EXPECT_EQ(outcomes(kAdd, {"1"}, 0, ""), "u");
+  EXPECT_EQ(outcomes(kAdd, {"1"}, 200, R"({"portal_invite":[{"code":"INVALID_DATA","status":"error"}]})"),
+            "r");
+  EXPECT_EQ(outcomes(kAdd, {"1", "2"}, 200, R"({"portal_invite":[{"code":"SCHEDULED","status":"success"}]})"),
+            "dd");
+  EXPECT_EQ(outcomes(kAdd, {"1", "2"}, 200, R"({"portal_invite":[{"status":"success"},{"status":"error"}]})"),
+            "dd");
+  for (const char* body : {"", "x", "[]", "{}", R"({"portal_invite":{}})", R"({"portal_invite":[7]})",
+                           R"({"portal_invite":[{"status":"perhaps"}]})",
+                           R"({"portal_invite":[{"status":"error"}],"PORTAL_invite":[]})"})
+    EXPECT_EQ(outcomes(kAdd, {"1"}, 200, body), "u") << body;
+  EXPECT_EQ(outcomes(kRemove, {"1", "2", "3"}, 200, R"({"users":[
+      {"code":"SUCCESS","status":"success","details":{"personality_id":"2"}},
+      {"code":"INVALID_DATA","status":"error","details":{"personality_id":"1"}}]})"),
+            "rdu");
+  EXPECT_EQ(outcomes(kRemove, {"1", "2"}, 200, R"({"users":[{"code":"SUCCESS","status":"success"}]})"), "uu")
+      << "it names nobody";
+  EXPECT_EQ(outcomes(kRemove, {"1"}, 200, R"({"users":[{"code":"SCHEDULED","status":"success"}]})"), "u");
+  EXPECT_EQ(outcomes(kRemove, {"1"}, 200, R"({"change_status":[{"code":"SUCCESS","status":"success"}]})"),
+            "d");
 }
 
 TEST(ZohoCoql, TokensAreReadAsTheServerDoes) {

@@ -2,6 +2,7 @@
 // seed and the step are printed with every failure.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <set>
 
 #include "metering/base/random.h"
@@ -22,7 +23,7 @@ using namespace std::chrono_literals;
 
 struct Seen {
   std::map<TakeReply::Status, int> takes;
-  int lost = 0, given_back = 0, released = 0;
+  int lost = 0, given_back = 0, released = 0, invited = 0, invitations_full = 0, settled_free = 0;
 };
 
 class Differential {
@@ -41,7 +42,11 @@ class Differential {
     const Pool& pool = pools_[random_.below(pools_.size())];
     const std::string member = ":user" + std::to_string(random_.below(9));
     const std::uint64_t dice = random_.below(100);
-    if (dice < 50)
+    if (dice < 15 && pool.kind == Kind::named)
+      invite(pool);
+    else if (dice < 30 && pool.kind == Kind::named)
+      settle(pool);
+    else if (dice < 50)
       take(pool, member);
     else if (dice < 75)
       renew(pool);
@@ -76,6 +81,38 @@ class Differential {
     EXPECT_EQ(real->used, twin.used);
     EXPECT_EQ(real->born, twin.born);
     ++seen.takes[twin.status];
+  }
+  std::string some_invitation() { return "invitation" + std::to_string(random_.below(4)); }
+  void invite(const Pool& pool) {
+    std::vector<std::string> members;
+    for (int user = 0; user < 9; ++user)
+      if (random_.below(4) == 0) members.push_back(":user" + std::to_string(user));
+    const std::string id = some_invitation();
+    auto real = parse_seat_invite(
+        client_.run(client_.scripts.seat_invite, seat_invite_call(pool, run_, id, members)));
+    ASSERT_TRUE(real) << real.error().message;
+    const seats::InviteReply twin = model_.invite(pool, id, members);
+    EXPECT_EQ(real->full, twin.full);
+    EXPECT_EQ(real->taken, twin.taken);
+    EXPECT_EQ(real->used, twin.used);
+    (twin.full ? seen.invitations_full : seen.invited) += 1;
+  }
+  void settle(const Pool& pool) {
+    using Outcome = seats::Settlement::Outcome;
+    std::vector<seats::Settlement> settlements;
+    for (int user = 0; user < 9; ++user)
+      if (random_.below(3) == 0)
+        settlements.push_back({.outcome = std::array{Outcome::member, Outcome::refused, Outcome::refused,
+                                                     Outcome::removed}[random_.below(4)],
+                               .member = ":user" + std::to_string(user)});
+    const std::uint64_t before = model_.list(pool, 0, 0, "").used;
+    const std::string id = some_invitation();
+    const auto real = parse_seat_settle(
+        client_.run(client_.scripts.seat_settle, seat_settle_call(pool, run_, id, settlements)));
+    ASSERT_TRUE(real) << real.error().message;
+    model_.settle(pool, id, settlements);
+    seen.settled_free += model_.list(pool, 0, 0, "").used < before ? 1 : 0;
+    list(pool, ":user0");
   }
   void renew(const Pool& pool) {
     std::vector<seats::Renewal> renewals;
@@ -147,6 +184,9 @@ TEST(SeatDifferential, ScriptsAndModelGiveTheSameReplies) {
     all.lost += history.seen.lost;
     all.given_back += history.seen.given_back;
     all.released += history.seen.released;
+    all.invited += history.seen.invited;
+    all.invitations_full += history.seen.invitations_full;
+    all.settled_free += history.seen.settled_free;
   }
   for (auto status : {TakeReply::Status::taken, TakeReply::Status::held, TakeReply::Status::full,
                       TakeReply::Status::fenced})
@@ -154,6 +194,9 @@ TEST(SeatDifferential, ScriptsAndModelGiveTheSameReplies) {
   EXPECT_GT(all.lost, 100);
   EXPECT_GT(all.given_back, 100);
   EXPECT_GT(all.released, 100);
+  EXPECT_GT(all.invited, 100);
+  EXPECT_GT(all.invitations_full, 100);
+  EXPECT_GT(all.settled_free, 100);
 }
 
 }  // namespace

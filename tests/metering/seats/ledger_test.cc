@@ -32,6 +32,15 @@ class Line final : public SeatStore {
     renewed += renewals.size();
     send([this, pool, renewals] { return model_.renew(pool, renewals); }, std::move(done));
   }
+  void invite(const Pool& pool, std::string id, std::vector<std::string> members,
+              std::function<void(Result<InviteReply>&&)> done) override {
+    send([this, pool, id, members] { return model_.invite(pool, id, members); }, std::move(done));
+  }
+  void settle(const Pool& pool, std::string id, std::vector<Settlement> settlements,
+              std::function<void(Result<void>&&)> done) override {
+    send([this, pool, id, settlements] { return model_.settle(pool, id, settlements), Result<void>{}; },
+         std::move(done));
+  }
   void release(const Pool& pool, std::string member, std::function<void(Result<bool>&&)> done) override {
     send([this, pool, member] { return model_.release(pool, member); }, std::move(done));
   }
@@ -426,6 +435,83 @@ History run_history(std::uint64_t seed, bool server_tells_its_run) {
   store.set_now(store_now + 60s);
   history.used_after_idle = store.list(pool, 0, 0, "").used;
   return history;
+}
+
+using Fate = Settlement::Outcome;
+
+struct Invited : ::testing::Test {
+  bool invite(const std::string& id, std::vector<std::string> members) {
+    return !model.invite(kNamed, id, members).full;
+  }
+  void settle(const std::string& id, Fate fate, const std::string& member) {
+    model.settle(kNamed, id, {{fate, member}});
+  }
+  std::uint64_t used() { return model.list(kNamed, 0, 0, "").used; }
+  SeatModel model;
+};
+
+TEST_F(Invited, AllOfAnInvitationGetASeatOrNone) {
+  EXPECT_TRUE(invite("a", {"x"}));
+  EXPECT_FALSE(invite("b", {"y", "z"}));
+  EXPECT_EQ(used(), 1U);
+  EXPECT_TRUE(invite("b", {"x", "y"})) << "who has a seat needs no other";
+  EXPECT_EQ(used(), 2U);
+  EXPECT_TRUE(invite("c", {"x", "y"}));
+}
+
+TEST_F(Invited, MemberWhomSeveralInvitationsWantIsFreeWhenAllHaveLost) {
+  invite("a", {"x"});
+  invite("b", {"x"});
+  settle("a", Fate::refused, "x");
+  EXPECT_EQ(used(), 1U) << "the other may still succeed";
+  settle("a", Fate::refused, "x");
+  EXPECT_EQ(used(), 1U) << "told twice";
+  settle("b", Fate::refused, "x");
+  EXPECT_EQ(used(), 0U);
+  invite("a", {"x"});
+  invite("b", {"x"});
+  settle("a", Fate::member, "x");
+  settle("b", Fate::refused, "x");
+  EXPECT_EQ(used(), 1U) << "a member is not undone by a later refusal";
+  settle("c", Fate::removed, "x");
+  EXPECT_EQ(used(), 0U);
+}
+
+TEST_F(Invited, ReleasedByAnAdministratorIsAsIfHeHadNeverBeenInvited) {
+  invite("a", {"x"});
+  model.release(kNamed, "x");
+  invite("b", {"x"});
+  settle("a", Fate::refused, "x");
+  EXPECT_EQ(used(), 1U) << "b is under way";
+  settle("b", Fate::refused, "x");
+  EXPECT_EQ(used(), 0U);
+}
+
+TEST(SeatLedgerInvitations, AreAnsweredOnceAlsoWhenTheStoreIsAwayOrTheLedgerEnds) {
+  SeatModel model;
+  const MonotonicTime now{Seconds(100)};
+  std::vector<Outcome> answers;
+  const auto keep = [&](Outcome&& outcome) { answers.push_back(outcome); };
+  {
+    Worker worker(model, now);
+    const std::string first = worker.ledger.new_invitation();
+    EXPECT_NE(first, worker.ledger.new_invitation());
+    worker.ledger.invite(kNamed, first, {"x"}, keep);
+    ASSERT_EQ(answers.size(), 1U);
+    EXPECT_EQ(answers[0].status, Status::held);
+    EXPECT_TRUE(answers[0].taken);
+    worker.ledger.invite(kNamed, "other", {"x", "y", "z"}, keep);
+    EXPECT_EQ(answers.at(1).status, Status::full);
+    worker.line.away = true;
+    worker.ledger.invite(kNamed, "third", {"y"}, keep);
+    EXPECT_EQ(answers.at(2).status, Status::unavailable);
+    worker.line.slow = true;
+    worker.ledger.invite(kNamed, "fourth", {"y"}, keep);
+    worker.ledger.settle(kNamed, first, {{Fate::refused, "x"}}, keep);
+    EXPECT_EQ(answers.size(), 3U);
+  }
+  ASSERT_EQ(answers.size(), 5U) << "the end answers those who wait";
+  EXPECT_EQ(answers[3].status, Status::unavailable);
 }
 
 TEST(SeatHistories, NeverMoreHoldersThanSeatsWhateverFailsAndAllAreFreeAfterTheIdleTime) {

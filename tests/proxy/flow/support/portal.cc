@@ -4,6 +4,7 @@
 
 #include "config/load/rulebook.h"
 #include "embedded_bpmonline.h"
+#include "embedded_zoho.h"
 #include "metering/identity/mint.h"
 #include "proxy/http/request_parser.h"
 
@@ -57,7 +58,8 @@ std::shared_ptr<const identity::LookupSource> lookup(const config::Lookup& setti
 }  // namespace
 
 std::shared_ptr<const Snapshot> snapshot(const config::Settings& settings, std::uint64_t generation) {
-  auto rulebook = config::load_rulebook(embedded::k_bpmonline, "bpmonline.yaml");
+  const bool zoho = settings.licensing.system == "zoho";
+  auto rulebook = config::load_rulebook(zoho ? embedded::k_zoho : embedded::k_bpmonline, "a preset");
   EXPECT_TRUE(rulebook) << rulebook.error().message;
   if (settings.licensing.system == "none") rulebook->system = "none";
   auto applied = config::apply_settings(*rulebook, settings.catalogue, settings.licensing);

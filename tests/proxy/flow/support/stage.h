@@ -75,6 +75,15 @@ struct ScriptedPort final : ExchangePort {
     seats_asked.push_back(pool.id);
     return seat;
   }
+  void invite(CallPortal& portal, std::vector<std::string> members) override {
+    portal.invitation = "invitation";
+    invited = std::move(members);
+    if (seat) exchange->on_seat(*seat);
+  }
+  void settle_invitation(const CallPortal&, std::vector<seats::Settlement> settlements) override {
+    for (const auto& one : settlements) settled.emplace_back(one.member, one.outcome);
+    if (!defer_session) exchange->on_session_written();
+  }
   void charge(std::span<const quota::AccountCharge> asked) override {
     if (defer_store) {
       pending_charges.assign(asked.begin(), asked.end());
@@ -121,6 +130,8 @@ struct ScriptedPort final : ExchangePort {
   std::vector<quota::AccountCharge> pending_charges, accounts;
   std::optional<seats::Outcome> seat = seats::Outcome{.status = seats::Outcome::Status::held};
   std::vector<std::string> seats_asked;
+  std::vector<std::string> invited;
+  std::vector<std::pair<std::string, seats::Settlement::Outcome>> settled;
   std::string to_client, to_upstream;
   std::size_t client_queue = 0, upstream_queue = 0;
   std::array<std::optional<Milliseconds>, 2> timers;
