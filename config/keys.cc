@@ -620,8 +620,9 @@ Fields describe_quota(QuotaRule& rule) {
        "Resolution of the window; 0 chooses it: a 1440th of the window, within 100 ms and 60 s."},
       {"per", TextList{&rule.per, Format::any, dimension_names(), 1, 6, true},
        "What has a window of its own: any of tenant, organization, product, user, object, operation."},
-      {"on", Text{&rule.on, Format::any, {"licensed", "all"}},
-       "`licensed`: operations on licensed objects; `all`: every forwarded call of an authenticated user."},
+      {"on", Text{&rule.on, Format::any, {"licensed", "all", "credits"}},
+       "`licensed`: operations on licensed objects; `all`: every forwarded call of an authenticated user; "
+       "`credits`: these too, each as many units as Zoho counts it as API credits (quotas.md)."},
       {"staff", Flag{&rule.staff}, "Bind staff too."},
       {"overrides", NumberMap{&rule.overrides, 0, kUnitsMax, Format::any},
        "User (for rules without user: organization) -> limit instead of `limit`."},

@@ -496,6 +496,12 @@ class Validator {
                           path, rule.window / rule.bucket, kBucketsMax));
       if (!rule.overrides.empty() && !per("user") && !per("organization"))
         error(path + ".overrides", fmt::format("{}.overrides needs user or organization in \"per\"", path));
+      if (rule.on == "credits" && !speaks("zoho"))
+        error(path + ".on", fmt::format("{}: credits are Zoho's; zoho is not in catalogue.dialects", path));
+      if (rule.on == "credits")
+        for (std::string_view dimension : {"product", "object", "operation"})
+          if (per(dimension))
+            error(path + ".per", fmt::format("{}: credits are counted by call, not by {}", path, dimension));
       if (rule.on == "all")
         for (std::string_view dimension : {"product", "object", "operation"})
           if (per(dimension))

@@ -49,6 +49,7 @@ class RulebookReader {
                {"details", later(details)},
                {"unlisted", [&](const Node& n) { read_unlisted(n); }},
                {"user_types_with", later(user_types_with)},
+               {"credits", [&](const Node& n) { read_credits(n); }},
                {"portal_seats", [&](const Node& n) { read_portal_seats(n); }},
                {"uids", later(uids)},
                {"relations", later(relations)}});
@@ -236,6 +237,38 @@ class RulebookReader {
               {{"max", [&](const Node& n) { product.custom_sections_max = yaml_.number(n, "max"); }, true},
                {"operations",
                 [&](const Node& n) { product.custom_section_rights = read_rights(n, "operations"); }}});
+  }
+
+  // Credits and shares of one are 1 or more.
+  void read_credits(const Node& node) {
+    catalogue::CreditTable& table = book_.credits.emplace();
+    auto number = [&](std::uint32_t& into, const char* what) {
+      return [this, &into, what](const Node& n) {
+        into = yaml_.number(n, what);
+        if (into == 0) yaml_.fail_at(n, fmt::format("{} is 1 or more", what));
+      };
+    };
+    yaml_.map(node, "credits",
+              {{"call", number(table.call, "call"), true},
+               {"records_per_credit", number(table.records_per_credit, "records_per_credit"), true},
+               {"tagged_per_credit", number(table.tagged_per_credit, "tagged_per_credit"), true},
+               {"convert", number(table.convert, "convert"), true},
+               {"custom_view", number(table.custom_view, "custom_view"), true},
+               {"deleted", number(table.deleted, "deleted"), true},
+               {"bulk_read", number(table.bulk_read, "bulk_read"), true},
+               {"bulk_write", number(table.bulk_write, "bulk_write"), true},
+               {"composite", number(table.composite, "composite"), true},
+               {"coql",
+                [&](const Node& n) {
+                  yaml_.entries(n, "coql", [&](const std::string& rows, const Node& key, const Node& cost) {
+                    const auto up_to = parse_decimal(rows);
+                    if (!up_to || *up_to > UINT32_MAX)
+                      return yaml_.fail_at(key, fmt::format("\"{}\" is no number of rows", rows));
+                    table.coql.emplace_back(static_cast<std::uint32_t>(*up_to), yaml_.number(cost, "coql"));
+                  });
+                  std::ranges::sort(table.coql);
+                },
+                true}});
   }
 
   void read_portal_seats(const Node& node) {

@@ -63,6 +63,8 @@ struct Classification {
   std::string reject_detail;  // for reject: what is wrong, for the caller
   std::shared_ptr<const PortalChange>
       portal;  // seat: which members, where the request names them; else nullptr
+  std::uint32_t credits =
+      0;  // with Options::credits: what the vendor counts the call as; 0: it is no call of its API
   // Only with reject: the body is in a format or coding that cannot be inspected; answer 415 instead of 400.
   bool unsupported_media = false;
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "metering/catalogue/classification.h"
+#include "metering/catalogue/credits.h"
 #include "metering/catalogue/schema.h"
 #include "metering/catalogue/url.h"
 
@@ -43,6 +44,8 @@ struct Options {
   // A batch with more operations is rejected. Creatio itself stops at 100 (academy, data_services/odata); every
   // operation up to this bound is reported and counted, so the bound only protects memory.
   std::size_t batch_parts_max = 1000;
+  // Classification::credits by this; the bodies that it depends on are needed then. Zoho alone has credits.
+  std::optional<CreditTable> credits;
 };
 
 class Classifier {

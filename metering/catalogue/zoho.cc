@@ -47,6 +47,7 @@ class Reader {
   bool read(const Root& root);
   const char* error = nullptr;
   Kind kind = Kind::objects;
+  std::uint32_t credits = 0;  // with Options::credits
 
  private:
   bool refuse(const char* why) {
@@ -68,6 +69,8 @@ class Reader {
   bool reading() const { return catalogue::reads(method_); }
 
   bool need_body();
+  bool count_records();
+  std::size_t tagged_records() const;
   bool read_bulk();
   bool read_bulk_modules(JsonObject job);
   bool read_coql_body();
@@ -111,8 +114,20 @@ bool Reader::need_body() {
   return true;
 }
 
+// Inserts, updates and upserts cost by the records of their `data`.
+bool Reader::count_records() {
+  if (!call_.options.credits || in_batch_) return true;
+  if (!need_body()) return false;
+  const Member data = member(*as_object(*body_), "data");
+  if (data.repeated) return refuse("the body repeats a key");
+  const auto records = data.array();
+  credits = CreditTable::of_records(records ? records->size() : 1, call_.options.credits->records_per_credit);
+  return true;
+}
+
 bool Reader::read(const Root& root) {
   first_ = root.first;
+  if (call_.options.credits) credits = call_.options.credits->call;
   if (method_ == Method::other) return refuse("the method is not known to this API");
   if (length() == 0) return is(Kind::metadata);
   if (root.bulk) return read_bulk();
@@ -227,6 +242,8 @@ bool Reader::read_bulk() {
     if (length() > 1) return is(word(2) == "result" ? Kind::unknown : Kind::metadata);
     if (method_ == Method::post) {
       if (!need_body()) return false;
+      if (const auto& table = call_.options.credits)
+        credits = word(0) == "read" ? table->bulk_read : table->bulk_write;
       return read_bulk_modules(*as_object(*body_));
     }
   }
@@ -283,6 +300,7 @@ bool Reader::read_coql_body() {
   if (query.repeated || !text) return refuse("the body needs one select_query");
   auto coql = read_coql(*text);
   if (!coql) return refuse("select_query cannot be read in one way only");
+  if (call_.options.credits) credits = call_.options.credits->of_rows(coql->rows);
   for (const std::string& module : coql->modules) use(module, Operation::read);
   std::string from(call_.spell(coql->modules.front()));
   for (const auto& [lookup, column] : coql->lookup_paths) {
@@ -299,6 +317,7 @@ bool Reader::read_composite() {
   if (in_batch_) return refuse("a composite cannot contain another");
   if (method_ != Method::post || length() != 1) return refuse("a composite is sent by POST");
   if (!need_body()) return false;
+  if (call_.options.credits) credits = call_.options.credits->composite;
   Member requests = member(*as_object(*body_), "__composite_requests");
   auto list = requests.array();
   if (requests.repeated || !list) return refuse("the composite needs one list __composite_requests");
@@ -337,6 +356,10 @@ bool Reader::read_composite_item(JsonElement element, std::uint32_t part) {
 }
 
 bool Reader::read_module() {
+  const bool writes = !reading() && method_ != Method::remove && method_ != Method::options;
+  if (writes && (length() == 1 || (length() == 2 && word(1) == "upsert")) && !count_records()) return false;
+  if (call_.options.credits && reading() && length() == 1 && find_parameter(path_.query, "cvid").count > 0)
+    credits = call_.options.credits->custom_view;
   if (length() == 1) {
     switch (method_) {
       case Method::post:
@@ -351,6 +374,7 @@ bool Reader::read_module() {
     }
   }
   std::string_view second = word(1);
+  if (call_.options.credits && reading() && second == "deleted") credits = call_.options.credits->deleted;
   if (second == "search" || second == "deleted")
     return use(module_, reading() || method_ == Method::post ? Operation::read : Operation::edit);
   if (second == "upsert") {
@@ -379,12 +403,21 @@ bool Reader::read_record() {
   return true;
 }
 
+// ?ids=1,2,3 of add_tags and remove_tags; in an address with a record it is that one.
+std::size_t Reader::tagged_records() const {
+  const QueryMatch ids = find_parameter(path_.query, "ids");
+  return ids.count == 0 ? 1 : static_cast<std::size_t>(1 + std::ranges::count(ids.value, ','));
+}
+
 bool Reader::read_action(std::string_view action) {
   if (action.empty()) return refuse("the address names no action");
   if (action == "portal_invite") return read_invite();
   if (action == "count" || action == "fetch_full_data" || reading()) return use(module_, Operation::read);
   if (action == "clone") return use(module_, Operation::create);
   if (action == "mass_delete") return use(module_, Operation::remove);
+  if (const auto& table = call_.options.credits; table && action == "convert") credits = table->convert;
+  if (const auto& table = call_.options.credits; table && (action == "add_tags" || action == "remove_tags"))
+    credits = CreditTable::of_records(tagged_records(), table->tagged_per_credit);
   if (action == "convert" || action == "mass_convert") {
     use(module_, Operation::edit);
     for (std::string_view created : {"Contacts", "Accounts", "Deals"}) use(created, Operation::create);
@@ -408,6 +441,7 @@ bool classify_zoho(Call& call) {
   if (!root) return false;
   zoho::Reader reader(call, path, call.method, std::nullopt, 0, false);
   if (!reader.read(*root)) return reader.error ? call.reject(reader.error) : true;
+  call.result.credits = reader.credits;
   return call.done(reader.kind);
 }
 

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "metering/base/ascii.h"
 #include "metering/catalogue/dialect.h"
 #include "metering/catalogue/zoho.h"
@@ -60,11 +62,27 @@ std::optional<CoqlReading> read_coql(std::string_view query) {
   bool expect_module = false;  // behind FROM, JOIN or a comma of the FROM list
   bool after_module = false;
   bool first = true;
+  bool in_limit = false, limited = false;
+  std::uint64_t limit = 0, most = 0;
   for (Token token = tokens.next(); token.kind != Token::Kind::end; token = tokens.next()) {
     if (token.kind == Token::Kind::bad) return std::nullopt;
     bool word = token.kind == Token::Kind::word;
     if (first && (!word || !equals_ignore_case(token.text, "select"))) return std::nullopt;
     first = false;
+    if (in_limit) {
+      // LIMIT rows, LIMIT offset, rows
+      if (const auto number = word ? parse_decimal(token.text) : std::nullopt) {
+        limit = *number;
+        continue;
+      }
+      if (token.text == ",") continue;
+      in_limit = false;
+    }
+    if (word && equals_ignore_case(token.text, "limit")) {
+      most = std::max(most, limit);
+      limit = 0;
+      in_limit = limited = true;
+    }
     if (expect_module) {
       if (!word || !is_identifier(token.text) || out.modules.size() == kModulesMax) return std::nullopt;
       out.modules.emplace_back(token.text);
@@ -87,6 +105,7 @@ std::optional<CoqlReading> read_coql(std::string_view query) {
     }
   }
   if (expect_module || out.modules.empty()) return std::nullopt;
+  if (limited) out.rows = std::max(most, limit);
   return out;
 }
 

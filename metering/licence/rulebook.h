@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "metering/catalogue/classification.h"
+#include "metering/catalogue/credits.h"
 
 namespace tollgate::licence {
 
@@ -92,6 +93,7 @@ struct Rulebook {
   // From the operator's settings:
   std::vector<std::string> main_products;
   PortalSeats portal_seats;
+  std::optional<catalogue::CreditTable> credits;  // what the vendor counts calls as; nullopt: it does not
   std::uint32_t main_product_users = 0;  // 0: not stated, so that only SeatCap::max caps
   // Permitted roots, at most 3. {Root}File, InFolder, Folder, InTag, Tag and Visa are details of their root unless they
   // are listed elsewhere.

@@ -111,7 +111,9 @@ void charge_rule(ChargeList& charges, const Rule& rule, std::uint32_t number, co
                  std::span<const CountedOperation> operations) {
   if (!per_operation(rule)) {
     AccountCharge& charge = add_charge(charges, rule, number, caller);
-    charge.units = rule.on == Scope::all ? 1 : static_cast<std::uint32_t>(operations.size());
+    charge.units = rule.on == Scope::all       ? 1
+                   : rule.on == Scope::credits ? caller.credits
+                                               : static_cast<std::uint32_t>(operations.size());
     charge.key.field = rule.name;
     return;
   }
@@ -147,6 +149,7 @@ void Rules::list_charges(const Caller& caller, std::span<const CountedOperation>
     const Rule& rule = rules_[number];
     if (caller.staff && !rule.applies_to_staff) continue;
     if (rule.on == Scope::licensed && licensed_operations.empty()) continue;
+    if (rule.on == Scope::credits && caller.credits == 0) continue;
     charge_rule(charges, rule, number, caller, licensed_operations);
   }
   if (!count_by_object_ || caller.staff) return;

@@ -13,7 +13,7 @@
 namespace tollgate::quota {
 
 enum class Dimension : std::uint8_t { tenant, organization, product, user, object, operation };
-enum class Scope : std::uint8_t { licensed, all };
+enum class Scope : std::uint8_t { licensed, all, credits };
 
 struct Rule {
   std::string name;  // [a-z0-9_-]+, stable: it is part of the key under which calls are counted
@@ -21,8 +21,9 @@ struct Rule {
   Milliseconds window{0};
   Milliseconds bucket{0};      // resolution: window/1440 within 100 ms .. 60 s unless configured
   std::vector<Dimension> per;  // tenant is always part of the subject
-  Scope on = Scope::
-      licensed;  // licensed: units on licensed objects; all: every forwarded call of an authenticated user is one unit
+  // licensed: units on licensed objects; all: every forwarded call of an authenticated user is one unit; credits: it is as many
+  // as the vendor counts it as (catalogue/credits.h).
+  Scope on = Scope::licensed;
   bool applies_to_staff = false;
   bool shadow =
       false;  // a candidate limit: counted and reported, refuses nothing, named in no RateLimit field
@@ -32,6 +33,7 @@ struct Rule {
 struct Caller {
   std::string_view tenant, organization, user;
   bool staff = false;
+  std::uint32_t credits = 0;  // that the call costs him
 };
 // One countable operation (licence::Unit without its room).
 struct CountedOperation {

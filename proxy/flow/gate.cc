@@ -666,7 +666,9 @@ Next Gate::begin_charge(Call& call) {
     operations_.push_back(
         {.object = unit.object, .operation = catalogue::name(unit.operation), .product = unit.product});
   if (call.charges.capacity() == 0) call.charges = std::move(spare_charges_);
-  snapshot.rules.list_charges(caller_of(call.token->principal), operations_, call.charges);
+  quota::Caller caller = caller_of(call.token->principal);
+  caller.credits = call.classification.credits;
+  snapshot.rules.list_charges(caller, operations_, call.charges);
   call.tell(&Life::decided, call);
   return call.charges.empty() ? Next::forward : Next::charge;
 }

@@ -121,16 +121,18 @@ LocalReply quota_exceeded(const Call& call, std::span<const std::uint32_t> viola
     const quota::AccountCharge& charge = call.charges[worst_index];
     const quota::Rule& rule = rules[charge.rule];
     auto window = std::chrono::duration_cast<Seconds>(rule.window).count();
+    const std::string_view what = rule.on == quota::Scope::credits ? "credits" : "calls";
     if (never)
       detail =
-          fmt::format("This request costs {} calls, more than the limit of {} of quota '{}' ({} s rolling).",
-                      charge.units, worst->limit, rule.name, window);
+          fmt::format("This request costs {} {}, more than the limit of {} of quota '{}' ({} s rolling).",
+                      charge.units, what, worst->limit, rule.name, window);
     else
       detail = fmt::format(
-          "{} of {} calls of quota '{}' were made in the last {} s; this request needs {}. There is room "
+          "{} of {} {} of quota '{}' were {} in the last {} s; this request needs {}. There is room "
           "again in {}. "
           "The window is rolling: it does not reset at midnight.",
-          worst->used, worst->limit, rule.name, window, charge.units, hours_and_minutes(wait));
+          worst->used, worst->limit, what, rule.name, rule.on == quota::Scope::credits ? "spent" : "made",
+          window, charge.units, hours_and_minutes(wait));
   }
   LocalReply reply{.status = info(Reason::quota_exceeded).status,
                    .reason = Reason::quota_exceeded,

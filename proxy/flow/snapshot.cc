@@ -45,6 +45,10 @@ catalogue::Options catalogue_options(const config::Catalogue& settings) {
   return options;
 }
 
+bool counts_credits(const config::Settings& settings) {
+  return std::ranges::any_of(settings.quotas, [](const auto& rule) { return rule.on == "credits"; });
+}
+
 quota::Dimension dimension(std::string_view name) {
   static constexpr std::pair<std::string_view, quota::Dimension> kNames[] = {
       {"tenant", quota::Dimension::tenant},   {"organization", quota::Dimension::organization},
@@ -64,7 +68,9 @@ std::vector<quota::Rule> make_rules(const std::vector<config::QuotaRule>& settin
                      .window = quota.window,
                      .bucket = quota.bucket.count() > 0 ? quota.bucket : quota::default_bucket(quota.window),
                      .per = {},
-                     .on = quota.on == "all" ? quota::Scope::all : quota::Scope::licensed,
+                     .on = quota.on == "all"       ? quota::Scope::all
+                           : quota.on == "credits" ? quota::Scope::credits
+                                                   : quota::Scope::licensed,
                      .applies_to_staff = quota.staff,
                      .shadow = quota.mode == config::QuotaMode::shadow,
                      .overrides = quota.overrides};
@@ -164,7 +170,11 @@ Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts) {
   quota::Rules rules(make_rules(parts.settings.quotas), parts.settings.usage_by_object);
   std::string policy = quota::rate_limit_policy(rules.rules());
   identity::TokenVerifier verifier = make_verifier(parts.settings.identity, parts.key_rings);
-  catalogue::Classifier classifier(catalogue_options(parts.settings.catalogue), parts.schema);
+  catalogue::Options options = catalogue_options(parts.settings.catalogue);
+  if (counts_credits(parts.settings)) options.credits = parts.rulebook.credits;
+  if (counts_credits(parts.settings) && !options.credits)
+    return fail(Origin::config, "quotas: the rulebook has no credits for \"on: credits\" to count");
+  catalogue::Classifier classifier(std::move(options), parts.schema);
   auto made = std::make_shared<Snapshot>(Snapshot{
       .settings = std::move(parts.settings),
       .verifier = std::move(verifier),
