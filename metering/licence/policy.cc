@@ -136,6 +136,18 @@ ResolvedUse Policy::resolve(const ObjectUse& use) const {
   return resolved;
 }
 
+Policy::Holding Policy::holding(const identity::Principal& principal) const {
+  const ProductSet named = index_->products_of(principal.licenses);
+  return {.named = named, .available = named & index_->available};
+}
+
+Rights Policy::rights_in(const Product& product, std::string_view section) const {
+  const auto at = static_cast<std::size_t>(&product - rulebook_->products.data());
+  for (const Index::Target& target : index_->sections)
+    if (target.id == section) return target.rights[at];
+  return 0;
+}
+
 namespace {
 
 // Parts of a request; the first ones, which nearly all requests have no more than, take no memory of their own.

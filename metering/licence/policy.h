@@ -73,6 +73,14 @@ class Policy {
                   Decision memory = {}) const;
   Decision decide(const identity::Principal& principal, catalogue::Classification&& gone_too_soon,
                   Decision memory = {}) const = delete;
+  // The products that licence names stand for, and of these the ones that the owned main products make available; for
+  // `explain`. Bit i: Rulebook::products[i].
+  struct Holding {
+    std::uint32_t named = 0, available = 0;
+  };
+  Holding holding(const identity::Principal& principal) const;
+  // What a product grants in a section as ResolvedUse names it.
+  Rights rights_in(const Product& product, std::string_view section) const;
   ResolvedUse resolve(const catalogue::ObjectUse& use) const;
   const Rulebook& rulebook() const { return *rulebook_; }
 

@@ -328,8 +328,12 @@ class CommandLine {
   }
   void add_explain() {
     CLI::App* sub = command(
-        "explain", "What a request touches, what the licence says and what it costs. Needs no running proxy.",
+        "explain",
+        "What would happen to a request, and every rule that says so: route, caller, objects, licence, "
+        "seats, "
+        "quotas. Needs no running proxy.",
         "  tollgate explain GET '/0/odata/Case(1)/Account' --license 'Customer portal cloud'\n"
+        "  tollgate explain GET /0/odata/Case --user ann --json\n"
         "  tollgate explain POST /0/DataService/json/SyncReply/SelectQuery --body-file query.json -o json\n");
     sub->add_option("method", explain_.method, "HTTP method")->required();
     sub->add_option("path", explain_.target, "path and query, as sent")->required();
@@ -351,7 +355,11 @@ class CommandLine {
     sub->add_option("--type", explain_.user_type, "portal or staff")
         ->check(CLI::IsMember({"portal", "staff"}))
         ->capture_default_str();
+    sub->add_option("--user", explain_.user, "name of the user: who he is, by licensing.directory_file");
+    sub->add_option("--tenant", explain_.tenant, "tenant, as a token names it");
+    sub->add_option("--organization", explain_.organization, "organization, as a token names it");
     add_format(sub, explain_.format);
+    sub->add_flag_callback("--json", [this] { explain_.format = Format::json; }, "the same as -o json");
     sub->callback([this] { action_ = [this] { return run_explain(explain_, console_); }; });
   }
   void add_export() {

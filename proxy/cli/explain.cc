@@ -1,6 +1,7 @@
 #include "proxy/cli/explain.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <fstream>
 #include <iostream>
@@ -10,6 +11,7 @@
 #include "config/suggest.h"
 #include "metering/base/json_text.h"
 #include "metering/catalogue/classifier.h"
+#include "metering/identity/directory.h"
 #include "metering/licence/policy.h"
 #include "proxy/cli/assembly.h"
 #include "proxy/flow/rewrite.h"
@@ -21,13 +23,21 @@ namespace {
 using catalogue::Classification;
 
 struct Answer {
-  std::string upstream_target;  // where a route rewrites the path; else ""
+  const config::Route* route = nullptr;  // nullptr: none leads anywhere
+  std::string upstream_target;           // where the route rewrites the path; else ""
+  identity::Principal user;
+  const char* listed = "no_directory";  // in_directory | not_in_directory
+  bool everything = false;              // the user is said to hold every product
+  licence::Policy::Holding holding;
   Classification seen;
   bool body_needed = false;
   Reason reason = Reason::ok;
   std::string detail;
   licence::Decision decision;
   std::vector<licence::ResolvedUse> resolved;  // in the order of seen.uses
+  bool quotas_reached = false;                 // the rules of quotas were consulted
+  std::vector<const flow::SeatPool*> seats;    // one of each is needed
+  std::vector<quota::AccountCharge> charges;
   std::size_t units() const { return reason == Reason::ok && decision.metered ? decision.units.size() : 0; }
 };
 
@@ -57,17 +67,6 @@ std::string_view name(licence::ResolvedUse::Role role) {
 // A licence name that no other product's pattern finds, for users given by --product.
 std::string name_for_product(std::string_view id) {
   return fmt::format("tollgate-explain<{}>", id);
-}
-
-std::vector<catalogue::Dialect> dialects_of(const config::Settings& settings) {
-  std::vector<catalogue::Dialect> dialects;
-  for (const std::string& text : settings.catalogue.dialects) {
-    if (text == "creatio") dialects.push_back(catalogue::Dialect::creatio);
-    if (text == "zoho") dialects.push_back(catalogue::Dialect::zoho);
-    if (text == "cherwell") dialects.push_back(catalogue::Dialect::cherwell);
-    if (text == "rest") dialects.push_back(catalogue::Dialect::rest);
-  }
-  return dialects;
 }
 
 // The text after "@" or the file, or the text itself; nothing after a message.
@@ -103,11 +102,15 @@ bool read_headers(const ExplainArguments& arguments, Console& console,
 // Gives every product an extra pattern, so that a user can be said to hold it without knowing its licence
 // names.
 bool read_user(const ExplainArguments& arguments, Console& console, licence::Rulebook& rulebook,
-               identity::Principal& user) {
-  user.user = "explain";
+               Answer& answer) {
+  identity::Principal& user = answer.user;
+  user.user = arguments.user.empty() ? "explain" : arguments.user;
+  user.tenant = arguments.tenant;
+  user.organization = arguments.organization;
   user.user_type = arguments.user_type == "staff" ? identity::UserType::staff : identity::UserType::portal;
   user.licenses = arguments.licenses;
-  bool everything = arguments.licenses.empty() && arguments.products.empty() && !arguments.no_license;
+  bool& everything = answer.everything;
+  everything = arguments.licenses.empty() && arguments.products.empty() && !arguments.no_license;
   std::vector<std::string_view> known;
   for (licence::Product& product : rulebook.products) {
     product.name_patterns.push_back(fmt::format("^{}$", name_for_product(product.id)));
@@ -125,58 +128,238 @@ bool read_user(const ExplainArguments& arguments, Console& console, licence::Rul
   return true;
 }
 
-// What the upstream is asked for, where a route rewrites the path; "" where it is asked for what was sent, and for what
-// no server would take (the classifier says why).
-std::string upstream_target(const config::Settings& settings, const ExplainArguments& arguments,
-                            std::span<const catalogue::HeaderField> headers) {
+// Everything but the keys that tokens are verified with: no token is looked at.
+Result<std::shared_ptr<const flow::Snapshot>> snapshot_of(const config::LoadedConfig& loaded,
+                                                          licence::Rulebook rulebook) {
+  config::Settings settings = loaded.settings;
+  settings.identity.jwt.clear();
+  std::shared_ptr<const identity::Directory> directory;
+  if (!settings.licensing.directory_file.empty()) {
+    auto parsed = identity::Directory::parse(loaded.file_texts.at(settings.licensing.directory_file));
+    if (!parsed)
+      return fail(Origin::config,
+                  fmt::format("{}: {}", settings.licensing.directory_file, parsed.error().message));
+    directory = std::make_shared<const identity::Directory>(std::move(*parsed));
+  }
+  auto schema = config::make_schema(rulebook, settings.catalogue.uids, settings.catalogue.processes);
+  return flow::make_snapshot({.settings = std::move(settings),
+                              .rulebook = std::move(rulebook),
+                              .schema = std::move(schema),
+                              .directory = std::move(directory),
+                              .key_rings = {}});
+}
+
+// Which route it takes, and what the upstream is asked for where that rewrites the path. A path that no server would take
+// has none (the classifier says why).
+void find_way(const flow::Snapshot& snapshot, const ExplainArguments& arguments,
+              std::span<const catalogue::HeaderField> headers, Answer& answer) {
   const auto path = catalogue::normalise(arguments.target);
-  if (!path) return "";
   std::string_view host;
   for (const catalogue::HeaderField& header : headers)
     if (equals_ignore_case(header.name, "host")) host = header.value;
-  const config::Route* route = flow::find_route(settings, host, path->path);
-  if (route == nullptr || !flow::rewrites(*route)) return "";
+  answer.route = flow::find_route(snapshot.settings, host, path ? path->path : arguments.target);
+  if (!path || answer.route == nullptr || !flow::rewrites(*answer.route)) return;
   const std::size_t query = std::min(arguments.target.find('?'), arguments.target.size());
-  return flow::rewritten_path(*route, std::string_view(arguments.target).substr(0, query), *path) +
-         arguments.target.substr(query);
+  answer.upstream_target =
+      flow::rewritten_path(*answer.route, std::string_view(arguments.target).substr(0, query), *path) +
+      arguments.target.substr(query);
+}
+
+void apply_directory(const flow::Snapshot& snapshot, const ExplainArguments& arguments, Answer& answer) {
+  if (snapshot.directory == nullptr || arguments.user.empty()) return;
+  const bool listed = snapshot.directory->find(answer.user.user) != nullptr;
+  answer.listed = listed ? "in_directory" : "not_in_directory";
+  answer.everything = answer.everything && !listed;
+  answer.user = snapshot.directory->apply(std::move(answer.user));
 }
 
 // As flow::Gate decides, for a call whose token is in order.
-Answer decide(const catalogue::Classifier& classifier, const licence::Policy& policy,
-              const config::Settings& settings, const identity::Principal& user,
-              const catalogue::Request& request) {
-  Answer answer;
-  answer.body_needed = classifier.body_need(request) == catalogue::BodyNeed::whole;
-  answer.seen = classifier.classify(request);
+void decide(const flow::Snapshot& snapshot, const catalogue::Request& request, Answer& answer) {
+  const licence::Policy& policy = snapshot.policy;
+  const identity::Principal& user = answer.user;
+  answer.body_needed = snapshot.classifier.body_need(request) == catalogue::BodyNeed::whole;
+  answer.seen = snapshot.classifier.classify(request);
+  answer.holding = policy.holding(user);
   for (const catalogue::ObjectUse& use : answer.seen.uses) answer.resolved.push_back(policy.resolve(use));
+  if (answer.route == nullptr) {
+    answer.reason = Reason::not_found;
+    answer.detail = "No route leads from this host and path to a CRM";
+    return;
+  }
+  if (!answer.route->metered) return;
   if (answer.seen.kind == catalogue::Kind::reject) {
     answer.reason = answer.seen.unsupported_media ? Reason::unsupported_media_type : Reason::bad_request;
     answer.detail = answer.seen.reject_detail;
-    return answer;
+    return;
   }
-  if (answer.seen.kind == catalogue::Kind::unknown && !settings.catalogue.allow_unknown && !user.is_staff()) {
+  if (answer.seen.kind == catalogue::Kind::unknown && !snapshot.settings.catalogue.allow_unknown &&
+      !user.is_staff()) {
     answer.reason = Reason::section_not_licensed;
     answer.detail = "It cannot be told from this request what it touches (catalogue.allow_unknown is false)";
-    return answer;
+    return;
   }
   answer.decision = policy.decide(user, answer.seen);
   answer.reason = answer.decision.reason;
   answer.detail = answer.decision.detail;
-  return answer;
+  if (answer.reason != Reason::ok) return;
+  std::uint64_t pools = answer.decision.metered && !user.is_staff() ? snapshot.concurrent_pool : 0;
+  for (std::size_t i = 0; i < snapshot.pool_of_product.size(); ++i)
+    if (answer.decision.metered && !user.is_staff() && (answer.decision.seat_products >> i & 1) != 0)
+      pools |= snapshot.pool_of_product[i];
+  for (std::size_t i = 0; i < snapshot.seat_pools.size(); ++i)
+    if ((pools >> i & 1) != 0) answer.seats.push_back(&snapshot.seat_pools[i]);
+  if (answer.seen.portal != nullptr && answer.seen.portal->way == catalogue::PortalChange::Way::add &&
+      snapshot.portal_pool != nullptr)
+    answer.seats.push_back(snapshot.portal_pool);
+  std::vector<quota::CountedOperation> operations;
+  for (const licence::Unit& unit : answer.decision.units)
+    operations.push_back(
+        {.object = unit.object, .operation = catalogue::name(unit.operation), .product = unit.product});
+  answer.charges = snapshot.rules.charges({.tenant = user.tenant,
+                                           .organization = user.organization,
+                                           .user = user.user,
+                                           .staff = user.is_staff(),
+                                           .credits = answer.seen.credits},
+                                          operations);
+  answer.quotas_reached = true;
+}
+
+std::string_view type_of(const identity::Principal& user) {
+  return user.is_staff() ? "staff" : "portal";
+}
+
+// Why a rule charges nothing.
+std::string_view why_not(const quota::Rule& rule, const Answer& answer) {
+  if (answer.user.is_staff() && !rule.applies_to_staff) return "does not bind staff";
+  if (rule.on == quota::Scope::credits) return "costs no credits";
+  return "no licensed operation";
+}
+
+template <class Each>
+void each_charge(const Answer& answer, std::uint32_t rule, Each&& body) {
+  for (const quota::AccountCharge& charge : answer.charges)
+    if (charge.rule == rule) body(charge);
+}
+
+std::string_view scope_name(quota::Scope scope) {
+  return scope == quota::Scope::all ? "all" : scope == quota::Scope::credits ? "credits" : "licensed";
+}
+
+// The products of a set, as ids.
+std::vector<std::string_view> ids_of(const licence::Rulebook& rulebook, std::uint32_t products) {
+  std::vector<std::string_view> ids;
+  for (std::size_t i = 0; i < rulebook.products.size(); ++i)
+    if ((products >> i & 1) != 0) ids.push_back(rulebook.products[i].id);
+  return ids;
+}
+
+std::vector<std::string_view> names_of(licence::Rights rights) {
+  using catalogue::Operation;
+  std::vector<std::string_view> names;
+  for (Operation operation : {Operation::read, Operation::create, Operation::edit, Operation::remove})
+    if ((rights & licence::right(operation)) != 0) names.push_back(catalogue::name(operation));
+  return names;
+}
+
+// The row of the licence's table that a use is judged by: each product that counts, and what it grants in the section.
+template <class Each>
+void each_grant(const licence::Policy& policy, const Answer& answer, std::string_view section, Each&& body) {
+  const auto& products = policy.rulebook().products;
+  for (std::size_t i = 0; i < products.size(); ++i)
+    if ((answer.holding.available >> i & 1) != 0)
+      body(products[i].id, names_of(policy.rights_in(products[i], section)));
 }
 
 std::string part_name(const catalogue::ObjectUse& use) {
   return use.in_batch ? fmt::format("batch[{}]", use.part) : "";
 }
 
-void print_json(const ExplainArguments& arguments, const Answer& answer, Console& console) {
+void write_list(JsonWriter& json, std::string_view key, const auto& values) {
+  json.field_array(key, [&] {
+    for (const auto& value : values) json.value(value);
+  });
+}
+
+void write_identity(JsonWriter& json, const Answer& answer) {
+  json.field_object("identity", [&] {
+    json.field("user", answer.user.user);
+    json.field("tenant", answer.user.tenant);
+    json.field("organization", answer.user.organization);
+    json.field("user_type", type_of(answer.user));
+    json.field("directory", answer.listed);
+    json.field("every_product", answer.everything);
+    if (!answer.everything) write_list(json, "licenses", answer.user.licenses);
+  });
+}
+
+void write_licence(JsonWriter& json, const flow::Snapshot& snapshot, const Answer& answer) {
+  const licence::Rulebook& rulebook = snapshot.policy.rulebook();
+  json.field_object("licence", [&] {
+    json.field("system", rulebook.system);
+    json.field("edition", rulebook.edition);
+    write_list(json, "products", ids_of(rulebook, answer.holding.named));
+    write_list(json, "available", ids_of(rulebook, answer.holding.available));
+    json.field_array("rows", [&] {
+      for (const licence::ResolvedUse& use : answer.resolved) {
+        if (use.section.empty()) continue;
+        json.object([&] {
+          json.field("section", use.section);
+          json.field("operation", catalogue::name(use.section_operation));
+          json.field_object("grants", [&] {
+            each_grant(snapshot.policy, answer, use.section,
+                       [&](const std::string& id, const auto& names) { write_list(json, id, names); });
+          });
+        });
+      }
+    });
+  });
+}
+
+void write_quotas(JsonWriter& json, const flow::Snapshot& snapshot, const Answer& answer) {
+  json.field_array("quotas", [&] {
+    if (!answer.quotas_reached) return;
+    const auto& rules = snapshot.rules.rules();
+    for (std::uint32_t i = 0; i < rules.size(); ++i) {
+      bool charged = false;
+      each_charge(answer, i, [&](const quota::AccountCharge& charge) {
+        charged = true;
+        json.object([&] {
+          json.field("rule", rules[i].name);
+          json.field("on", scope_name(rules[i].on));
+          json.field("mode", rules[i].shadow ? "shadow" : "enforce");
+          json.field("account", charge.key.subject_key + " " + charge.key.field);
+          json.field("units", charge.units);
+          json.field("limit", charge.limit);
+          json.field("window", std::chrono::duration_cast<Seconds>(charge.window).count());
+        });
+      });
+      if (!charged)
+        json.object([&] {
+          json.field("rule", rules[i].name);
+          json.field("units", 0);
+          json.field("why", why_not(rules[i], answer));
+        });
+    }
+  });
+}
+
+void print_json(const ExplainArguments& arguments, const flow::Snapshot& snapshot, const Answer& answer,
+                Console& console) {
   std::string out;
   JsonWriter json(out);
   json.object([&] {
     json.field("method", arguments.method);
     json.field("target", arguments.target);
     if (!answer.upstream_target.empty()) json.field("upstream_target", answer.upstream_target);
-    json.field("user_type", arguments.user_type);
+    json.field("user_type", type_of(answer.user));
+    if (answer.route != nullptr)
+      json.field_object("route", [&] {
+        json.field("host", answer.route->host);
+        json.field("path_prefix", answer.route->path_prefix);
+        json.field("upstream", answer.route->upstream);
+        json.field("metered", answer.route->metered);
+      });
+    write_identity(json, answer);
     json.field("kind", catalogue::name(answer.seen.kind));
     json.field("body_needed", answer.body_needed);
     json.field_array("uses", [&] {
@@ -195,6 +378,7 @@ void print_json(const ExplainArguments& arguments, const Answer& answer, Console
         });
       }
     });
+    write_licence(json, snapshot, answer);
     json.field("decision", answer.reason == Reason::ok ? "allow" : "deny");
     json.field("reason", code(answer.reason));
     json.field("status", info(answer.reason).status);
@@ -210,11 +394,94 @@ void print_json(const ExplainArguments& arguments, const Answer& answer, Console
           json.field("product", unit.product);
         });
     });
+    json.field_array("seats", [&] {
+      for (const flow::SeatPool* pool : answer.seats)
+        json.object([&] {
+          json.field("pool", pool->pool.id);
+          json.field("kind", seats::name(pool->pool.kind));
+          json.field("capacity", pool->pool.capacity);
+        });
+    });
+    write_quotas(json, snapshot, answer);
   });
   console.out << out << '\n';
 }
 
-void print_text(const ExplainArguments& arguments, const Answer& answer, Console& console) {
+std::string or_none(const auto& list) {
+  return list.empty() ? "none" : fmt::format("{}", fmt::join(list, ", "));
+}
+
+std::string caller_text(const Answer& answer) {
+  const identity::Principal& user = answer.user;
+  std::string text = fmt::format("{} ({})", user.user, type_of(user));
+  if (!user.tenant.empty()) text += fmt::format(", tenant {}", user.tenant);
+  if (!user.organization.empty()) text += fmt::format(", organization {}", user.organization);
+  if (std::string_view(answer.listed) == "in_directory") text += ", as the directory says";
+  if (std::string_view(answer.listed) == "not_in_directory") text += ", not in the directory";
+  return text;
+}
+
+void print_licence(const flow::Snapshot& snapshot, const Answer& answer, Console& console) {
+  const licence::Rulebook& rulebook = snapshot.policy.rulebook();
+  std::string licences = answer.everything ? "every product" : or_none(answer.user.licenses);
+  console.out << fmt::format("licence   {}{}{}: {}\n", rulebook.system, rulebook.edition.empty() ? "" : ", ",
+                             rulebook.edition, licences);
+  if (rulebook.system == "none" || answer.user.is_staff()) return;
+  console.out << fmt::format("          products: {}; available with the main products: {}\n",
+                             or_none(ids_of(rulebook, answer.holding.named)),
+                             or_none(ids_of(rulebook, answer.holding.available)));
+  for (const licence::ResolvedUse& use : answer.resolved) {
+    if (use.section.empty()) continue;
+    console.out << fmt::format("          {} on {}:", catalogue::name(use.section_operation), use.section);
+    each_grant(snapshot.policy, answer, use.section, [&](const std::string& id, const auto& names) {
+      console.out << fmt::format(" {} grants {};", id, or_none(names));
+    });
+    console.out << '\n';
+  }
+}
+
+void print_quotas(const flow::Snapshot& snapshot, const Answer& answer, Console& console) {
+  const auto& rules = snapshot.rules.rules();
+  for (std::uint32_t i = 0; i < rules.size(); ++i) {
+    bool charged = false;
+    each_charge(answer, i, [&](const quota::AccountCharge& charge) {
+      charged = true;
+      console.out << fmt::format(
+          "quota     {}: {} of {} in {} s, account {} {}{}\n", rules[i].name, charge.units, charge.limit,
+          std::chrono::duration_cast<Seconds>(charge.window).count(), charge.key.subject_key,
+          charge.key.field, rules[i].shadow ? " (shadow: refuses nothing)" : "");
+    });
+    if (!charged)
+      console.out << fmt::format("quota     {}: nothing, {}\n", rules[i].name, why_not(rules[i], answer));
+  }
+}
+
+// What the rules say one after the other, as far as they are asked.
+void print_steps(const flow::Snapshot& snapshot, const Answer& answer, Console& console) {
+  auto& out = console.out;
+  if (answer.route == nullptr) {
+    out << "route     none\n";
+    return;
+  }
+  out << fmt::format("route     {}{} -> {}{}\n", answer.route->host, answer.route->path_prefix,
+                     answer.route->upstream,
+                     answer.route->metered ? "" : ", not metered: passed on as it is");
+  if (!answer.route->metered) return;
+  out << fmt::format("caller    {}\n", caller_text(answer));
+  print_licence(snapshot, answer, console);
+  if (!answer.quotas_reached) {
+    out << "seats     not looked at\nquota     not looked at\n";
+    return;
+  }
+  if (answer.seats.empty()) out << "seats     none needed\n";
+  for (const flow::SeatPool* pool : answer.seats)
+    out << fmt::format("seats     one of {} ({}, {})\n", pool->pool.capacity, pool->pool.id,
+                       seats::name(pool->pool.kind));
+  print_quotas(snapshot, answer, console);
+}
+
+void print_text(const ExplainArguments& arguments, const flow::Snapshot& snapshot, const Answer& answer,
+                Console& console) {
   auto& out = console.out;
   out << fmt::format("{} {}\n", arguments.method, arguments.target);
   if (!answer.upstream_target.empty()) out << fmt::format("rewritten {}\n", answer.upstream_target);
@@ -225,6 +492,7 @@ void print_text(const ExplainArguments& arguments, const Answer& answer, Console
   else
     out << fmt::format("decision  deny: {} ({})\n          {}\n", code(answer.reason),
                        info(answer.reason).status, answer.detail);
+  print_steps(snapshot, answer, console);
   if (answer.seen.uses.empty()) return;
   out << '\n';
   std::vector<std::vector<std::string>> rows{{"OBJECT", "OPERATION", "VIA", "SECTION", "ROLE", "PART"}};
@@ -256,23 +524,25 @@ int run_explain(const ExplainArguments& arguments, Console& console) {
     print_error(console, rulebook.error().message);
     return kExitConfig;
   }
-  const config::Settings& settings = loaded->settings;
-  identity::Principal user;
-  if (!read_user(arguments, console, *rulebook, user)) return kExitUsage;
-  auto schema = config::make_schema(*rulebook, settings.catalogue.uids, settings.catalogue.processes);
-  catalogue::Classifier classifier({.dialects = dialects_of(settings)}, std::move(schema));
-  licence::Policy policy(std::make_shared<const licence::Rulebook>(std::move(*rulebook)));
-  const std::string rewritten = upstream_target(settings, arguments, headers);
-  Answer answer = decide(classifier, policy, settings, user,
-                         {.method = arguments.method,
-                          .target = rewritten.empty() ? arguments.target : rewritten,
-                          .headers = headers,
-                          .body = *body});
-  answer.upstream_target = rewritten;
+  Answer answer;
+  if (!read_user(arguments, console, *rulebook, answer)) return kExitUsage;
+  auto snapshot = snapshot_of(*loaded, std::move(*rulebook));
+  if (!snapshot) {
+    print_error(console, snapshot.error().message);
+    return kExitConfig;
+  }
+  apply_directory(**snapshot, arguments, answer);
+  find_way(**snapshot, arguments, headers, answer);
+  decide(**snapshot,
+         {.method = arguments.method,
+          .target = answer.upstream_target.empty() ? arguments.target : answer.upstream_target,
+          .headers = headers,
+          .body = *body},
+         answer);
   if (arguments.format == Format::json)
-    print_json(arguments, answer, console);
+    print_json(arguments, **snapshot, answer, console);
   else
-    print_text(arguments, answer, console);
+    print_text(arguments, **snapshot, answer, console);
   return kExitOk;
 }
 

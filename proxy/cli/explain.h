@@ -1,11 +1,13 @@
-// `tollgate explain METHOD PATH`: what a request touches, what the licence says of it and what it costs. Runs
-// here, from the configuration file, through the same catalogue and licence rules as the proxy; no server is
-// asked.
+// `tollgate explain METHOD PATH`: what would happen to a request, and every rule that is consulted, in the order in which the
+// proxy does: route, who calls, what the request touches, licence, seats, quotas. Runs here, from the configuration file,
+// through the same rules as the proxy; no server is asked, so it is not known whether a seat is free or a quota has room.
 //
 //   tollgate explain GET '/0/odata/Case(1)/Account' --license "customer portal cloud" -o json
+//   tollgate explain GET /0/odata/Case --user ann
 //
-// For whom: --license gives the user's licence names as a token would; --product gives portal products by id.
-// With neither, the user holds every portal product: the answer is then what any licence could allow.
+// For whom: --user, --tenant and --organization as a token would name them; what licensing.directory_file knows of the user wins
+// over all of these, as in the proxy. --license gives licence names, --product portal products by id. With neither, a user
+// whom the directory does not list holds every portal product: the answer is then what any licence could allow.
 #pragma once
 #include <vector>
 
@@ -23,6 +25,7 @@ struct ExplainArguments {
   std::vector<std::string> products;
   bool no_license = false;           // a user without any licence
   std::string user_type = "portal";  // portal | staff
+  std::string user, tenant, organization;  // user "": nobody in particular, whom no directory lists
   Format format = Format::table;
 };
 

@@ -255,6 +255,65 @@ TEST_F(CommandLine, ExplainJudgesThePathThatTheUpstreamWillSee) {
   EXPECT_THAT(out_, Not(HasSubstr("rewritten")));
 }
 
+TEST_F(CommandLine, ExplainNamesEveryRuleThatIsConsulted) {
+  write("users.csv",
+        "user,organization,license,user_type\nann,Best,Creatio self-service portal cloud,portal\n"
+        "boss,,,staff\n");
+  write("tollgate.yaml",
+        std::string(kConfig.substr(0, kConfig.find("licensing:"))) +
+            "licensing: {main_products: [service_enterprise], main_product_users: 7, directory_file: "
+            "users.csv,\n"
+            "            concurrent_seats: {capacity: 40}}\n"
+            "quotas:\n  - {name: daily, limit: 1000, per: [user], overrides: {ann: 5}}\n"
+            "  - {name: cases, limit: 20, window: 1h, per: [organization, object], mode: shadow}\n"
+            "  - {name: everything, limit: 9, per: [tenant], on: all}\n");
+  EXPECT_EQ(
+      run({"explain", "GET", "/0/odata/Case", "-c", config(), "--user", "ann", "--tenant", "acme", "--json"}),
+      kExitOk)
+      << err_;
+  for (
+      const char* part :
+      {R"("route":{"host":"","path_prefix":"/","upstream":"crm","metered":true})",
+       R"("identity":{"user":"ann","tenant":"acme","organization":"Best","user_type":"portal","directory":"in_directory")",
+       R"("licenses":["Creatio self-service portal cloud"])",
+       R"("products":["self_service"],"available":["self_service"])",
+       R"("rows":[{"section":"cases","operation":"read","grants":{"self_service":["read","create","edit"]}}])",
+       R"("seats":[{"pool":"self_service","kind":"named","capacity":700},{"pool":"concurrent","kind":"concurrent","capacity":40}])",
+       R"({"rule":"daily","on":"licensed","mode":"enforce","account":"q:)",
+       R"(:acme:u:ann daily","units":1,"limit":5,"window":86400})", R"("mode":"shadow","account":"q:)",
+       R"(:acme:o:Best cases|case","units":1,"limit":20,"window":3600})",
+       R"({"rule":"everything","on":"all")"})
+    EXPECT_THAT(out_, HasSubstr(part));
+  EXPECT_EQ(run({"explain", "GET", "/0/odata/Case", "-c", config(), "--user", "ann"}), kExitOk);
+  for (const char* part :
+       {"route     / -> crm\n", "caller    ann (portal), organization Best, as the directory says\n",
+        "read on cases: self_service grants read, create, edit;\n",
+        "seats     one of 700 (self_service, named)\n", "quota     daily: 1 of 5 in 86400 s, account q:"})
+    EXPECT_THAT(out_, HasSubstr(part));
+  EXPECT_EQ(run({"explain", "GET", "/0/odata/Lead", "-c", config(), "--user", "ann"}), kExitOk);
+  EXPECT_THAT(out_, HasSubstr("deny: section_not_licensed"));
+  EXPECT_THAT(out_, HasSubstr("self_service grants none;"));
+  EXPECT_THAT(out_, HasSubstr("quota     not looked at\n"));
+  EXPECT_EQ(run({"explain", "DELETE", "/0/odata/Case(1)", "-c", config(), "--user", "boss", "--json"}),
+            kExitOk);
+  EXPECT_THAT(out_, HasSubstr(R"("user_type":"staff")"));
+  EXPECT_THAT(out_, HasSubstr(R"({"rule":"daily","units":0,"why":"does not bind staff"})"));
+  EXPECT_THAT(out_, HasSubstr(R"("seats":[])"));
+  EXPECT_EQ(run({"explain", "GET", "/0/odata/Case", "-c", config(), "--user", "eve", "--json"}), kExitOk);
+  EXPECT_THAT(out_, HasSubstr(R"("directory":"not_in_directory","every_product":true)"));
+}
+
+TEST_F(CommandLine, ExplainOfAddressesThatNoRuleBindsSaysSo) {
+  write("tollgate.yaml", std::string(kConfig) +
+                             "routes:\n  - {path_prefix: /0, upstream: crm}\n"
+                             "  - {path_prefix: /open, upstream: crm, metered: false}\n");
+  EXPECT_EQ(run({"explain", "GET", "/elsewhere", "-c", config(), "--json"}), kExitOk);
+  EXPECT_THAT(out_, HasSubstr(R"("decision":"deny","reason":"not_found","status":404)"));
+  EXPECT_EQ(run({"explain", "GET", "/open/0/odata/Lead", "-c", config(), "--no-license"}), kExitOk);
+  EXPECT_THAT(out_, HasSubstr("decision  allow, 0 units"));
+  EXPECT_THAT(out_, HasSubstr("not metered: passed on as it is"));
+}
+
 TEST_F(CommandLine, ExplainOfStaffIsAllowedAndFree) {
   EXPECT_EQ(run({"explain", "DELETE", "/0/odata/Lead(1)", "-c", config(), "--type", "staff", "-o", "json"}),
             kExitOk);
