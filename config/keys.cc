@@ -339,6 +339,13 @@ Fields describe_claims(JwtIssuer::Claims& claims) {
       {"organization", Text{&claims.organization}, "Claim that names the organization."},
       {"user_type", Text{&claims.user_type}, "Claim that says `portal` or `staff`."},
       {"licenses", Text{&claims.licenses}, "Claim with the list of the user's licence names."},
+      {"site", Text{&claims.site}, "Cherwell: claim that names the portal's site."},
+      {"customer", Text{&claims.customer},
+       "Cherwell: claim with the user's own record, as requester fields hold it."},
+      {"security_right", Text{&claims.security_right},
+       "Cherwell: claim that says whether the user may see records of others."},
+      {"consume_license", Text{&claims.consume_license},
+       "Cherwell: claim that says whether the user may take a concurrent licence."},
   };
 }
 
@@ -553,6 +560,56 @@ Fields describe_user_type(PortalUserType& type) {
   };
 }
 
+Fields describe_one_step(OneStep& step) {
+  return {
+      {"alters_data", Flag{&step.alters_data}, "Whether it alters data: one that sends an e-mail does not."},
+      {"kind", Text{&step.kind, Format::any, {"normal", "journal_entry", "rating"}},
+       "`journal_entry` and `rating` are free on records of others."},
+      {"rating_field", Flag{&step.rating_field},
+       "`rating`: a logical or numeric field is configured to hold it; without one it takes a licence."},
+  };
+}
+
+Fields describe_owner_lookup(OwnerLookupSettings& lookup) {
+  return {
+      {"url", Text{&lookup.url, Format::web_url},
+       "Of the REST API: `https://crm.example/CherwellAPI`. Empty: nobody is asked."},
+      {"ca_file", Text{&lookup.ca_file, Format::input_file},
+       "PEM certificates of the authorities to trust. Default: the system's store."},
+      {"user", Text{&lookup.user}, "Name of an account that may view the records."},
+      {"password_file", Text{&lookup.password_file, Format::input_file}, "File with its password."},
+      {"client_id", Text{&lookup.client_id}, "Client id (API key) to ask for a token with."},
+      {"auth_mode", Text{&lookup.auth_mode}, "`auth_mode` to ask for a token with."},
+      {"timeout", Span{&lookup.timeout, 1ms, 1min},
+       "Longest look-up; a call waits twice that at most, and goes on with a record of somebody else."},
+  };
+}
+
+Fields describe_cherwell(CherwellLicensing& cherwell) {
+  return {
+      {"always_use_sites", TextList{&cherwell.always_use_sites, Format::any, {}, 0, 1'000, true},
+       "Sites of the portal on which everything takes a licence."},
+      {"always_site_view", Text{&cherwell.always_site_view, Format::any, {"deny", "free"}},
+       "What users without the right to take a licence get when they view a record on such a site."},
+      {"consume_license", Flag{&cherwell.consume_license},
+       "Users of whom neither directory nor token says may take a concurrent licence."},
+      {"security_right", Flag{&cherwell.security_right},
+       "They may see and edit records of others. The CRM's own rights apply as well."},
+      {"one_steps", named_items(&cherwell.one_steps, describe_one_step),
+       "One-Step, by the part of its key behind `Id:` or its whole key -> what it does. One that is not "
+       "listed alters data."},
+      {"owner_fields", TextList{&cherwell.owner_fields, Format::any, {}, 1, 100, true},
+       "Name or id of the fields that hold the requester of a record: the user's name or his `customer`."},
+      {"records", Number{&cherwell.records, 100, 100'000'000},
+       "Records whose requester this proxy remembers, 300 bytes each; of others it is not known. Changes "
+       "with a restart."},
+      {"record_age", Span{&cherwell.record_age, 1s, kDay},
+       "How long a requester is believed to stay the same."},
+      {"lookup", Group{describe_owner_lookup(cherwell.lookup)},
+       "Asks the CRM whose a record is when no reply has told, and the decision hangs on it."},
+  };
+}
+
 Fields describe_concurrent_seats(ConcurrentSeats& seats) {
   return {
       {"capacity", Number{&seats.capacity, 0, 10'000'000}, "Portal users at once; 0: no limit."},
@@ -593,13 +650,17 @@ Fields describe_licensing(Licensing& licensing) {
       {"main_product_users", Number{&licensing.main_product_users, 0, 100'000'000},
        "Licensed users of the main product; portal seats of some products depend on it."},
       {"directory_file", Text{&licensing.directory_file, Format::input_file},
-       "CSV with the columns user, organization, license, user_type; wins over the token's claims."},
+       "CSV with the columns user, organization, license, user_type, and for Cherwell customer, "
+       "security_right, "
+       "consume_license; wins over the token's claims."},
       {"rules_file", Text{&licensing.rules_file, Format::input_file},
        "A rulebook of one's own instead of the built-in one of `system`."},
       {"user_types", named_items(&licensing.user_types, describe_user_type),
        "`zoho`: portal user type -> what its users may do. A user is of the types that his licences name."},
       {"portal_seats", Group{describe_portal_seats(licensing.portal_seats)},
        "`zoho`: how many portal users there may be. See licences.md."},
+      {"cherwell", Group{describe_cherwell(licensing.cherwell)},
+       "`cherwell`: circumstances of its licence rules that no call tells. See licences.md."},
       {"concurrent_seats", Group{describe_concurrent_seats(licensing.concurrent_seats)},
        "How many portal users may be active at once; with every `system`. See licences.md."},
       {"seat_lease", Span{&licensing.seat_lease, 1s, 10min},
@@ -778,11 +839,7 @@ const Names& dialect_names() {
   return names;
 }
 const Names& system_names() {
-  static const Names names{"bpmonline", "creatio_partner", "zoho", "none"};
-  return names;
-}
-const Names& future_system_names() {
-  static const Names names{"cherwell"};
+  static const Names names{"bpmonline", "creatio_partner", "zoho", "cherwell", "none"};
   return names;
 }
 const Names& retry_names() {

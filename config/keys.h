@@ -141,7 +141,6 @@ const Names& algorithm_names();  // RFC 7518 section 3.1, RFC 8037
 const Names& session_names();
 const Names& dialect_names();
 const Names& system_names();
-const Names& future_system_names();  // known systems that this version has no rules for
 const Names& retry_names();
 const Names& dimension_names();
 const Names& operation_names();

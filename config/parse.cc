@@ -164,15 +164,8 @@ class Reader {
       return;
     }
     *text.target = *value;  // also when it is refused: the rules between keys shall not report it as missing
-    if (text.choices.empty() || path != "licensing.system" || !is_future_system(*value))
-      return accept(node, path, check_text(*value, text.format, text.choices),
-                    [&](const std::string& checked) { *text.target = checked; });
-    error(node, fmt::format("{}: this version has no rules for {}: use {}, or a rules_file", path,
-                            shown(*value), fmt::join(system_names(), ", ")));
-  }
-  static bool is_future_system(std::string_view name) {
-    const Names& names = future_system_names();
-    return std::find(names.begin(), names.end(), name) != names.end();
+    accept(node, path, check_text(*value, text.format, text.choices),
+           [&](const std::string& checked) { *text.target = checked; });
   }
 
   void read(const TextList& list, const Node& node, const std::string& path) {

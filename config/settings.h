@@ -191,7 +191,8 @@ struct JwtIssuer {
   bool require_expiry = true;
   struct Claims {
     std::string user = "sub", tenant = "tenant", organization = "org", user_type = "user_type",
-                licenses = "licenses";
+                licenses = "licenses", site = "site", customer = "customer",
+                security_right = "security_right", consume_license = "consume_license";
   } claims;
 };
 
@@ -327,9 +328,39 @@ struct PortalSeatSettings {
   std::vector<std::string> client_user_types;  // ids of the user types that these are of; empty: all types
 };
 
+// A One-Step of Cherwell: nothing in a call says what it does.
+struct OneStep {
+  std::string name;  // "944ab", the part of its stand-in key behind "Id:", or the whole key
+  bool alters_data = true;
+  std::string kind = "normal";  // normal | journal_entry | rating
+  bool rating_field = false;    // rating: a logical or numeric field is configured to hold it
+};
+
+// The account with which Cherwell is asked whose a record is that no reply has shown yet.
+struct OwnerLookupSettings {
+  std::string url;  // "": nobody is asked
+  std::string ca_file;
+  std::string user, password_file, client_id;
+  std::string auth_mode = "Internal";
+  Milliseconds timeout{500};
+};
+
+// Circumstances of Cherwell's licence rules that no call tells.
+struct CherwellLicensing {
+  std::vector<std::string> always_use_sites;  // portals on which everything takes a licence
+  std::string always_site_view = "deny";      // deny | free: there, for who may not take one
+  bool consume_license = true;                // may users of whom nothing is said take one?
+  bool security_right = true;                 // and see records of others, as far as the CRM lets them?
+  std::vector<OneStep> one_steps;
+  std::vector<std::string> owner_fields{
+      "CustomerRecID"};              // name or id of the fields that hold a record's requester
+  std::uint32_t records = 100'000;   // whose owners this proxy remembers
+  Milliseconds record_age{300'000};  // and for how long
+  OwnerLookupSettings lookup;
+};
+
 struct Licensing {
-  std::string system =
-      "bpmonline";      // bpmonline | creatio_partner | zoho | none (cherwell: not in this version)
+  std::string system = "bpmonline";  // bpmonline | creatio_partner | zoho | cherwell | none
   std::string edition;  // which of the vendor's documents applies where they disagree; "": the preset's own
   std::vector<std::string> main_products;
   std::uint32_t main_product_users = 0;
@@ -337,6 +368,7 @@ struct Licensing {
   std::string rules_file;      // a rulebook of one's own instead of the preset
   std::vector<PortalUserType> user_types;  // zoho
   PortalSeatSettings portal_seats;         // zoho
+  CherwellLicensing cherwell;
   ConcurrentSeats concurrent_seats;
   Milliseconds seat_lease{30'000};  // how long a seat is taken for held without having heard of the store
 };

@@ -441,7 +441,9 @@ class Validator {
 
   void check_licensing() {
     const Licensing& licensing = settings_.licensing;
-    if (licensing.system != "none" && licensing.rules_file.empty() && licensing.main_products.empty())
+    const bool cherwell = licensing.system == "cherwell";
+    if (licensing.system != "none" && !cherwell && licensing.rules_file.empty() &&
+        licensing.main_products.empty())
       warn("licensing.main_products",
            "licensing.main_products is empty: portal products that need a certain main product are not "
            "available");
@@ -465,6 +467,16 @@ class Validator {
         if (type.name == pool)
           error("licensing.user_types." + type.name,
                 fmt::format("licensing.user_types: {} is the name of a pool of seats; choose another", pool));
+    const auto& dialects = settings_.catalogue.dialects;
+    if (cherwell && std::find(dialects.begin(), dialects.end(), "cherwell") == dialects.end())
+      error("licensing.system",
+            "licensing.system cherwell needs cherwell in catalogue.dialects, or no call would be recognised");
+    if (!cherwell && set("licensing.cherwell"))
+      warn("licensing.cherwell",
+           fmt::format("licensing.cherwell is without effect: licensing.system is {}", licensing.system));
+    const OwnerLookupSettings& lookup = licensing.cherwell.lookup;
+    if (!lookup.url.empty() && (lookup.user.empty() || lookup.password_file.empty()))
+      error("licensing.cherwell.lookup", "licensing.cherwell.lookup needs user and password_file");
     const ConcurrentSeats& seats = licensing.concurrent_seats;
     if (seats.capacity > 0 && seats.idle < 2 * licensing.seat_lease)
       error("licensing.concurrent_seats.idle",

@@ -105,6 +105,11 @@ class Signals {
 class Proxy {
  public:
   explicit Proxy(std::string config_file) : config_file_(std::move(config_file)) {}
+  ~Proxy() {
+    if (assembled_ != nullptr) assembled_->stop();
+  }
+  Proxy(const Proxy&) = delete;
+  Proxy& operator=(const Proxy&) = delete;
 
   // Both: 0, or the exit code with which the program ends; what is wrong has been said.
   int prepare();                      // nothing that another process may have
@@ -414,6 +419,7 @@ Result<void> Proxy::reload_locked() {
     std::lock_guard guard(assembled_mutex_);
     std::swap(assembled_, replaced);
   }
+  replaced->stop();
   reload_status_.succeeded();
   log("info", fmt::format("configuration reloaded, generation {}", assembled_->snapshot->generation));
   return {};

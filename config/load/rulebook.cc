@@ -8,10 +8,12 @@
 
 #include "config/load/yaml_reader.h"
 #include "embedded_bpmonline.h"
+#include "embedded_cherwell.h"
 #include "embedded_creatio_partner.h"
 #include "embedded_zoho.h"
 #include "metering/base/ascii.h"
 #include "metering/base/check.h"
+#include "metering/identity/session.h"
 
 namespace tollgate::config {
 namespace {
@@ -52,7 +54,8 @@ class RulebookReader {
                {"credits", [&](const Node& n) { read_credits(n); }},
                {"portal_seats", [&](const Node& n) { read_portal_seats(n); }},
                {"uids", later(uids)},
-               {"relations", later(relations)}});
+               {"relations", later(relations)},
+               {"decisions", [&](const Node& n) { read_decisions(n); }}});
     read_main_products(main_products);
     yaml_.entries(sections, "sections",
                   [&](const auto& id, const auto&, const auto& node) { read_section(id, node); });
@@ -66,7 +69,7 @@ class RulebookReader {
                   [&](const auto& id, const auto&, const auto& node) { read_product(id, node); });
     yaml_.entries(editions, "editions",
                   [&](const auto& id, const auto& key, const auto& node) { read_edition(id, key, node); });
-    if (book_.products.empty() && book_.user_types_with.empty())
+    if (book_.products.empty() && book_.user_types_with.empty() && book_.decisions.empty())
       yaml_.fail_at(root, "the rulebook needs products");
     yaml_.entries(uids, "uids", [&](const auto& uid, const auto& key, const auto& node) {
       add_uid(uid, key, canonical(node, "an object of uids"));
@@ -98,6 +101,43 @@ class RulebookReader {
     base->editions.clear();
     book_ = std::move(*base);
     objects_ = std::move(reader.objects_);
+  }
+
+  void read_decisions(const Node& node) {
+    if (node.kind != Node::Kind::list) return yaml_.fail_at(node, "decisions is a list of rows");
+    for (const Node& item : node.items) {
+      licence::DecisionRow row;
+      row.when.fill(licence::DecisionRow::kAny);
+      yaml_.map(item, "a decision",
+                {{"id", [&](const Node& n) { row.id = yaml_.text(n, "id"); }, true},
+                 {"when", [&](const Node& n) { read_conditions(n, row); }},
+                 {"outcome", [&](const Node& n) { read_outcome(n, row); }, true}});
+      book_.decisions.push_back(std::move(row));
+    }
+  }
+
+  void read_conditions(const Node& node, licence::DecisionRow& row) {
+    yaml_.entries(node, "when", [&](const auto& name, const auto& key, const auto& value) {
+      for (std::size_t i = 0; i < licence::kInputs; ++i) {
+        const auto input = static_cast<licence::Input>(i);
+        if (licence::name(input) != name) continue;
+        const auto values = licence::values_of(input);
+        const auto found = std::ranges::find(values, yaml_.text(value, name));
+        if (found == values.end())
+          return yaml_.fail_at(value, fmt::format("{} is one of {}", name, fmt::join(values, ", ")));
+        row.when[i] = static_cast<std::uint8_t>(found - values.begin());
+        return;
+      }
+      yaml_.fail_at(key, fmt::format("\"{}\" is nothing that a decision asks for", name));
+    });
+  }
+
+  void read_outcome(const Node& node, licence::DecisionRow& row) {
+    const auto outcome = licence::parse_outcome(yaml_.text(node, "outcome"));
+    if (outcome)
+      row.outcome = *outcome;
+    else
+      yaml_.fail_at(node, "an outcome is free, consumes, denied_rights or denied_cannot_edit");
   }
 
   void read_unlisted(const Node& node) {
@@ -387,6 +427,28 @@ Result<void> add_user_type(licence::Rulebook& rulebook, const PortalUserType& ty
   return {};
 }
 
+Result<void> apply_cherwell(licence::Rulebook& rulebook, const CherwellLicensing& settings) {
+  for (const std::string& site : settings.always_use_sites) {
+    auto folded = identity::session_user(site);
+    if (!folded)
+      return fail(Origin::config,
+                  fmt::format("licensing.cherwell.always_use_sites: \"{}\" is no name", site));
+    rulebook.always_use_sites.push_back(*std::move(folded));
+  }
+  rulebook.always_site_view_free = settings.always_site_view == "free";
+  rulebook.security_right_default = settings.security_right;
+  rulebook.consume_license_default = settings.consume_license;
+  const auto kinds = licence::values_of(licence::Input::one_step_kind);
+  for (const OneStep& step : settings.one_steps) {
+    const auto kind = std::ranges::find(kinds, step.kind);
+    CHECK(kind != kinds.end(), "the parser lets no other kind through");
+    rulebook.one_steps[to_lower(step.name)] = {.alters_data = step.alters_data,
+                                               .kind = static_cast<std::uint8_t>(kind - kinds.begin()),
+                                               .rating_field = step.rating_field};
+  }
+  return {};
+}
+
 Result<void> choose_edition(licence::Rulebook& rulebook, const std::string& id) {
   if (id.empty() || id == rulebook.edition) return {};
   std::vector<std::string> known;
@@ -420,6 +482,7 @@ std::optional<std::string_view> preset_text(std::string_view system) {
   if (system == "bpmonline" || system == "none") return embedded::k_bpmonline;
   if (system == "creatio_partner") return embedded::k_creatio_partner;
   if (system == "zoho") return embedded::k_zoho;
+  if (system == "cherwell") return embedded::k_cherwell;
   return std::nullopt;
 }
 
@@ -437,6 +500,7 @@ Result<void> apply_settings(licence::Rulebook& rulebook, const Catalogue& catalo
   if (auto chosen = choose_edition(rulebook, licensing.edition); !chosen) return chosen;
   for (const PortalUserType& type : licensing.user_types)
     if (auto added = add_user_type(rulebook, type); !added) return added;
+  if (auto applied = apply_cherwell(rulebook, licensing.cherwell); !applied) return applied;
   rulebook.main_products.clear();
   rulebook.main_product_users = licensing.main_product_users;
   rulebook.portal_seats.client_users_at_release = licensing.portal_seats.client_users_at_release;

@@ -2,6 +2,7 @@
 // The method says little: GETs link records and run One-Steps, POSTs read and delete. The operation's name decides.
 // Objects are named by id (32 or 42 hex digits); an id that the schema does not know is reported as it was sent.
 #include "metering/base/ascii.h"
+#include "metering/catalogue/cherwell_reply.h"
 #include "metering/catalogue/dialect.h"
 #include "metering/catalogue/json_body.h"
 
@@ -96,10 +97,23 @@ class Reader {
   std::string object_of(std::string_view id) const {
     return std::string(call_.schema.object_of_uid(id).value_or(call_.spell(id)));
   }
-  bool settle(std::string_view id, Operation operation) {
+  // record: what follows the object's id in cherwell_record(); "" when the request names none.
+  bool settle(std::string_view id, Operation operation, std::string record = {}) {
     if (id.empty()) return call_.done(Kind::unknown);
-    call_.use(object_of(id), operation);
+    use(id, operation, Via::primary, std::move(record));
     return call_.done(Kind::objects);
+  }
+  void use(std::string_view id, Operation operation, Via via, std::string record) {
+    call_.use(object_of(id), operation, via);
+    call_.result.uses.back().record = std::move(record);
+  }
+  std::string record_in_path(std::string_view id, bool parent) const {
+    const auto record = pair(parent ? "parentbusobrecid" : "busobrecid"),
+               public_id = pair(parent ? "parentpublicid" : "publicid");
+    return named(id, record.value_or(""), public_id.value_or(""));
+  }
+  static std::string named(std::string_view id, std::string_view record, std::string_view public_id) {
+    return record.empty() && public_id.empty() ? std::string() : cherwell_record(id, record, public_id);
   }
   template <class Read>
   bool with_body(Read&& read);
@@ -109,7 +123,7 @@ class Reader {
   bool batch(std::string_view list_key, std::optional<Operation> operation);
   bool quick_search();
   bool one_step();
-  bool run(std::string_view key, std::string_view object_id);
+  bool run(std::string_view key, std::string_view object_id, std::string record);
   bool remove_related();
   bool records();
   bool dispatch(Effect effect);
@@ -155,7 +169,7 @@ bool Reader::from_path_or_body(Operation operation, bool parent) {
         return call_.reject("the address names two objects");
       found = *value;
     }
-  if (!found.empty()) return settle(found, operation);
+  if (!found.empty()) return settle(found, operation, record_in_path(found, parent));
   if (reads(call_.method) || call_.method == Method::remove) return call_.done(Kind::unknown);
   return with_body([&](JsonObject body) {
     std::string id;
@@ -167,7 +181,10 @@ bool Reader::from_path_or_body(Operation operation, bool parent) {
       if (!id.empty() && object_of(id) != object_of(text)) return call_.reject("the body names two objects");
       id = text;
     }
-    return settle(id, operation);
+    const Member record = member(body, parent ? "parentBusObRecId" : "busObRecId"),
+                 public_id = member(body, parent ? "parentBusObPublicId" : "busObPublicId");
+    if (record.repeated || public_id.repeated) return call_.reject("the body names two records");
+    return settle(id, operation, named(id, record.text().value_or(""), public_id.text().value_or("")));
   });
 }
 
@@ -182,7 +199,9 @@ bool Reader::save_item(JsonObject item, std::uint32_t part, bool in_batch) {
   }
   auto is_empty = [](const Member& m) { return !m || m.value->is_null() || m.text() == std::string_view(); };
   Operation operation = is_empty(record) && is_empty(public_id) ? Operation::create : Operation::edit;
-  call_.result.uses.push_back({object_of(*id), operation, Via::primary, part, in_batch});
+  call_.result.uses.push_back(
+      {object_of(*id), operation, Via::primary, part, in_batch,
+       cherwell_record(*id, record.text().value_or(""), public_id.text().value_or(""))});
   return true;
 }
 
@@ -229,7 +248,8 @@ bool Reader::quick_search() {
 }
 
 // key: "DefType:OneStepDef#Scope:Global#Id:944ab"; operators may declare the whole key or the part behind "Id:".
-bool Reader::run(std::string_view key, std::string_view object_id) {
+bool Reader::run(std::string_view key, std::string_view object_id, std::string record) {
+  call_.result.process = key;
   std::size_t at = key.rfind("Id:");
   std::string_view id = at == key.npos ? key : key.substr(at + 3);
   id = id.substr(0, id.find('#'));
@@ -241,6 +261,7 @@ bool Reader::run(std::string_view key, std::string_view object_id) {
           effect.object.empty() ? object_of(object_id) : std::string(call_.spell(effect.object));
       if (object.empty()) return call_.done(Kind::unknown);
       call_.use(object, effect.operation, Via::process);
+      if (effect.object.empty()) call_.result.uses.back().record = record;
     }
     return call_.done(Kind::objects);
   }
@@ -249,34 +270,42 @@ bool Reader::run(std::string_view key, std::string_view object_id) {
     return call_.done(Kind::unknown);
   }
   // Nothing is declared: a One-Step on a record may alter it.
-  call_.use(object_of(object_id), Operation::edit, Via::process);
+  use(object_id, Operation::edit, Via::process, std::move(record));
   return call_.done(Kind::objects);
 }
 
 bool Reader::one_step() {
-  if (auto key = pair("standinkey")) return run(*key, pair("busobid").value_or(""));
+  if (auto key = pair("standinkey")) {
+    const std::string_view id = pair("busobid").value_or("");
+    return run(*key, id, record_in_path(id, false));
+  }
   if (call_.method != Method::post) return call_.done(Kind::unknown);
   return with_body([&](JsonObject body) {
-    Member key = member(body, "oneStepActionStandInKey"), object = member(body, "busObId");
-    if (key.repeated || object.repeated) return call_.reject("the body repeats a key");
+    Member key = member(body, "oneStepActionStandInKey"), object = member(body, "busObId"),
+           record = member(body, "busObRecId");
+    if (key.repeated || object.repeated || record.repeated) return call_.reject("the body repeats a key");
     std::string_view key_text = key.text().value_or("");
     if (key_text.empty()) return call_.reject("the body names no One-Step");
-    return run(key_text, object.text().value_or(""));
+    const std::string_view id = object.text().value_or("");
+    return run(key_text, id, named(id, record.text().value_or(""), ""));
   });
 }
 
 bool Reader::remove_related() {
   auto child = pair("busobid"), parent = pair("parentbusobid");
   if (!parent) return call_.done(Kind::unknown);
-  if (!child) return settle(*parent, Operation::remove);
-  call_.use(object_of(*child), Operation::remove);
-  call_.use(object_of(*parent), Operation::edit, Via::nav);
+  if (!child) return settle(*parent, Operation::remove, record_in_path(*parent, true));
+  use(*child, Operation::remove, Via::primary, record_in_path(*child, false));
+  use(*parent, Operation::edit, Via::nav, record_in_path(*parent, true));
   return call_.done(Kind::objects);
 }
 
 // {busobid}/records/{id}/{status|stage|transitionOptions|transitions}
 bool Reader::records() {
-  return settle(call_.path.segment(first_), reads(call_.method) ? Operation::read : Operation::edit);
+  const std::string_view id = call_.path.segment(first_);
+  const std::string_view record =
+      first_ + 2 < call_.path.size() ? call_.path.segment(first_ + 2) : std::string_view();
+  return settle(id, reads(call_.method) ? Operation::read : Operation::edit, named(id, record, ""));
 }
 
 bool Reader::dispatch(Effect effect) {
@@ -340,6 +369,10 @@ bool classify_portal(Call& call) {
   if (object.count == 1) {
     call.use(call.schema.object_of_uid(object.value).value_or(call.spell(object.value)),
              reads(call.method) ? Operation::read : Operation::edit);
+    auto record = find_parameter(call.path.query, "RecID");
+    if (record.count > 1) return call.reject("the address names two records");
+    if (!record.value.empty())
+      call.result.uses.back().record = cherwell_record(object.value, record.value, "");
     return call.done(Kind::objects);
   }
   return call.done(reads(call.method) ? Kind::asset : Kind::unknown);

@@ -41,6 +41,9 @@ struct ObjectUse {
   Via via = Via::primary;
   std::uint32_t part = 0;  // which operation of the batch
   bool in_batch = false;   // the part is a batch item: shown as "batch[part]"
+  // Cherwell: which record, as cherwell_record() names it (cherwell_reply.h); "" when none is named. Of a create: the object
+  // alone.
+  std::string record{};
 };
 
 enum class Kind : std::uint8_t {
@@ -60,6 +63,7 @@ struct Classification {
   Kind kind = Kind::foreign;
   std::vector<ObjectUse> uses;
   bool counted = true;        // false: bound by the licence but free (later chunks of one file upload)
+  std::string process;        // Cherwell: key of the One-Step that the request runs; "" when it runs none
   std::string reject_detail;  // for reject: what is wrong, for the caller
   std::shared_ptr<const PortalChange>
       portal;  // seat: which members, where the request names them; else nullptr

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "metering/identity/directory.h"
+#include "metering/identity/session.h"
 
 namespace tollgate::identity {
 namespace {
@@ -169,6 +170,23 @@ Checked<Principal> read_principal(const JsonMembers& claims, const IssuerRules& 
   auto licenses = read_licenses(claims, rules.licenses_claim);
   if (!licenses) return std::unexpected(licenses.error());
   out.licenses = *std::move(licenses);
+  auto site = read_name(claims, rules.site_claim), customer = read_name(claims, rules.customer_claim);
+  if (!site) return std::unexpected(site.error());
+  if (!customer) return std::unexpected(customer.error());
+  if (!site->empty()) out.site = session_user(*site).value_or("");
+  out.customer = *std::move(customer);
+  for (auto [claim, flag] : {std::pair(&rules.security_right_claim, &out.security_right),
+                             std::pair(&rules.consume_license_claim, &out.consume_license)}) {
+    auto said = claims.find(*claim);
+    if (!said || said->is_null()) continue;
+    bool value = false;
+    std::string_view text;
+    if (said->get(value) == simdjson::SUCCESS)
+      *flag = value;
+    else if (said->get(text) == simdjson::SUCCESS)
+      *flag = parse_flag(text);
+    if (!*flag) return invalid(fmt::format("The token's {} is neither true nor false", *claim));
+  }
   return out;
 }
 

@@ -11,7 +11,16 @@
 namespace tollgate::identity {
 namespace {
 
-enum Column : std::size_t { kUser, kOrganization, kLicense, kUserType, kCertificate };
+enum Column : std::size_t {
+  kUser,
+  kOrganization,
+  kLicense,
+  kUserType,
+  kCertificate,
+  kCustomer,
+  kSecurityRight,
+  kConsumeLicense
+};
 
 // A fingerprint as certificates are asked for; any other text as it is.
 std::string certificate_name(std::string_view text) {
@@ -43,13 +52,34 @@ Result<void> merge(Directory::Entry& entry, const CsvTable& row) {
       return row.wrong("the user had the other user_type before");
     entry.user_type = type;
   }
+  if (std::string_view customer = row.cell(kCustomer); !customer.empty()) {
+    if (!entry.customer.empty() && entry.customer != customer)
+      return row.wrong(fmt::format("the user was customer \"{}\" before", entry.customer));
+    entry.customer = customer;
+  }
+  struct Flag {
+    Column column;
+    std::string_view name;
+    std::optional<bool>* value;
+  };
+  for (const Flag& flag : {Flag{kSecurityRight, "security_right", &entry.security_right},
+                           Flag{kConsumeLicense, "consume_license", &entry.consume_license}}) {
+    std::string_view text = row.cell(flag.column);
+    if (text.empty()) continue;
+    std::optional<bool> said = parse_flag(text);
+    if (!said) return row.wrong(fmt::format("{} \"{}\" is neither yes nor no", flag.name, text));
+    if (*flag.value && **flag.value != *said)
+      return row.wrong(fmt::format("the user's {} was the other before", flag.name));
+    *flag.value = said;
+  }
   return {};
 }
 
 }  // namespace
 
 Result<Directory> Directory::parse(std::string_view csv) {
-  auto table = CsvTable::open(csv, {"user", "organization", "license", "user_type", "certificate"});
+  auto table = CsvTable::open(csv, {"user", "organization", "license", "user_type", "certificate", "customer",
+                                    "security_right", "consume_license"});
   if (!table) return std::unexpected(table.error());
   Directory out;
   while (true) {
@@ -87,6 +117,9 @@ Principal Directory::apply(Principal principal) const {
   principal.licenses = entry->licenses;
   if (!entry->organization.empty()) principal.organization = entry->organization;
   if (entry->user_type != UserType::unknown) principal.user_type = entry->user_type;
+  if (!entry->customer.empty()) principal.customer = entry->customer;
+  if (entry->security_right) principal.security_right = entry->security_right;
+  if (entry->consume_license) principal.consume_license = entry->consume_license;
   return principal;
 }
 
@@ -95,6 +128,12 @@ Principal Directory::apply_folded(Principal principal) const {
       spelling != spellings_.end() && !spelling->second.empty())
     principal.user = spelling->second;
   return apply(std::move(principal));
+}
+
+std::optional<bool> parse_flag(std::string_view text) {
+  if (equals_ignore_case(text, "yes") || equals_ignore_case(text, "true")) return true;
+  if (equals_ignore_case(text, "no") || equals_ignore_case(text, "false")) return false;
+  return std::nullopt;
 }
 
 UserType parse_user_type(std::string_view text) {

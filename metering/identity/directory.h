@@ -8,11 +8,13 @@
 //   bob@example.com,,,staff
 //
 // CSV as in RFC 4180: comma, double quotes, line breaks inside quotes; CRLF or LF; a UTF-8 byte order mark is
-// skipped. The first row names the columns, in any order and case; only `user` is required, others than these
-// and `certificate` are errors. `certificate` is a name in a client's certificate, or a SHA-256 fingerprint (with or
-// without colons), that is this user's (client_certificate.h); one of two users is an error. Several rows for one user add licences; rows that contradict each other about organization
-// or user_type are errors. Immutable after parse; any thread may read.
+// skipped. The first row names the columns, in any order and case; only `user` is required. `certificate` is a name in
+// a client's certificate, or a SHA-256 fingerprint (with or without colons), that is this user's (client_certificate.h);
+// one of two users is an error. For Cherwell there are three more: customer (the user's own record, as requester fields
+// hold it), security_right and consume_license (yes, no). Others are errors. Several rows for one user add licences;
+// rows that contradict each other about anything else are errors. Immutable after parse; any thread may read.
 #pragma once
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -29,6 +31,8 @@ class Directory {
     std::string organization;  // "" when the file does not say
     UserType user_type = UserType::unknown;
     std::vector<std::string> licenses;  // without repeats, in file order
+    std::string customer;               // Principal::customer
+    std::optional<bool> security_right, consume_license;
   };
 
   // Errors name the line (of the start of the row), e.g. "line 7: user_type \"boss\" is neither portal nor
@@ -63,5 +67,7 @@ class Directory {
 // "portal" and "staff", and as the Creatio login reply names them "SSP" and "General"; in any case. Else
 // unknown.
 UserType parse_user_type(std::string_view text);
+// "yes", "true", "no" and "false" in any case. Else nullopt.
+std::optional<bool> parse_flag(std::string_view text);
 
 }  // namespace tollgate::identity

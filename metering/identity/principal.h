@@ -1,6 +1,7 @@
 // Who is calling: what a verified token says about its bearer.
 #pragma once
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,10 @@ struct Principal {
   UserType user_type = UserType::unknown;
   std::vector<std::string>
       licenses;  // licence names as the CRM spells them, from the token or the directory file
+  std::string
+      customer{};  // Cherwell: the user's own record, as requester fields hold it; "" when it is not said
+  std::optional<bool> security_right{};   // Cherwell: may see records of others; nullopt: not said
+  std::optional<bool> consume_license{};  // Cherwell: may take a concurrent licence; nullopt: not said
 
   bool is_staff() const { return user_type == UserType::staff; }
 };

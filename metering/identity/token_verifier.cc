@@ -9,6 +9,7 @@
 #include "metering/base/check.h"
 #include "metering/identity/claims.h"
 #include "metering/identity/key_material.h"
+#include "metering/identity/session.h"
 
 namespace tollgate::identity {
 namespace {

@@ -39,7 +39,9 @@ struct IssuerRules {
   Seconds leeway{30};
   bool require_expiry = true;
   std::string user_claim = "sub", tenant_claim = "tenant", organization_claim = "org",
-              user_type_claim = "user_type", licenses_claim = "licenses";
+              user_type_claim = "user_type", licenses_claim = "licenses", site_claim = "site",
+              customer_claim = "customer", security_right_claim = "security_right",
+              consume_license_claim = "consume_license";
 };
 
 class TokenVerifier {

@@ -290,8 +290,102 @@ std::string Policy::unavailable_text(std::uint32_t products) const {
                          : fmt::format("{}", fmt::join(rulebook_->main_products, ", ")));
 }
 
+namespace {
+
+// The One-Step that a call runs, by its whole key or the part behind "Id:"; one that nobody declared alters data.
+OneStepEffect one_step_of(const Rulebook& rulebook, const std::string& key) {
+  const std::string lower = to_lower(key);
+  auto found = rulebook.one_steps.find(lower);
+  const std::size_t id = lower.rfind("id:");
+  if (found == rulebook.one_steps.end() && id != lower.npos) {
+    const std::string part = lower.substr(id + 3);
+    found = rulebook.one_steps.find(part.substr(0, part.find('#')));
+  }
+  return found == rulebook.one_steps.end() ? OneStepEffect{} : found->second;
+}
+
+unsigned action_of(const ObjectUse& use) {
+  if (use.via == Via::process || use.operation == Operation::execute) return kOneStep;
+  switch (use.operation) {
+    case Operation::read:
+      return kView;
+    case Operation::create:
+      return kCreate;
+    case Operation::edit:
+    case Operation::remove:
+    case Operation::execute:
+      break;
+  }
+  return kEdit;
+}
+
+// What is made is its maker's; what no record is named of, the CRM chooses among those that the user may see.
+bool is_own(const ObjectUse& use, Owner owner) {
+  if (action_of(use) != kOneStep &&
+      (use.operation == Operation::create || (use.operation == Operation::read && use.record.empty())))
+    return true;
+  return owner == Owner::own;
+}
+
+std::string refusal_text(Outcome outcome, const ObjectUse& use) {
+  const std::string what = fmt::format("{} on {}", verb(use.operation), shown(use.object));
+  if (outcome == Outcome::denied_rights)
+    return fmt::format("{}: the record is somebody else's, and you have no security right on it", what);
+  return fmt::format(
+      "{}: you cannot edit this record: that takes a licence, and you have no right to take one", what);
+}
+
+}  // namespace
+
+Decision Policy::decide_by_table(const identity::Principal& principal, const Classification& classification,
+                                 std::span<const Owner> owners, Decision decision) const {
+  const Rulebook& rulebook = *rulebook_;
+  const bool bound = !principal.is_staff();
+  Facts facts{};
+  set(facts, Input::site_always_uses_licence,
+      !principal.site.empty() &&
+          std::ranges::find(rulebook.always_use_sites, principal.site) != rulebook.always_use_sites.end());
+  set(facts, Input::has_security_right, principal.security_right.value_or(rulebook.security_right_default));
+  set(facts, Input::may_consume_licence,
+      principal.consume_license.value_or(rulebook.consume_license_default));
+  set(facts, Input::always_site_view, rulebook.always_site_view_free);
+  const OneStepEffect step =
+      classification.process.empty() ? OneStepEffect{} : one_step_of(rulebook, classification.process);
+  set(facts, Input::one_step_alters_data, step.alters_data);
+  set(facts, Input::one_step_kind, step.kind);
+  set(facts, Input::rating_field_configured, step.rating_field);
+
+  const auto ask = [&](const ObjectUse& use, Owner owner) {
+    set(facts, Input::action, action_of(use));
+    set(facts, Input::record, is_own(use, owner) ? kOwn : kOther);
+    const DecisionRow* row = first_row(rulebook.decisions, facts);
+    const Outcome outcome = row == nullptr ? Outcome::denied_rights : row->outcome;
+    if (outcome == Outcome::consumes) decision.consumes = true;
+    if (outcome == Outcome::free || outcome == Outcome::consumes || decision.reason != Reason::ok) return;
+    decision.reason =
+        outcome == Outcome::denied_rights ? Reason::operation_not_licensed : Reason::license_required;
+    decision.detail = refusal_text(outcome, use);
+    if (use.in_batch) decision.detail = fmt::format("batch[{}]: {}", use.part, decision.detail);
+  };
+  PartSet counted;
+  for (std::size_t i = 0; i < classification.uses.size(); ++i) {
+    const ObjectUse& use = classification.uses[i];
+    if (bound) ask(use, i < owners.size() ? owners[i] : Owner::unknown);
+    if (!classification.counted || classification.kind != Kind::objects || !counted.add(use.part)) continue;
+    const Index::Place* place = index_->find(use.object);
+    const bool in_section = place != nullptr && place->section != Index::kNoSection;
+    decision.units.push_back(
+        {place == nullptr ? std::string_view(use.object) : std::string_view(place->canonical), use.operation,
+         in_section ? std::string_view(index_->sections[place->section].id) : "", ""});
+  }
+  if (classification.uses.empty() && bound) ask(ObjectUse{}, Owner::own);
+  decision.consumes = decision.consumes && decision.reason == Reason::ok;
+  decision.metered = decision.reason == Reason::ok && !decision.units.empty() && bound;
+  return decision;
+}
+
 Decision Policy::decide(const identity::Principal& principal, const Classification& classification,
-                        Decision memory) const {
+                        Decision memory, std::span<const Owner> owners) const {
   Decision decision;
   memory.units.clear();
   decision.units = std::move(memory.units);
@@ -299,6 +393,10 @@ Decision Policy::decide(const identity::Principal& principal, const Classificati
   const bool everything = index_->everything_licensed;
   if (kind == Kind::asset || kind == Kind::authentication || kind == Kind::foreign || kind == Kind::reject)
     return decision;
+  if (by_table()) {
+    if (kind != Kind::objects && kind != Kind::unknown) return decision;
+    return decide_by_table(principal, classification, owners, std::move(decision));
+  }
 
   Judge judge{*rulebook_, *index_, {*rulebook_, 0}, !principal.is_staff() && !everything};
   if (judge.bound) {

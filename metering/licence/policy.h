@@ -25,10 +25,15 @@
 // Pages, assets, log-in and addresses outside the CRM's APIs (Kind::asset, authentication, foreign) pass without steps
 // 2 and 3, or nobody could log in. Kind::unknown: named objects are enforced, nothing is counted; whether the rest may pass
 // is the caller's switch (catalogue.allow_unknown).
+// A rulebook of decisions (Cherwell) has neither products nor rights: steps 2 to 6 are its rows, asked for each use with
+// whose record it is, what is done with it, the portal's site and the user's rights. denied_rights is
+// operation_not_licensed, denied_cannot_edit is license_required. A call of portal users that consumes needs a concurrent
+// seat, the others need none. What an unknown call of the API does cannot be asked for: it counts as a view of one's own.
 // System "none": every object of Kind::objects is licensed, nothing is denied, staff counts like anybody.
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -54,6 +59,9 @@ struct ResolvedUse {
   enum class Role : std::uint8_t { none, root, child, view, lookup, feed, detail, custom } role = Role::none;
 };
 
+// Whose the record of a use is.
+enum class Owner : std::uint8_t { unknown, own, other };
+
 struct Decision {
   Reason reason = Reason::ok;
   std::string detail;    // for the caller when denied: names object, section, product, operation
@@ -61,6 +69,7 @@ struct Decision {
   std::vector<Unit>
       units;  // one a part that touches a licensed object; of a denied call too, for its usage fact
   std::uint32_t seat_products = 0;  // metered: bit i, a seat of Rulebook::products[i] is needed
+  bool consumes = false;            // allowed by Rulebook::decisions with a concurrent licence
 };
 
 class Policy {
@@ -69,8 +78,9 @@ class Policy {
   // Thread-safe. Cost: a hash look-up a use.
   // The units view the classification's object names, so it must stay in place as long as the decision.
   // memory: an earlier decision, whose memory is used again.
+  // owners: of the classification's uses, in their order; missing ones are unknown, which counts as somebody else's.
   Decision decide(const identity::Principal& principal, const catalogue::Classification& classification,
-                  Decision memory = {}) const;
+                  Decision memory = {}, std::span<const Owner> owners = {}) const;
   Decision decide(const identity::Principal& principal, catalogue::Classification&& gone_too_soon,
                   Decision memory = {}) const = delete;
   // The products that licence names stand for, and of these the ones that the owned main products make available; for
@@ -81,6 +91,7 @@ class Policy {
   Holding holding(const identity::Principal& principal) const;
   // What a product grants in a section as ResolvedUse names it.
   Rights rights_in(const Product& product, std::string_view section) const;
+  bool by_table() const { return !rulebook_->decisions.empty(); }
   ResolvedUse resolve(const catalogue::ObjectUse& use) const;
   const Rulebook& rulebook() const { return *rulebook_; }
 
@@ -90,6 +101,9 @@ class Policy {
  private:
   struct Index;  // objects by name, compiled patterns
   struct Judge;  // one call of decide()
+  Decision decide_by_table(const identity::Principal& principal,
+                           const catalogue::Classification& classification, std::span<const Owner> owners,
+                           Decision decision) const;
   std::string unavailable_text(std::uint32_t products) const;
 
   std::shared_ptr<const Rulebook> rulebook_;

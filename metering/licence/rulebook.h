@@ -11,6 +11,7 @@
 
 #include "metering/catalogue/classification.h"
 #include "metering/catalogue/credits.h"
+#include "metering/licence/decision_table.h"
 
 namespace tollgate::licence {
 
@@ -74,6 +75,13 @@ struct MainProduct {
   std::vector<std::string> names;  // as contracts and licences spell it
 };
 
+// What a One-Step does, as the operator says.
+struct OneStepEffect {
+  bool alters_data = true;
+  std::uint8_t kind = 0;  // index into values_of(Input::one_step_kind)
+  bool rating_field = false;
+};
+
 struct Rulebook {
   std::string system;  // "bpmonline"; "none": every recognised object is licensed, nothing is denied
   std::vector<MainProduct> known_main_products;
@@ -90,7 +98,12 @@ struct Rulebook {
   bool unlisted_denied = false;  // an object that is not listed is refused, not free
   std::map<std::string, std::string> uids;       // schema UId -> object
   std::map<std::string, std::string> relations;  // "Object.Column" or "*.Column" -> object
+  // Not empty: every object is licensed, and these rows say what a call on it takes. There are no products then.
+  std::vector<DecisionRow> decisions;
   // From the operator's settings:
+  std::vector<std::string> always_use_sites;  // folded (identity::session_user)
+  bool always_site_view_free = false, security_right_default = true, consume_license_default = true;
+  std::map<std::string, OneStepEffect> one_steps;  // lower-case key, or its part behind "Id:"
   std::vector<std::string> main_products;
   PortalSeats portal_seats;
   std::optional<catalogue::CreditTable> credits;  // what the vendor counts calls as; nullopt: it does not

@@ -42,7 +42,8 @@ struct Entry {
   bool active = false;  // held: had a call since the last renewal
   bool asking = false;
   MonotonicTime until{};       // held, refused: for how long that is certain
-  MonotonicTime last_call{};   // held
+  MonotonicTime wanted{};      // held: until then, by the last call; concurrent
+  MonotonicTime stored{};      // held: until then in the store, by its last answer; concurrent
   MonotonicTime free_after{};  // refused: when the store's earliest seat may become free; zero: not known
   std::vector<SeatLedger::TakeDone> waiting;
 };
@@ -55,6 +56,12 @@ Duration certain(const Pool& pool, Milliseconds left) {
 
 Milliseconds renewal_interval(const Pool& pool) {
   return std::max(Milliseconds(1), pool.lease / 6);
+}
+
+// A session that was made longer wants its seat for longer too, and the store may give it away before the next renewal.
+bool ends_before_renewal(const Pool& pool, const Entry& entry, MonotonicTime now, MonotonicTime wanted) {
+  return pool.kind == Kind::concurrent && wanted > entry.stored &&
+         entry.stored - now < 2 * renewal_interval(pool);
 }
 
 }  // namespace
@@ -94,6 +101,7 @@ struct SeatLedger::PoolSeats {
       entry.active = true;
     } else if (left->count() > 0) {
       entry.until = std::max(entry.until, sent + certain(pool, *left));
+      entry.stored = *left == kNoEnd ? MonotonicTime::max() : sent + *left;
     } else {
       entry.state = Entry::State::unknown;
       entry.active = false;
@@ -137,16 +145,19 @@ const std::shared_ptr<SeatLedger::PoolSeats>& SeatLedger::seats_of(const Pool& p
   return pools_.emplace_back(std::make_shared<PoolSeats>(pool, options_.hash_seed));
 }
 
-std::optional<Outcome> SeatLedger::take(const Pool& pool, const Holder& holder, TakeDone done) {
+std::optional<Outcome> SeatLedger::take(const Pool& pool, const Holder& holder, TakeDone done,
+                                        Milliseconds hold) {
   const MonotonicTime now = now_();
+  if (hold.count() == 0) hold = pool.idle;
   const std::shared_ptr<PoolSeats>& owned = seats_of(pool);
   PoolSeats& seats = *owned;
   auto found = seats.entries.find(holder);
   if (found != seats.entries.end()) {
     Entry& known = found->second;
-    if (known.state == Entry::State::held && now < known.until) [[likely]] {
+    if (known.state == Entry::State::held && now < known.until &&
+        !ends_before_renewal(pool, known, now, now + hold)) [[likely]] {
       known.active = true;
-      known.last_call = now;
+      known.wanted = std::max(known.wanted, now + hold);
       return Outcome{.status = Outcome::Status::held};
     }
     if (known.state == Entry::State::refused && now < known.until)
@@ -162,18 +173,20 @@ std::optional<Outcome> SeatLedger::take(const Pool& pool, const Holder& holder, 
   entry.waiting.push_back(std::move(done));
   if (entry.asking) return std::nullopt;
   entry.asking = true;
-  auto answer = [this, alive = std::weak_ptr(alive_), weak = std::weak_ptr(owned), name = found->first,
-                 now](Result<TakeReply>&& reply) {
+  auto answer = [this, alive = std::weak_ptr(alive_), weak = std::weak_ptr(owned), name = found->first, now,
+                 hold](Result<TakeReply>&& reply) {
     auto still = weak.lock();
     if (alive.expired() || still == nullptr) return;
-    took(*still, name.tenant, name.user, now, std::move(reply));
+    took(*still, name.tenant, name.user, now, hold, std::move(reply));
   };
-  store_.take(pool, member_of(holder), std::move(answer));
+  Pool wanted = pool;
+  wanted.idle = hold;
+  store_.take(wanted, member_of(holder), std::move(answer));
   return std::nullopt;
 }
 
 void SeatLedger::took(PoolSeats& seats, const std::string& tenant, const std::string& user,
-                      MonotonicTime sent, Result<TakeReply>&& reply) {
+                      MonotonicTime sent, Milliseconds hold, Result<TakeReply>&& reply) {
   auto found = seats.entries.find(Holder{tenant, user});
   if (found == seats.entries.end()) return;
   Entry& entry = found->second;
@@ -193,7 +206,8 @@ void SeatLedger::took(PoolSeats& seats, const std::string& tenant, const std::st
         outcome.taken = reply->status == TakeReply::Status::taken;
         entry.state = Entry::State::held;
         entry.until = sent + certain(seats.pool, reply->left);
-        entry.last_call = sent;
+        entry.wanted = sent + hold;
+        entry.stored = reply->left == kNoEnd ? MonotonicTime::max() : sent + reply->left;
         entry.active = false;  // this was a renewal
         break;
       case TakeReply::Status::full:
@@ -260,6 +274,11 @@ void SeatLedger::forget(const Pool& pool, const Holder& holder) {
   found->second.until = {};
 }
 
+void SeatLedger::leave(const Pool& pool, const Holder& holder) {
+  forget(pool, holder);
+  store_.release(pool, member_of(holder), [](Result<bool>&&) {});
+}
+
 void SeatLedger::look(const Pool& pool, const Holder& holder, std::function<void(Result<Page>&&)> done) {
   store_.list(pool, 0, 0, member_of(holder), std::move(done));
 }
@@ -290,11 +309,11 @@ void SeatLedger::renew(const std::shared_ptr<PoolSeats>& seats, MonotonicTime no
     if (found == seats->entries.end() || !found->second.active) continue;
     Entry& entry = found->second;
     entry.active = false;
-    const auto unused = std::chrono::ceil<Milliseconds>(now - entry.last_call);
+    const auto left = std::chrono::floor<Milliseconds>(entry.wanted - now);
     // A store that has forgotten seats believes who renews: only a seat that is certain may be renewed.
-    if (pool.kind == Kind::concurrent && (unused >= pool.idle || entry.until <= now)) continue;
+    if (pool.kind == Kind::concurrent && (left.count() <= 0 || entry.until <= now)) continue;
     renewals.push_back({.member = member_of({found->first.tenant, found->first.user}),
-                        .idle_left = pool.kind == Kind::named ? Milliseconds(0) : pool.idle - unused});
+                        .idle_left = pool.kind == Kind::named ? Milliseconds(0) : left});
     names->push_back(found->first);
   }
   seats->renewing = true;

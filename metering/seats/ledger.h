@@ -63,7 +63,11 @@ class SeatLedger {
   // The pools that there are now. They are looked after from the next tick() on; seats of others are forgotten here.
   void configure(std::vector<Pool> pools);
   // nullopt: `done` is called exactly once. Only calls that wait are told so; else `done` is destroyed unused.
-  std::optional<Outcome> take(const Pool& pool, const Holder& holder, TakeDone done);
+  // hold: concurrent, for how long from now the seat is wanted without another call (a session's rest); 0: pool.idle.
+  std::optional<Outcome> take(const Pool& pool, const Holder& holder, TakeDone done,
+                              Milliseconds hold = Milliseconds(0));
+  // The holder needs it no more (a log-out): the store is told, once; what it does not hear of ends by itself.
+  void leave(const Pool& pool, const Holder& holder);
   // Seats for members whom the caller is about to invite (store.h), all or none; asked of the store each time. `held` when
   // they have them, `taken` when one had none before. To be settled whatever the answer: one that was not heard may have
   // given seats. Both answer exactly once, the latest with the ledger's end.
@@ -91,7 +95,7 @@ class SeatLedger {
   struct PoolSeats;
   const std::shared_ptr<PoolSeats>& seats_of(const Pool& pool);
   void took(PoolSeats& seats, const std::string& tenant, const std::string& user, MonotonicTime sent,
-            Result<TakeReply>&& reply);
+            Milliseconds hold, Result<TakeReply>&& reply);
   void renew(const std::shared_ptr<PoolSeats>& seats, MonotonicTime now);
 
   SeatStore& store_;

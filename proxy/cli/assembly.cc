@@ -67,6 +67,10 @@ identity::LookupSource source_of(std::string name, const config::Lookup& lookup,
   source.rules.organization_claim = claims.organization;
   source.rules.user_type_claim = claims.user_type;
   source.rules.licenses_claim = claims.licenses;
+  source.rules.site_claim = claims.site;
+  source.rules.customer_claim = claims.customer;
+  source.rules.security_right_claim = claims.security_right;
+  source.rules.consume_license_claim = claims.consume_license;
   return source;
 }
 
@@ -178,7 +182,7 @@ Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t gen
     sources.push_back(source_of(jwt, ring));
     rings.push_back(std::move(ring));
   }
-  auto keys = std::make_unique<net::KeySetFetcher>(sources, std::move(log));
+  auto keys = std::make_unique<net::KeySetFetcher>(sources, log);
   keys->start();
   const auto statuses = keys->status();
   for (std::size_t i = 0; i < sources.size();
@@ -200,6 +204,26 @@ Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t gen
   if (settings.identity.pass.as == config::PassIdentity::token)
     pass_secret = loaded.file_texts.at(settings.identity.pass.secret_file);
   auto schema = config::make_schema(*rulebook, settings.catalogue.uids, settings.catalogue.processes);
+  std::shared_ptr<licence::OwnerTable> owners = previous == nullptr ? nullptr : previous->owners;
+  if (rulebook->decisions.empty())
+    owners = nullptr;
+  else if (owners == nullptr)
+    owners = std::make_shared<licence::OwnerTable>(settings.licensing.cherwell.records);
+  std::shared_ptr<net::OwnerFetcher> fetcher;
+  const config::OwnerLookupSettings& lookup = settings.licensing.cherwell.lookup;
+  if (owners != nullptr && !lookup.url.empty())
+    fetcher = std::make_shared<net::OwnerFetcher>(
+        net::OwnerSource{
+            .url = lookup.url,
+            .ca_file = lookup.ca_file,
+            .user = lookup.user,
+            .password = std::string(config::secret_of_file(loaded.file_texts.at(lookup.password_file))),
+            .client_id = lookup.client_id,
+            .auth_mode = lookup.auth_mode,
+            .timeout = lookup.timeout,
+            .owner_fields = settings.licensing.cherwell.owner_fields,
+            .owners = owners},
+        [log](const std::string& line) { log(net::KeySetFetcher::Level::warning, line); });
   auto snapshot = flow::make_snapshot({.settings = settings,
                                        .rulebook = std::move(*rulebook),
                                        .schema = std::move(schema),
@@ -211,9 +235,11 @@ Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t gen
                                        .lookups = std::move(lookups),
                                        .sessions = std::move(*sessions),
                                        .pass_secret = std::move(pass_secret),
-                                       .generation = generation});
+                                       .generation = generation,
+                                       .owners = std::move(owners),
+                                       .owner_lookup = fetcher});
   if (!snapshot) return std::unexpected(snapshot.error());
-  return Assembled{.snapshot = std::move(*snapshot), .keys = std::move(keys)};
+  return Assembled{std::move(*snapshot), std::move(keys), std::move(fetcher)};
 }
 
 Result<redis::ConnectionOptions> store_connection(const config::Store& store, const redis::StoreUrl& url,

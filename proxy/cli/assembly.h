@@ -12,12 +12,18 @@
 #include "metering/redis/connection.h"
 #include "proxy/flow/snapshot.h"
 #include "proxy/net/key_set_fetcher.h"
+#include "proxy/net/owner_fetcher.h"
 
 namespace tollgate::cli {
 
 struct Assembled {
   std::shared_ptr<const flow::Snapshot> snapshot;
   std::unique_ptr<net::KeySetFetcher> keys;  // keeps the snapshot's key rings fresh; must outlive its use
+  // The snapshot's too; nullptr: nobody is asked. Must be stopped before the workers end, which it tells.
+  std::shared_ptr<net::OwnerFetcher> owner_fetcher = nullptr;
+  void stop() {
+    if (owner_fetcher != nullptr) owner_fetcher->stop();
+  }
 };
 
 // The licence rules named by licensing.system, with the operator's own settings applied.

@@ -85,6 +85,10 @@ struct Call {
   std::unique_ptr<CallLookup> lookup;                    // nullptr: nobody has to be asked who calls
   catalogue::Classification classification;
   licence::Decision decision;
+  std::vector<licence::Owner> owners;  // of the uses, as far as it is known here
+  bool owners_asked = false;           // the CRM was asked about those that are not
+  bool learns = false;                 // its reply may say whose records are
+  bool moves_owner = false;            // it may make its records somebody else's
   std::uint64_t seats_needed = 0;  // bit i: a seat of snapshot->seat_pools[i], which it has not got yet
   std::unique_ptr<CallPortal> portal;  // nullptr: nobody's membership is at stake
   std::vector<quota::AccountCharge> charges;

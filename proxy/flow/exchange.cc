@@ -40,7 +40,7 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   reply_ = Reply::deciding;
   client_end_ = ClientEnd::keep;
   keep_alive_ = head != nullptr && head->keep_alive;
-  session_pending_ = holding_ = held_end_ = watches_body_ = false;
+  session_pending_ = holding_ = held_end_ = watches_body_ = watches_owners_ = false;
   buffered_ = store_pending_ = charged_ = given_back_ = client_lost_ = upstream_held_ = upstream_reused_ = upstream_written_ =
       body_written_ = upgrade_ = stale_retry_used_ = head_sent_ = continue_sent_ = reply_chunked_ =
           reply_until_close_ = reply_early_ = client_paused_ = upstream_paused_ = client_finished_ = upstream_finished_ =
@@ -137,6 +137,10 @@ void Exchange::act(Next next) {
       session_pending_ = true;
       store_asked_ = port_.now();
       return port_.look_up(*call_.lookup);
+    case Next::find_owners:
+      session_pending_ = true;
+      store_asked_ = port_.now();
+      return port_.find_owners(call_.route->upstream, Gate::unknown_owners(call_));
     case Next::reply:
       return send_local_reply();
   }
@@ -247,7 +251,12 @@ void Exchange::take_seat() {
   store_pending_ = true;
   store_asked_ = port_.now();
   if (call_.portal != nullptr) return take_portal_seats();
-  const auto known = port_.take_seat(Gate::wanted_seat(call_), call_.token->principal);
+  Milliseconds hold{0};
+  if (call_.snapshot->owners != nullptr && call_.session != nullptr && call_.session->counted) [[unlikely]] {
+    const auto left = std::chrono::floor<Milliseconds>(call_.session->record->deadline - arrived_unix_);
+    hold = std::max(Milliseconds(1), std::min(left, settings().identity.sessions.idle));
+  }
+  const auto known = port_.take_seat(Gate::wanted_seat(call_), call_.token->principal, hold);
   if (!known) return;
   store_pending_ = false;
   act(gate_.on_seat(call_, *known));
@@ -389,6 +398,12 @@ void Exchange::append_upstream_head() {
     if (call_.portal != nullptr) dropped_fields_.push_back("accept-encoding");  // its reply is read
     forwarding.drop_fields = dropped_fields_;
     forwarding.drop_cookies = dropped_cookies_;
+  }
+  if (call_.learns) [[unlikely]] {  // its reply is read
+    if (forwarding.drop_fields.data() != dropped_fields_.data())
+      dropped_fields_.assign(forwarding.drop_fields.begin(), forwarding.drop_fields.end());
+    dropped_fields_.push_back("accept-encoding");
+    forwarding.drop_fields = dropped_fields_;
   }
   forwarding.upgrade = upgrade_;
   forwarding.forward_expect = head_->expect_continue && request_ != Request::complete;

@@ -61,6 +61,9 @@ namespace tollgate::flow {
 inline constexpr std::uint64_t kDiscardMax = 64 * 1024;
 inline constexpr std::size_t kLoginReplyMax = 64 * 1024;
 inline constexpr std::size_t kPortalReplyMax = 512 * 1024;
+// Of a reply that may say whose records are; a larger one goes by unread.
+inline constexpr std::size_t kOwnersReplyMax = 1024 * 1024;
+inline constexpr std::size_t kOwnersOfReplyMax = 1'000;  // records
 
 // What becomes of the client connection after the exchange.
 enum class ClientEnd : std::uint8_t {
@@ -133,13 +136,18 @@ class ExchangePort {
   virtual void end_session(const identity::SessionKey& key) = 0;
 
   // SeatLedger::take. nullopt: on_seat follows, perhaps at once. Without seats nothing is known of any.
-  virtual std::optional<seats::Outcome> take_seat(const seats::Pool&, const identity::Principal&) {
+  // OwnerLookup::find of each -> on_owners. One at a time with the questions about sessions.
+  virtual void find_owners(const std::string& /*upstream*/, const std::vector<std::string>& /*records*/) {}
+  // hold: as in SeatLedger::take.
+  virtual std::optional<seats::Outcome> take_seat(const seats::Pool&, const identity::Principal&,
+                                                  Milliseconds /*hold*/) {
     return seats::Outcome{};
   }
   // SeatLedger::invite for the members of the call -> on_seat, perhaps at once; names the invitation before that.
   virtual void invite(CallPortal& portal, std::vector<std::string> members);
   // SeatLedger::settle -> on_session_written.
   virtual void settle_invitation(const CallPortal& portal, std::vector<seats::Settlement> settlements);
+  virtual void leave_seat(const seats::Pool&, const identity::Principal&) {}  // SeatLedger::leave
   virtual void charge(std::span<const quota::AccountCharge> charges) = 0;  // -> on_charge
   virtual void read_usage(const Call& call) = 0;                       // -> on_usage
   virtual void give_back(std::span<const quota::AccountCharge> charges, const quota::Receipt& receipt) = 0;
@@ -195,6 +203,7 @@ class Exchange {
   void on_session(SessionAnswer answer);
   void on_lookup(std::shared_ptr<const identity::LookupVerdict> verdict);
   void on_session_written();
+  void on_owners();
 
   // ---- upstream side
   void on_upstream_ready(const ExchangePort::Upstream& upstream);
@@ -261,6 +270,9 @@ class Exchange {
   void list_token_writes();
   void list_renewal_writes();
   void write_sessions();
+  void leave_seat();
+  void watch_owners(const http::ResponseHead& head);
+  void settle_owners();
   void to_client(std::string_view bytes);
   void release_held();
   void drop_for_session();
@@ -300,6 +312,7 @@ class Exchange {
   std::vector<std::string> reply_dropped_;  // what Connection of the reply names
   std::string identity_lines_;              // for the upstream's head; memory kept
   std::string held_;        // of the reply, until what it says about a session is known to the others
+  std::string owners_body_;  // of a reply that may say whose records are
   struct SessionWrite {
     identity::SessionKey key;
     std::shared_ptr<const identity::SessionRecord> record;  // nullptr: it ends
@@ -322,6 +335,7 @@ class Exchange {
   bool holding_ = false;          // the reply goes to held_
   bool held_end_ = false;         // and is complete
   bool watches_body_ = false;     // of the reply: it goes to watched_body_ too
+  bool watches_owners_ = false;   // and to owners_body_
   bool charged_ = false;     // the ledger admitted it and nothing was given back
   bool given_back_ = false;
   bool client_lost_ = false;

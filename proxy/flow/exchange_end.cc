@@ -184,6 +184,8 @@ void Exchange::end(ClientEnd how) {
   held_.clear();
   session_writes_.clear();
   watched_body_.clear();
+  owners_body_.clear();
+  if (owners_body_.capacity() > kKeptMemoryMax) owners_body_.shrink_to_fit();
   if (body_.capacity() > kKeptMemoryMax) body_.shrink_to_fit();
   if (held_.capacity() > kKeptMemoryMax) held_.shrink_to_fit();
   if (scratch_.capacity() > kKeptMemoryMax) scratch_.shrink_to_fit();

@@ -40,6 +40,8 @@ void Exchange::on_upstream_head(const http::ResponseHead& head) {
     watch_reply(head);
   if (call_.portal != nullptr) [[unlikely]]
     watch_portal(head);
+  if (call_.snapshot->owners != nullptr) [[unlikely]]
+    watch_owners(head);
   head_sent_ = !holding_;
   // A server that answers without having read the request may take the rest of it for the next one.
   reply_early_ = request_ != Request::complete || port_.upstream_backlog() > 0;
@@ -133,6 +135,10 @@ void Exchange::on_upstream_body(std::string_view payload) {
   }
   if (watches_body_) [[unlikely]]
     watch_body(payload);
+  if (watches_owners_) [[unlikely]] {
+    watches_owners_ = owners_body_.size() + payload.size() <= kOwnersReplyMax;
+    if (watches_owners_) owners_body_.append(payload);
+  }
   if (port_.client_backlog() + held_.size() > settings().limits.buffer && !watches_body_) {
     upstream_paused_ = true;
     port_.upstream_read(false);
@@ -153,6 +159,8 @@ void Exchange::on_upstream_end(const std::vector<http::TrailerField>& trailers, 
     to_client(scratch_);
   }
   upstream_time_ = port_.now() - upstream_started_;
+  if (watches_owners_) [[unlikely]]
+    settle_owners();
   // A reply that came before its request was complete leaves the rest of the request unread.
   if (request_ != Request::complete) {
     request_ = Request::abandoned;

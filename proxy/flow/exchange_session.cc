@@ -5,6 +5,8 @@
 //   log-out answered, the cookie taken away ───────────────> end ──┘
 //   Cherwell: {"access_token":..} of a token request, {"newAccessToken":..} of a One-Step ─> bind, end ─> (as above)
 //   401 to a request with a session: it has ended over there ─> end, nothing waits for that
+#include <bit>
+
 #include "metering/base/ascii.h"
 #include "metering/base/check.h"
 #include "metering/identity/cherwell_login.h"
@@ -122,11 +124,20 @@ void Exchange::watch_token_reply(const http::ResponseHead& head) {
   if (session.step == SessionStep::renews && head.status == 200) {
     holding_ = watches_body_ = true;
   } else if (session.step == SessionStep::log_out && head.status < 400) {
+    leave_seat();
     session_writes_.push_back({session.key, nullptr});
     for (const identity::SessionKey& key : session.record->linked) session_writes_.push_back({key, nullptr});
     holding_ = true;
     write_sessions();
   }
+}
+
+// A licence that was taken for the session is free with it.
+void Exchange::leave_seat() {
+  const Snapshot& snapshot = *call_.snapshot;
+  if (snapshot.owners == nullptr || snapshot.concurrent_pool == 0 || call_.token == nullptr) return;
+  const auto pool = static_cast<std::size_t>(std::countr_zero(snapshot.concurrent_pool));
+  port_.leave_seat(snapshot.seat_pools[pool].pool, call_.token->principal);
 }
 
 void Exchange::watch_body(std::string_view payload) {

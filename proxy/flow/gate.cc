@@ -125,6 +125,18 @@ bool may_be_anonymous(catalogue::Kind kind) {
   return kind == catalogue::Kind::authentication || kind == catalogue::Kind::asset;
 }
 
+// Is the requester of a record this user?
+bool is_requester(const identity::Principal& principal, std::string_view owner) {
+  return !owner.empty() && (equals_ignore_case(owner, principal.user) ||
+                            (!principal.customer.empty() && equals_ignore_case(owner, principal.customer)));
+}
+
+bool contains_ignore_case(std::string_view text, std::string_view part) {
+  return std::ranges::search(text, part, [](char a, char b) {
+           return ascii_lower(a) == ascii_lower(b);
+         }).begin() != text.end();
+}
+
 }  // namespace
 
 Gate::Gate(std::size_t token_cache_entries, std::uint64_t hash_seed)
@@ -249,7 +261,7 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
                     "This kind of request must be inspected and is too large for that.");
     return Next::need_body;
   }
-  return decide(call, request);
+  return decide(call, request, now);
 }
 
 Next Gate::on_session(Call& call, const http::RequestHead& head, SessionAnswer answer, UnixTime now) {
@@ -339,7 +351,7 @@ Next Gate::on_body(Call& call, const http::RequestHead& head, std::string_view b
     return state == SessionState::asks ? next : on_refresh(call, state);
   }
   call.tell(&Life::enter, Phase::classify);
-  return decide(call, request_of(call, head, body));
+  return decide(call, request_of(call, head, body), now);
 }
 
 std::optional<LocalReply> Gate::authenticate(Call& call, const http::RequestHead& head, UnixTime now) {
@@ -598,7 +610,53 @@ std::optional<LocalReply> Gate::look_up_session(Call& call, const http::RequestH
   return std::nullopt;
 }
 
-Next Gate::decide(Call& call, const catalogue::Request& request) {
+void Gate::look_at_owners(Call& call, const catalogue::Request& request, UnixTime now) {
+  const Snapshot& snapshot = *call.snapshot;
+  const config::CherwellLicensing& settings = snapshot.settings.licensing.cherwell;
+  call.owners.clear();
+  for (const catalogue::ObjectUse& use : call.classification.uses) {
+    auto& owner = call.owners.emplace_back(licence::Owner::unknown);
+    const bool alters =
+        use.operation == catalogue::Operation::edit || use.operation == catalogue::Operation::execute;
+    call.learns = call.learns || !alters;
+    if (use.record.empty()) continue;
+    const auto known = snapshot.owners->find(call.route->upstream, use.record, now, settings.record_age);
+    if (known)
+      owner = is_requester(call.token->principal, *known) ? licence::Owner::own : licence::Owner::other;
+    for (const std::string& field : settings.owner_fields)
+      if (alters && contains_ignore_case(request.body, field)) call.moves_owner = true;
+  }
+}
+
+// Would it be decided otherwise if what is unknown were the caller's own?
+bool Gate::hangs_on_owners(const Call& call) const {
+  if (unknown_owners(call).empty()) return false;
+  std::vector<licence::Owner> owners = call.owners;
+  std::ranges::replace(owners, licence::Owner::unknown, licence::Owner::own);
+  const licence::Decision other =
+      call.snapshot->policy.decide(call.token->principal, call.classification, {}, owners);
+  return other.reason != call.decision.reason || other.consumes != call.decision.consumes;
+}
+
+std::vector<std::string> Gate::unknown_owners(const Call& call) {
+  std::vector<std::string> records;
+  const auto& uses = call.classification.uses;
+  for (std::size_t i = 0; i < uses.size() && records.size() < kOwnersAskedMax; ++i) {
+    const std::string& record = uses[i].record;
+    const bool named = !record.empty() && !record.ends_with("//");
+    if (named && call.owners[i] == licence::Owner::unknown &&
+        std::ranges::find(records, record) == records.end())
+      records.push_back(record);
+  }
+  return records;
+}
+
+Next Gate::on_owners(Call& call, const http::RequestHead& head, std::string_view body, UnixTime now) {
+  call.owners_asked = true;
+  return decide(call, request_of(call, head, body), now);
+}
+
+Next Gate::decide(Call& call, const catalogue::Request& request, UnixTime now) {
   const Snapshot& snapshot = *call.snapshot;
   const identity::Principal& principal = call.token->principal;
   call.classification = snapshot.classifier.classify(request, std::move(call.classification));
@@ -617,9 +675,17 @@ Next Gate::decide(Call& call, const catalogue::Request& request) {
     default:
       break;
   }
-  call.decision = snapshot.policy.decide(principal, seen, std::move(call.decision));
+  if (snapshot.owners != nullptr) [[unlikely]]
+    look_at_owners(call, request, now);
+  call.decision = snapshot.policy.decide(principal, seen, std::move(call.decision), call.owners);
+  if (snapshot.owner_lookup != nullptr && !call.owners_asked && hangs_on_owners(call)) [[unlikely]]
+    return Next::find_owners;
   if (call.decision.reason != Reason::ok) return refuse(call, call.decision.reason, call.decision.detail);
 
+  if (snapshot.owners != nullptr) [[unlikely]] {
+    call.seats_needed = call.decision.consumes ? snapshot.concurrent_pool : 0;
+    return call.seats_needed != 0 ? Next::seat : begin_charge(call);
+  }
   if (!snapshot.seat_pools.empty() && call.decision.metered && !principal.is_staff()) {
     call.seats_needed = snapshot.concurrent_pool;
     for (std::size_t i = 0; i < snapshot.pool_of_product.size(); ++i)

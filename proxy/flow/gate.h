@@ -7,6 +7,7 @@
 //         │  ├───> seat ──────> SeatLedger::take(wanted_seat(call)) ─> on_seat ─> seat | charge | forward | reply
 //         │  └───> charge ────> Ledger::charge(call.charges) ─> on_charge ─> forward | reply
 //      on_body ──> seat | charge | forward | reply
+//      find_owners ──> OwnerLookup::find(unknown_owners(call)) ──> on_owners ──> as on_body
 //      find_session ──> SessionStore::find(call.session->key) ──> on_session ──> as on_head
 //      look_up ──> LookupService::ask(*call.lookup) ──> on_lookup ──> as on_head
 //
@@ -23,7 +24,8 @@
 // forwarded without a token: Kind::authentication and Kind::asset.
 //
 // Seats: a call of a portal user on licensed objects needs one of licensing.concurrent_seats, if there is such a pool, and
-// one of each product that caps its users and alone grants an operation of it (licence/policy.h). They come before the
+// one of each product that caps its users and alone grants an operation of it (licence/policy.h); where a table decides
+// (Cherwell), the calls that it says consume, and those alone. They come before the
 // quota, so that a call without a seat costs none; a call that the quota then refuses keeps its seat. What took one
 // says so: `License-Seat: self_service;taken`, a structured field (RFC 9651) with the pool's name.
 //
@@ -50,8 +52,20 @@ namespace tollgate::flow {
 // What the store says of the caller's seats, one a pool, in the order of the snapshot's.
 using SeatLooks = std::vector<Result<seats::Page>>;
 
-enum class Next : std::uint8_t { forward, need_body, seat, charge, read_usage, find_session, look_up, reply };
+enum class Next : std::uint8_t {
+  forward,
+  need_body,
+  seat,
+  charge,
+  read_usage,
+  find_session,
+  look_up,
+  find_owners,
+  reply
+};
 
+// Records of one call that are looked up; of more it stays unknown whose they are.
+inline constexpr std::size_t kOwnersAskedMax = 20;
 // A log-in's body is small, and is read from everybody.
 inline constexpr std::size_t kLoginBodyMax = 16 * 1024;
 
@@ -67,6 +81,9 @@ class Gate {
                  std::shared_ptr<const identity::LookupVerdict> verdict, UnixTime now);
   // `body` is the whole decoded body, of at most body_max(call) bytes. `head` is the same as in on_head.
   Next on_body(Call& call, const http::RequestHead& head, std::string_view body, UnixTime now);
+  // Next::find_owners: the decision hangs on whose these records are, and no reply has told.
+  static std::vector<std::string> unknown_owners(const Call& call);
+  Next on_owners(Call& call, const http::RequestHead& head, std::string_view body, UnixTime now);
   // Next::seat: of which pool.
   static const seats::Pool& wanted_seat(const Call& call);
   Next on_seat(Call& call, const seats::Outcome& outcome);
@@ -128,7 +145,9 @@ class Gate {
   void take_session(Call& call, UnixTime now);  // call.token: whose session it is
   std::optional<Next> begin_login(Call& call, const http::RequestHead& head,
                                   const catalogue::Request& request);
-  Next decide(Call& call, const catalogue::Request& request);
+  Next decide(Call& call, const catalogue::Request& request, UnixTime now);
+  bool hangs_on_owners(const Call& call) const;
+  static void look_at_owners(Call& call, const catalogue::Request& request, UnixTime now);
   Next begin_charge(Call& call);
   Next begin_usage(Call& call);
   catalogue::Request request_of(const Call& call, const http::RequestHead& head, std::string_view body);

@@ -27,7 +27,11 @@ identity::TokenVerifier make_verifier(const config::Identity& settings,
                        .tenant_claim = jwt.claims.tenant,
                        .organization_claim = jwt.claims.organization,
                        .user_type_claim = jwt.claims.user_type,
-                       .licenses_claim = jwt.claims.licenses});
+                       .licenses_claim = jwt.claims.licenses,
+                       .site_claim = jwt.claims.site,
+                       .customer_claim = jwt.claims.customer,
+                       .security_right_claim = jwt.claims.security_right,
+                       .consume_license_claim = jwt.claims.consume_license});
   }
   return identity::TokenVerifier(std::move(issuers), settings.max_token_bytes);
 }
@@ -185,6 +189,8 @@ Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts) {
       .session_lookup = std::move(parts.session_lookup),
       .lookups = std::move(parts.lookups),
       .sessions = std::move(parts.sessions),
+      .owner_lookup = std::move(parts.owner_lookup),
+      .owners = std::move(parts.owners),
       .classifier = std::move(classifier),
       .policy = licence::Policy(std::make_shared<const licence::Rulebook>(std::move(parts.rulebook))),
       .rules = std::move(rules),

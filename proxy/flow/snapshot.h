@@ -15,9 +15,11 @@
 #include "metering/identity/lookup_table.h"
 #include "metering/identity/session_table.h"
 #include "metering/identity/token_verifier.h"
+#include "metering/licence/owners.h"
 #include "metering/licence/policy.h"
 #include "metering/quota/rules.h"
 #include "metering/seats/pool.h"
+#include "proxy/flow/owner_lookup.h"
 #include "proxy/http/address.h"
 
 namespace tollgate::flow {
@@ -55,6 +57,8 @@ struct Snapshot {
   std::shared_ptr<identity::LookupTable> lookups;
   std::shared_ptr<identity::SessionTable>
       sessions;  // nullptr without identity.sessions; changes while we run
+  std::shared_ptr<OwnerLookup> owner_lookup;    // nullptr: nobody is asked
+  std::shared_ptr<licence::OwnerTable> owners;  // nullptr unless policy.by_table(); changes while we run
   catalogue::Classifier classifier;
   licence::Policy policy;
   quota::Rules rules;
@@ -87,6 +91,8 @@ struct SnapshotParts {
   std::shared_ptr<identity::SessionTable> sessions = nullptr;
   std::string pass_secret{};
   std::uint64_t generation = 1;
+  std::shared_ptr<licence::OwnerTable> owners = nullptr;  // of the snapshot before, or a new one
+  std::shared_ptr<OwnerLookup> owner_lookup = nullptr;
 };
 // Errors (origin config) say which setting cannot be used.
 Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts);

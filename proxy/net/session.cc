@@ -1,6 +1,7 @@
 #include "proxy/net/session.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "metering/base/check.h"
 #include "proxy/http/request_id.h"
@@ -421,17 +422,33 @@ void Session::end_session(const identity::SessionKey& key) {
   asking_ = false;
 }
 
+void Session::find_owners(const std::string& upstream, const std::vector<std::string>& records) {
+  auto left = std::make_shared<std::atomic<std::size_t>>(records.size());
+  auto told = session_answer([this] { exchange_.on_owners(); });
+  for (const std::string& record : records)
+    generation_->snapshot->owner_lookup->find(upstream, record, [left, told, &worker = worker_] {
+      if (left->fetch_sub(1) == 1) worker.post(told);
+    });
+}
+
+void Session::leave_seat(const seats::Pool& pool, const identity::Principal& principal) {
+  if (seats::SeatLedger* ledger = worker_.seats()) ledger->leave(pool, {principal.tenant, principal.user});
+}
+
 std::optional<seats::Outcome> Session::take_seat(const seats::Pool& pool,
-                                                 const identity::Principal& principal) {
+                                                 const identity::Principal& principal, Milliseconds hold) {
   seats::SeatLedger* ledger = worker_.seats();
   if (ledger == nullptr) return seats::Outcome{};
   charging_ = true;
-  auto known = ledger->take(pool, {principal.tenant, principal.user}, [this](seats::Outcome&& outcome) {
-    if (charging_) return exchange_.on_seat(outcome);  // at once: whoever asked goes on
-    worker_.loop().event_begins();
-    exchange_.on_seat(outcome);
-    worker_.advance_later(connection_);
-  });
+  auto known = ledger->take(
+      pool, {principal.tenant, principal.user},
+      [this](seats::Outcome&& outcome) {
+        if (charging_) return exchange_.on_seat(outcome);  // at once: whoever asked goes on
+        worker_.loop().event_begins();
+        exchange_.on_seat(outcome);
+        worker_.advance_later(connection_);
+      },
+      hold);
   charging_ = false;
   return known;
 }

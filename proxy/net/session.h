@@ -87,8 +87,10 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   void end_session(const identity::SessionKey& key) override;
   void invite(flow::CallPortal& portal, std::vector<std::string> members) override;
   void settle_invitation(const flow::CallPortal& portal, std::vector<seats::Settlement> settlements) override;
-  std::optional<seats::Outcome> take_seat(const seats::Pool& pool,
-                                          const identity::Principal& principal) override;
+  void find_owners(const std::string& upstream, const std::vector<std::string>& records) override;
+  void leave_seat(const seats::Pool& pool, const identity::Principal& principal) override;
+  std::optional<seats::Outcome> take_seat(const seats::Pool& pool, const identity::Principal& principal,
+                                          Milliseconds hold) override;
   void charge(std::span<const quota::AccountCharge> charges) override;
   void read_usage(const flow::Call& call) override;
   void give_back(std::span<const quota::AccountCharge> charges, const quota::Receipt& receipt) override;

@@ -267,7 +267,6 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"catalogue: {processes: {P: [{object: Case}]}}\n", "\"operation\" is missing"},
         Mistake{"catalogue: {processes: {P: Case}}\n", "must be a list of {object: ..., operation: ...}"},
         Mistake{"licensing: {system: bpmonlin}\n", "did you mean \"bpmonline\"?"},
-        Mistake{"licensing: {system: cherwell}\n", "this version has no rules for \"cherwell\""},
         Mistake{"licensing: {system: zoho}\n", "needs zoho in catalogue.dialects"},
         Mistake{"licensing: {user_types: {client: {modules: {Leads: [view]}}}}\n",
                 "licensing.user_types belong to zoho"},

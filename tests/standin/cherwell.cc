@@ -56,6 +56,12 @@ std::string Cherwell::open(const Owner& owner) {
   return token;
 }
 
+void Cherwell::close_all() {
+  const std::lock_guard lock(mutex_);
+  tokens_.clear();
+  refreshes_.clear();
+}
+
 Reply Cherwell::token(const Request& request) {
   Request form;
   form.query = request.body;

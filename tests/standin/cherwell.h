@@ -24,6 +24,7 @@ namespace tollgate::standin {
 class Cherwell {
  public:
   Reply answer(const Request& request, std::string_view rest);  // rest: behind /CherwellAPI/
+  void close_all();
 
  private:
   struct Owner {

@@ -173,7 +173,7 @@ bool Connection::administer(const Request& request, Reply& reply) {
     control_.reset_counts();
     reply = text_reply(204, "");
   } else if (request.path == "/_standin/expire") {
-    crm_.sessions().close_all();
+    crm_.expire();
     reply = text_reply(204, "");
   } else if (request.path == "/_standin/settings" && request.method == "POST") {
     reply = control_.set(request.body) ? text_reply(204, "") : text_reply(400, "unknown setting\n");

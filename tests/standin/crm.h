@@ -57,7 +57,10 @@ class Crm {
  public:
   // Thread-safe.
   Reply answer(const Request& request);
-  Sessions& sessions() { return sessions_; }
+  void expire() {  // every session
+    sessions_.close_all();
+    cherwell_.close_all();
+  }
 
  private:
   Reply serve(const Request& request);

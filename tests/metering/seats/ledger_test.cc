@@ -80,9 +80,9 @@ class Worker {
       : line(model), ledger(line, [&now] { return now; }, options) {}
 
   // nullopt: still waiting.
-  std::optional<Outcome> call(const Pool& pool, std::string_view user) {
+  std::optional<Outcome> call(const Pool& pool, std::string_view user, Milliseconds hold = 0ms) {
     auto later = std::make_shared<std::optional<Outcome>>();
-    auto at_once = ledger.take(pool, {"acme", user}, [later](Outcome&& outcome) { *later = outcome; });
+    auto at_once = ledger.take(pool, {"acme", user}, [later](Outcome&& outcome) { *later = outcome; }, hold);
     return at_once ? at_once : *later;
   }
 
@@ -121,6 +121,43 @@ TEST_F(SeatLedgerTest, FirstCallTakesASeatAndTheNextOnesAskNobody) {
     EXPECT_FALSE(next->taken);
   }
   EXPECT_EQ(worker.line.takes, 1);
+}
+
+TEST_F(SeatLedgerTest, ASessionsSeatIsHeldToItsEndWithoutACall) {
+  Worker worker(model, now), other(model, now);
+  EXPECT_TRUE(worker.call(kAtOnce, "ann", 600s)->taken);
+  EXPECT_TRUE(worker.call(kAtOnce, "bob", 600s)->taken);
+  pass(599s);
+  worker.ledger.tick();
+  EXPECT_EQ(other.call(kAtOnce, "cid", 600s)->status, Status::full);
+  EXPECT_EQ(other.call(kAtOnce, "cid", 600s)->retry_after, 1s);
+  pass(1s);
+  EXPECT_TRUE(other.call(kAtOnce, "cid", 600s)->taken);
+}
+
+TEST_F(SeatLedgerTest, ASessionThatIsMadeLongerKeepsItsSeatFromItsNextCallOn) {
+  Worker worker(model, now), other(model, now);
+  EXPECT_TRUE(worker.call(kAtOnce, "ann", 20s)->taken);
+  EXPECT_TRUE(worker.call(kAtOnce, "bob", 600s)->taken);
+  pass(15s);
+  EXPECT_EQ(worker.call(kAtOnce, "ann", 600s)->status, Status::held);
+  EXPECT_EQ(worker.line.takes, 3) << "the store is told before the seat ends there";
+  pass(10s);
+  EXPECT_EQ(other.call(kAtOnce, "cid", 600s)->status, Status::full);
+  EXPECT_EQ(worker.call(kAtOnce, "ann", 590s)->status, Status::held);
+  EXPECT_EQ(worker.line.takes, 3);
+}
+
+TEST_F(SeatLedgerTest, WhoLeavesFreesTheSeatAndMayTakeItAgain) {
+  Worker worker(model, now), other(model, now);
+  EXPECT_TRUE(worker.call(kAtOnce, "ann", 600s)->taken);
+  EXPECT_TRUE(worker.call(kAtOnce, "bob", 600s)->taken);
+  EXPECT_EQ(worker.call(kAtOnce, "cid", 600s)->status, Status::full);
+  worker.ledger.leave(kAtOnce, {"acme", "ann"});
+  EXPECT_TRUE(worker.call(kAtOnce, "cid", 600s)->taken) << "what was refused is forgotten too";
+  EXPECT_EQ(worker.call(kAtOnce, "ann", 600s)->status, Status::full);
+  worker.ledger.leave(kAtOnce, {"acme", "cid"});
+  EXPECT_TRUE(other.call(kAtOnce, "ann", 600s)->taken);
 }
 
 TEST_F(SeatLedgerTest, CallsThatAskAtTheSameTimeAreOneQuestionAndOneOfThemTookTheSeat) {
