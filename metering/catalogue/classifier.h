@@ -45,7 +45,7 @@ struct Options {
   // operation up to this bound is reported and counted, so the bound only protects memory.
   std::size_t batch_parts_max = 1000;
   // Classification::credits by this; the bodies that it depends on are needed then. Zoho alone has credits.
-  std::optional<CreditTable> credits;
+  std::optional<CreditTable> credits = std::nullopt;
 };
 
 class Classifier {

@@ -148,26 +148,28 @@ Result<licence::Rulebook> load_rulebook(const config::LoadedConfig& loaded) {
   return rulebook;
 }
 
+Result<std::shared_ptr<const identity::Directory>> load_directory(const config::LoadedConfig& loaded) {
+  const std::string& file = loaded.settings.licensing.directory_file;
+  if (file.empty()) return nullptr;
+  auto parsed = identity::Directory::parse(loaded.file_texts.at(file));
+  if (!parsed) return fail(Origin::config, fmt::format("{}: {}", file, parsed.error().message));
+  return std::make_shared<const identity::Directory>(std::move(*parsed));
+}
+
 Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t generation,
                            const flow::Snapshot* previous, net::KeySetFetcher::Log log) {
   const config::Settings& settings = loaded.settings;
   auto rulebook = load_rulebook(loaded);
   if (!rulebook) return std::unexpected(rulebook.error());
 
-  std::shared_ptr<const identity::Directory> directory;
-  if (!settings.licensing.directory_file.empty()) {
-    auto parsed = identity::Directory::parse(loaded.file_texts.at(settings.licensing.directory_file));
-    if (!parsed)
-      return fail(Origin::config,
-                  fmt::format("{}: {}", settings.licensing.directory_file, parsed.error().message));
-    directory = std::make_shared<const identity::Directory>(std::move(*parsed));
-  }
+  auto directory = load_directory(loaded);
+  if (!directory) return std::unexpected(directory.error());
 
   std::shared_ptr<const identity::ApiKeys> api_keys;
   if (const config::ApiKeys& wanted = settings.identity.api_keys; !wanted.file.empty()) {
     auto parsed = identity::ApiKeys::parse(
         loaded.file_texts.at(wanted.file),
-        wanted.secret_file.empty() ? "" : loaded.file_texts.at(wanted.secret_file), directory.get());
+        wanted.secret_file.empty() ? "" : loaded.file_texts.at(wanted.secret_file), directory->get());
     if (!parsed) return fail(Origin::config, fmt::format("{}: {}", wanted.file, parsed.error().message));
     api_keys = std::make_shared<const identity::ApiKeys>(*std::move(parsed));
   }
@@ -227,7 +229,7 @@ Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t gen
   auto snapshot = flow::make_snapshot({.settings = settings,
                                        .rulebook = std::move(*rulebook),
                                        .schema = std::move(schema),
-                                       .directory = std::move(directory),
+                                       .directory = *std::move(directory),
                                        .key_rings = std::move(rings),
                                        .api_keys = std::move(api_keys),
                                        .token_lookup = std::move(of_tokens),

@@ -28,6 +28,8 @@ struct Assembled {
 
 // The licence rules named by licensing.system, with the operator's own settings applied.
 Result<licence::Rulebook> load_rulebook(const config::LoadedConfig& loaded);
+// The users of licensing.directory_file; nullptr when there is none.
+Result<std::shared_ptr<const identity::Directory>> load_directory(const config::LoadedConfig& loaded);
 
 // previous: what runs now, or nullptr. Key sets of URLs that it already fetched are taken over, so that a reload while
 // the identity provider is away refuses nobody. Errors (origin config) say which setting and what to do.

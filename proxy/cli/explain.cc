@@ -133,19 +133,13 @@ Result<std::shared_ptr<const flow::Snapshot>> snapshot_of(const config::LoadedCo
                                                           licence::Rulebook rulebook) {
   config::Settings settings = loaded.settings;
   settings.identity.jwt.clear();
-  std::shared_ptr<const identity::Directory> directory;
-  if (!settings.licensing.directory_file.empty()) {
-    auto parsed = identity::Directory::parse(loaded.file_texts.at(settings.licensing.directory_file));
-    if (!parsed)
-      return fail(Origin::config,
-                  fmt::format("{}: {}", settings.licensing.directory_file, parsed.error().message));
-    directory = std::make_shared<const identity::Directory>(std::move(*parsed));
-  }
+  auto directory = load_directory(loaded);
+  if (!directory) return std::unexpected(directory.error());
   auto schema = config::make_schema(rulebook, settings.catalogue.uids, settings.catalogue.processes);
   return flow::make_snapshot({.settings = std::move(settings),
                               .rulebook = std::move(rulebook),
                               .schema = std::move(schema),
-                              .directory = std::move(directory),
+                              .directory = *std::move(directory),
                               .key_rings = {}});
 }
 

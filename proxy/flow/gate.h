@@ -110,11 +110,12 @@ class Gate {
   std::uint64_t token_cache_misses() const { return cache_.misses(); }
 
  private:
+  using Proof = std::shared_ptr<const identity::VerifiedToken>;
   // The refusal, or nullopt and call.token is set, or somebody has to be asked first (call.session,
   // call.lookup).
   std::optional<LocalReply> authenticate(Call& call, const http::RequestHead& head, UnixTime now);
   std::optional<LocalReply> authenticate_token(Call& call, std::string_view token, UnixTime now);
-  using Proof = std::shared_ptr<const identity::VerifiedToken>;
+  void learn_token(Call& call, std::string_view token, Proof user);
   // Whose API key it is; nullptr: none was sent.
   static std::expected<Proof, identity::TokenRefusal> find_key_owner(const Snapshot& snapshot,
                                                                      const http::RequestHead& head,

@@ -216,14 +216,19 @@ std::optional<LocalReply> Gate::authenticate_token(Call& call, std::string_view 
     return look_up_token(call, token, now);
   auto verified = snapshot.verifier.verify(token, now);
   if (!verified) return unauthorized(call, verified.error().reason, verified.error().detail);
-  call.token = std::move(*verified);
-  if (snapshot.directory != nullptr) {
-    auto known = std::make_shared<identity::VerifiedToken>(*call.token);
-    known->principal = snapshot.directory->apply(std::move(known->principal));
-    call.token = std::move(known);
-  }
-  cache_.insert(token, call.token);
+  learn_token(call, token, std::move(*verified));
   return std::nullopt;
+}
+
+// What the directory says of a user wins; the next call with this token finds him in the cache.
+void Gate::learn_token(Call& call, std::string_view token, Proof user) {
+  if (const identity::Directory* directory = call.snapshot->directory.get()) {
+    auto known = std::make_shared<identity::VerifiedToken>(*user);
+    known->principal = directory->apply(std::move(known->principal));
+    user = std::move(known);
+  }
+  call.token = std::move(user);
+  cache_.insert(token, call.token);
 }
 
 void Gate::find_owner(Call& call, const std::shared_ptr<const identity::LookupSource>& source,
@@ -249,13 +254,7 @@ std::optional<LocalReply> Gate::look_up_token(Call& call, std::string_view token
     return problem(call, Reason::identity_unavailable,
                    "Whose token this is cannot be found out at the moment; try again.");
   if (verdict->user == nullptr) return unauthorized(call, verdict->refusal.reason, verdict->refusal.detail);
-  call.token = verdict->user;
-  if (snapshot.directory != nullptr) {
-    auto known = std::make_shared<identity::VerifiedToken>(*call.token);
-    known->principal = snapshot.directory->apply(std::move(known->principal));
-    call.token = std::move(known);
-  }
-  cache_.insert(token, call.token);
+  learn_token(call, token, verdict->user);
   return std::nullopt;
 }
 
