@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SECRET = "compare-0123456789abcdef0123456789abcdef"
@@ -128,10 +129,24 @@ class Child:
                 return self
             except OSError:
                 time.sleep(0.05)
+        self.give_up("did not come up")
+
+    def wait_until_ready(self, admin):
+        """Itself, once it says that it can serve calls: until then the first ones may be answered 503."""
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{admin}/readyz", timeout=5):
+                    return self
+            except OSError:
+                time.sleep(0.05)
+        self.give_up("was not ready in 20 s")
+
+    def give_up(self, what):
         with open(self.log, encoding="utf-8", errors="replace") as file:
             text = file.read()[-3000:]
         self.stop()
-        raise RuntimeError(f"{self.process.args[3:]} did not come up:\n{text}")
+        raise RuntimeError(f"{self.process.args[3:]} {what}:\n{text}")
 
 
 class Setup:
@@ -297,9 +312,9 @@ def tollgate(setup, name, port, metered=True, tls=False, reject=False, upstream=
     listener = {"address": f"127.0.0.1:{port}"}
     if tls:
         listener["tls"] = {"certificate_file": setup.certificate, "key_file": setup.key, "min_version": "1.3"}
-    store = setup.redis(name)
+    store, admin = setup.redis(name), free_port()
     config = setup.write(name + ".yaml", json.dumps({  # JSON is YAML
-        "version": 1, "workers": 1, "listeners": [listener], "admin": {"address": f"127.0.0.1:{free_port()}"},
+        "version": 1, "workers": 1, "listeners": [listener], "admin": {"address": f"127.0.0.1:{admin}"},
         "upstreams": {"crm": {"servers": [f"http://127.0.0.1:{upstream or setup.small}"]}},
         "routes": [{"path_prefix": "/", "upstream": "crm", "metered": metered}],
         "store": {"url": f"redis://127.0.0.1:{store.port}/0", "timeout": "1s"},
@@ -313,7 +328,7 @@ def tollgate(setup, name, port, metered=True, tls=False, reject=False, upstream=
         "timeouts": {"client_idle": "600s"},
     }))
     try:
-        child = Child([setup.binary, "serve", "-c", config], PROXY_CPU, setup.folder, name).wait_for(port)
+        child = Child([setup.binary, "serve", "-c", config], PROXY_CPU, setup.folder, name).wait_for(port).wait_until_ready(admin)
     except Exception:
         store.stop()
         raise

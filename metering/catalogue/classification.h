@@ -65,18 +65,22 @@ struct Classification {
   bool counted = true;        // false: bound by the licence but free (later chunks of one file upload)
   std::string process;        // Cherwell: key of the One-Step that the request runs; "" when it runs none
   std::string reject_detail;  // for reject: what is wrong, for the caller
-  std::shared_ptr<const PortalChange>
-      portal;  // seat: which members, where the request names them; else nullptr
-  std::uint32_t credits =
-      0;  // with Options::credits: what the vendor counts the call as; 0: it is no call of its API
+  // Of seats: which members, where the request names them; else nullptr.
+  std::shared_ptr<const PortalChange> portal;
+  // With Options::credits: what the vendor counts the call as; 0: it is no call of its API.
+  std::uint32_t credits = 0;
   // Only with reject: the body is in a format or coding that cannot be inspected; answer 415 instead of 400.
   bool unsupported_media = false;
 
-  void clear() {  // as new, but for the memory of `uses`
-    auto kept = std::move(uses);
-    *this = Classification{};
-    kept.clear();
-    uses = std::move(kept);
+  void clear() {  // as new, but for the memory of `uses`; member by member, since each call does it
+    kind = Kind::foreign;
+    uses.clear();
+    counted = true;
+    process.clear();
+    reject_detail.clear();
+    portal.reset();
+    credits = 0;
+    unsupported_media = false;
   }
 };
 

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <iostream>
+#include <thread>
 
 #include "metering/base/json_text.h"
 #include "metering/journal/journal.h"
@@ -19,6 +20,9 @@ namespace tollgate::cli {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr Seconds kSettlePatience{10};
+constexpr Milliseconds kSettlePause{500};
 
 // A bar on a terminal, nothing elsewhere.
 class ProgressBar {
@@ -147,13 +151,25 @@ void print_exported(const billing::Book::Exported& exported, const ExportArgumen
         exported.missing);
 }
 
+// A store that a proxy cannot reach just now (a failover, a machine that is too busy) is waited for a little: all the work
+// of an export lies behind us.
+Result<AdminReply> settle(const AdminEndpoint& proxy) {
+  const MonotonicTime deadline = redis::Connection::now() + kSettlePatience;
+  while (true) {
+    auto answer = ask_admin(proxy, "POST", "/api/v1/settle");
+    if (!answer || answer->status != 503 || redis::Connection::now() >= deadline) return answer;
+    std::this_thread::sleep_for(kSettlePause);
+  }
+}
+
 int settle_proxies(const ExportArguments& arguments, Console& console) {
   std::vector<std::string> urls = arguments.admins;
   if (urls.empty()) urls.push_back("");  // the configuration's
   for (const std::string& url : urls) {
+    const auto endpoint = find_endpoint({arguments.config_file, url, arguments.token_file}, console);
+    if (!endpoint) return kExitConfig;
     AdminReply reply;
-    const int code = ask_or_explain({arguments.config_file, url, arguments.token_file}, console, "POST",
-                                    "/api/v1/settle", "", reply);
+    const int code = explain_answer(*endpoint, settle(*endpoint), console, reply);
     if (code != kExitOk) {
       console.err
           << "every proxy must settle before the store can be compared; --offline leaves the store out\n";

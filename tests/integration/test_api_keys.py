@@ -44,7 +44,7 @@ def test_a_key_that_is_made_calls_after_a_reload_and_is_stored_nowhere(keyed, tm
     assert "r=999" in answer.get("RateLimit"), answer
     assert gate.used({"X-API-Key": key}) == 1
     assert gate.used(bearer(user)) == 1, "the quota is the user's, however he proves to be"
-    line = eventually(lambda: next((line for line in gate.access_lines() if line["status"] == 200), None), 5, "the log")
+    line = eventually(lambda: next((line for line in gate.access_lines() if line["status"] == 200 and line["path"] == CASES), None), 5, "the log")
     assert (line["user"], line["organization"]) == (user, "Best, Ltd")
     for path in ("access.log", "../tollgate.log", "../keys.csv"):
         with open(f"{gate.folder}/{path}", encoding="utf-8") as file:
