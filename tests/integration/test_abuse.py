@@ -291,8 +291,9 @@ def test_a_worker_that_is_late_turns_requests_away_until_it_is_not(proxy, crm):
     finally:
         flood.wait(30)
     assert gate.metric("tollgate_requests_total", code="503") >= 1
-    eventually(lambda: gate.metric("tollgate_overload_level") == 0, 15, "it keeps up again")
-    assert gate.call("GET", "/echo").status == 200
+    # Beside a busy machine's own pauses 4 ms are soon over: what counts is that it comes back, not that it stays.
+    eventually(lambda: gate.call("GET", "/echo").status == 200, 15, "it keeps up again")
+    assert "worker 0 keeps up again" in gate.log()
     assert re.search(r"worker 0 answers .* with 503: it is \d+ ms late", gate.log())
 
 
