@@ -84,6 +84,23 @@ Fields describe_portal_seats(PortalSeatSettings& seats) {
   };
 }
 
+Fields describe_price(LicensePrice& price) {
+  return {
+      {"minor_units", Number{&price.minor_units, 0, 1'000'000'000'000},
+       "Price of one unit in minor units of the currency: 7000 of USD are 70.00 USD.", true},
+      {"currency", Text{&price.currency, Format::any, {}, false}, "ISO 4217: USD, EUR.", true},
+      {"per", Text{&price.per, Format::any, {"user", "named_seat", "concurrent_seat", "call"}},
+       "What is counted: users with a call in the period, the most seats held at once in it, or calls."},
+      {"every", Text{&price.every, Format::any, {"year", "month"}},
+       "For how long one unit is paid. Calls are paid once."},
+      {"included", Number{&price.included, 0, 1'000'000'000'000},
+       "Units of the whole installation that cost nothing. Default: none; of `portal_users` those that Zoho "
+       "leaves free."},
+      {"source", Text{&price.source}, "Where the price is from; stands in the billing file."},
+      {"as_of", Text{&price.as_of}, "The date of that."},
+  };
+}
+
 }  // namespace
 
 Fields describe_licensing(Licensing& licensing) {
@@ -119,6 +136,9 @@ Fields describe_licensing(Licensing& licensing) {
        "`cherwell`: circumstances of its licence rules that no call tells. See licences.md."},
       {"concurrent_seats", Group{describe_concurrent_seats(licensing.concurrent_seats)},
        "How many portal users may be active at once; with every `system`. See licences.md."},
+      {"prices", named_items(&licensing.prices, describe_price),
+       "Product, or pool of seats (`concurrent`, `portal_users`) -> what it costs, in place of the vendor's "
+       "price in the rulebook. See billing.md."},
       {"seat_lease", Span{&licensing.seat_lease, 1s, 10min},
        "How long a proxy serves the holder of a seat without having heard of the store, and how long a store "
        "that may have forgotten concurrent seats gives out none. The same on all proxies."},

@@ -359,6 +359,17 @@ struct CherwellLicensing {
   OwnerLookupSettings lookup;
 };
 
+// What a licence costs, in place of the rulebook's price (metering/licence/price.h).
+struct LicensePrice {
+  std::string name;  // id of a product, or of a pool of seats: "concurrent", "portal_users"
+  std::uint64_t minor_units = 0;
+  std::string currency;
+  std::string per = "user";    // user | named_seat | concurrent_seat | call
+  std::string every = "year";  // year | month; of calls: neither
+  std::uint64_t included = 0;  // units of the whole installation that cost nothing
+  std::string source, as_of;
+};
+
 struct Licensing {
   std::string system = "bpmonline";  // bpmonline | creatio_partner | zoho | cherwell | none
   std::string edition;  // which of the vendor's documents applies where they disagree; "": the preset's own
@@ -370,6 +381,7 @@ struct Licensing {
   PortalSeatSettings portal_seats;         // zoho
   CherwellLicensing cherwell;
   ConcurrentSeats concurrent_seats;
+  std::vector<LicensePrice> prices;
   Milliseconds seat_lease{30'000};  // how long a seat is taken for held without having heard of the store
 };
 

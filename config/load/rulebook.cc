@@ -98,6 +98,7 @@ class RulebookReader {
     base->system = std::move(book_.system);
     base->edition = std::move(book_.edition);
     base->products.clear();
+    base->prices.clear();
     base->editions.clear();
     book_ = std::move(*base);
     objects_ = std::move(reader.objects_);
@@ -236,8 +237,33 @@ class RulebookReader {
                 [&](const Node& n) { product.available_with = main_product_ids(n, "available_with"); }, true},
                {"rights", [&](const Node& n) { product.rights = read_rights_map(n); }, true},
                {"custom_sections", [&](const Node& n) { read_custom_sections(n, product); }},
-               {"seats", [&](const Node& n) { read_seats(n, product); }}});
+               {"seats", [&](const Node& n) { read_seats(n, product); }},
+               {"price", [&](const Node& n) { read_price(n, id); }}});
     book_.products.push_back(std::move(product));
+  }
+
+  void read_price(const Node& node, const std::string& product) {
+    licence::Price price;
+    price.product = product;
+    auto choice = [&](auto& into, const char* what, const auto& names) {
+      return [this, &into, what, &names](const Node& n) {
+        const auto found = std::ranges::find(names, yaml_.text(n, what));
+        if (found == std::end(names))
+          return yaml_.fail_at(n, fmt::format("{} is one of {}", what, fmt::join(names, ", ")));
+        into = static_cast<std::decay_t<decltype(into)>>(found - std::begin(names));
+      };
+    };
+    yaml_.map(
+        node, "price",
+        {{"minor_units", [&](const Node& n) { price.minor_units = yaml_.number(n, "minor_units"); }, true},
+         {"currency", [&](const Node& n) { price.currency = yaml_.text(n, "currency"); }, true},
+         {"per", choice(price.per, "per", licence::kPerNames), true},
+         {"every", choice(price.every, "every", licence::kEveryNames), true},
+         {"source", [&](const Node& n) { price.source = yaml_.text(n, "source"); }, true},
+         {"as_of", [&](const Node& n) { price.as_of = yaml_.text(n, "as_of"); }, true}});
+    if (!yaml_.error() && !licence::is_currency(price.currency))
+      yaml_.fail_at(node, fmt::format("\"{}\" is no currency of ISO 4217, like USD", price.currency));
+    book_.prices.push_back(std::move(price));
   }
 
   void read_patterns(const Node& node, licence::Product& product) {
@@ -449,6 +475,51 @@ Result<void> apply_cherwell(licence::Rulebook& rulebook, const CherwellLicensing
   return {};
 }
 
+// The operator's prices in place of the rulebook's.
+Result<void> apply_prices(licence::Rulebook& rulebook, const std::vector<LicensePrice>& prices) {
+  using licence::Price;
+  std::vector<std::string> known;
+  for (const licence::Product& product : rulebook.products) known.push_back(product.id);
+  known.emplace_back(licence::kConcurrentPool);
+  if (rulebook.portal_seats.free > 0) known.emplace_back(licence::kPortalPool);
+  for (const LicensePrice& set : prices) {
+    const std::string where = "licensing.prices." + set.name;
+    if (std::ranges::find(known, set.name) == known.end())
+      return fail(Origin::config,
+                  fmt::format("{}: no such product; known: {}", where, fmt::join(known, ", ")));
+    if (!licence::is_currency(set.currency))
+      return fail(Origin::config, fmt::format("{}.currency: \"{}\" is no currency of ISO 4217, like USD",
+                                              where, set.currency));
+    const auto per = std::ranges::find(licence::kPerNames, set.per);
+    const auto every = std::ranges::find(licence::kEveryNames, set.every);
+    CHECK(per != std::end(licence::kPerNames) && every != std::end(licence::kEveryNames),
+          "the parser lets no other name through");
+    Price price{.product = set.name,
+                .minor_units = set.minor_units,
+                .currency = set.currency,
+                .per = static_cast<Price::Per>(per - std::begin(licence::kPerNames)),
+                .every = static_cast<Price::Every>(every - std::begin(licence::kEveryNames)),
+                .included = set.included,
+                .source = set.source,
+                .as_of = set.as_of};
+    if (price.per == Price::Per::call) price.every = Price::Every::once;
+    const bool pool_at_once = set.name == licence::kConcurrentPool;
+    if (pool_at_once != (price.per == Price::Per::concurrent_seat))
+      return fail(Origin::config,
+                  fmt::format("{}.per: the pool {} is paid for by the concurrent_seat, and nothing else is",
+                              where, licence::kConcurrentPool));
+    if (set.name == licence::kPortalPool) {
+      if (price.per != Price::Per::named_seat)
+        return fail(Origin::config,
+                    fmt::format("{}.per: portal users are paid for by the named_seat", where));
+      if (price.included == 0) price.included = rulebook.portal_seats.free_allowance();
+    }
+    std::erase_if(rulebook.prices, [&](const Price& before) { return before.product == price.product; });
+    rulebook.prices.push_back(std::move(price));
+  }
+  return {};
+}
+
 Result<void> choose_edition(licence::Rulebook& rulebook, const std::string& id) {
   if (id.empty() || id == rulebook.edition) return {};
   std::vector<std::string> known;
@@ -505,6 +576,7 @@ Result<void> apply_settings(licence::Rulebook& rulebook, const Catalogue& catalo
   rulebook.main_product_users = licensing.main_product_users;
   rulebook.portal_seats.client_users_at_release = licensing.portal_seats.client_users_at_release;
   rulebook.portal_seats.purchased = licensing.portal_seats.purchased;
+  if (auto applied = apply_prices(rulebook, licensing.prices); !applied) return applied;
   for (const std::string& text : licensing.main_products) {
     if (const licence::MainProduct* product = find_main_product(rulebook, text)) {
       rulebook.main_products.push_back(product->id);

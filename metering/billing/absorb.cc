@@ -28,6 +28,7 @@ struct Book::Impl::Stream {
 
   Mark mark{};  // as it moves
   usage::RollupBuilder builder{};
+  std::vector<usage::SeatEntry> seats{};
   std::set<std::uint64_t> kept{};  // calls whose begin is in the book already
   std::uint64_t count = 0;
   EntryKind last_kind{};  // of the last entry taken, for its fingerprint
@@ -68,6 +69,11 @@ void Book::Impl::Stream::load() {
 Result<void> Book::Impl::Stream::add(const EntryView& entry) {
   if (entry.kind == EntryKind::call_begin) return builder.add_begin(entry.body);
   if (entry.kind == EntryKind::call_end) return builder.add_end(entry.body);
+  if (entry.kind == EntryKind::seat) {
+    auto seat = usage::decode_seat(entry.body);
+    if (!seat) return std::unexpected(seat.error());
+    seats.push_back(std::move(*seat));
+  }
   return {};  // ops, audit and marks are nobody's bill
 }
 
@@ -92,6 +98,17 @@ void Book::Impl::Stream::take(std::uint64_t number, const EntryView& entry) {
 void Book::Impl::Stream::write() {
   if (count > 0) mark.fingerprint = fingerprint_of({.kind = last_kind, .body = last_body});
   book.add_rows(journal, builder.take());
+  for (const usage::SeatEntry& seat : seats)
+    book.database->statement("INSERT INTO seats VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+        .bind(seat.time_ms)
+        .bind(seat.pool)
+        .bind(std::int64_t{seat.named})
+        .bind(seat.tenant)
+        .bind(seat.user)
+        .bind(seat.until_ms)
+        .bind(seat.used)
+        .bind(std::int64_t{seat.goes_on})
+        .run();
   book.step("rows written");
   for (const auto& [call, open] : builder.open_calls()) {
     if (kept.erase(call) > 0) continue;

@@ -1,7 +1,7 @@
 // EDGE: the roll-ups of one or several journals in SQLite, and the export files with their manifest.
 //
-//   journal segments ──reader──> RollupBuilder ──one transaction──> usage.sqlite: rows + watermark per stream
-//                                                                        └──> export: CSV | NDJSON + manifest
+//   journal segments ──reader──> RollupBuilder ──one transaction──> usage.sqlite: rows, seats, watermarks
+//                                                          └──> export: CSV | NDJSON, licences, manifest
 //
 // Rows, watermark (last entry read of each stream) and the calls begun and not ended by then change in one transaction: a
 // crash at any moment neither loses nor repeats an entry. Running it twice, or on two machines, gives the same rows.
@@ -23,6 +23,7 @@
 
 #include "metering/base/error.h"
 #include "metering/base/time.h"
+#include "metering/licence/price.h"
 #include "metering/usage/entry_source.h"
 #include "metering/usage/export_row.h"
 #include "metering/usage/rollup.h"
@@ -74,12 +75,14 @@ class Book {
     bool final_period = false;  // every hour of it is closed
     std::uint64_t calls = 0;    // billable units in the file
     std::uint64_t missing = 0;  // places in the journals where entries are missing, by the manifest
+    std::string licences;       // the file of licences
   };
-  // Writes <name>.<csv|ndjson> and <file>.manifest.json into `directory`, each by an atomic rename, the file first: it
-  // counts once the manifest names its sha256. The first export of a period that is over closes it: what comes later is
-  // a correction in the export of a later period. A repeated export of a closed period writes the same bytes.
+  // Writes <name>.<csv|ndjson>, <name>.licences.<csv|ndjson> and <file>.manifest.json into `directory`, each by
+  // an atomic rename, the manifest last: a file counts once the manifest names its sha256. The first export of a
+  // period that is over closes it: what comes later is a correction in the export of a later period. A repeated
+  // export of a closed period writes the same bytes; its file of licences has the prices of the first one.
   Result<Exported> export_period(const Period& period, Format format, const std::string& directory,
-                                 UnixTime now);
+                                 UnixTime now, const std::vector<licence::Price>& prices = {});
   // Renders every final file again, without writing: one sentence for each whose bytes are not those of its first
   // export, or whose file in `directory` ("": not looked at) is not.
   Result<std::vector<std::string>> check_exports(const std::string& directory) const;

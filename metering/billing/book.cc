@@ -7,7 +7,7 @@
 namespace tollgate::billing {
 namespace {
 
-constexpr std::int64_t kVersion = 1;
+constexpr std::int64_t kVersion = 2;
 
 // One statement an element: SQLite prepares one at a time.
 constexpr const char* kTables[] = {
@@ -54,7 +54,31 @@ constexpr const char* kTables[] = {
     "rows INTEGER "
     "NOT NULL, PRIMARY KEY (name, format)) WITHOUT ROWID",
 
-    "PRAGMA user_version = 1",
+    // ---- since layout 2
+    "CREATE TABLE IF NOT EXISTS users (tenant TEXT NOT NULL, user TEXT NOT NULL, organization TEXT NOT NULL, "
+    "hour "
+    "INTEGER NOT NULL, PRIMARY KEY (tenant, user)) WITHOUT ROWID",
+
+    "INSERT OR REPLACE INTO users SELECT tenant, user, organization, hour FROM rows ORDER BY hour, "
+    "organization",
+
+    "CREATE TABLE IF NOT EXISTS seats (time_ms INTEGER NOT NULL, pool TEXT NOT NULL, named INTEGER NOT NULL, "
+    "tenant TEXT "
+    "NOT NULL, user TEXT NOT NULL, until_ms INTEGER NOT NULL, used INTEGER NOT NULL, goes_on INTEGER NOT "
+    "NULL)",
+
+    "CREATE TABLE IF NOT EXISTS licence_closings (name TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID",
+
+    "CREATE TABLE IF NOT EXISTS licences (name TEXT NOT NULL, number INTEGER NOT NULL, total INTEGER NOT "
+    "NULL, tenant TEXT "
+    "NOT NULL, organization TEXT NOT NULL, product TEXT NOT NULL, calls INTEGER NOT NULL, users INTEGER NOT "
+    "NULL, "
+    "named_max INTEGER NOT NULL, named_end INTEGER NOT NULL, concurrent_peak INTEGER NOT NULL, currency TEXT "
+    "NOT NULL, "
+    "minor_units INTEGER NOT NULL, per INTEGER NOT NULL, every INTEGER NOT NULL, included INTEGER NOT NULL, "
+    "source TEXT NOT NULL, as_of TEXT NOT NULL, PRIMARY KEY (name, number)) WITHOUT ROWID",
+
+    "PRAGMA user_version = 2",
 };
 
 void bind_key(Statement& statement, std::int64_t filed, const usage::RollupKey& key,
@@ -179,6 +203,17 @@ void Book::Impl::add_rows(const std::string& journal, const usage::Rollup& rollu
       put.bind(value);
     put.bind(denied).bind(sums.bytes_in).bind(sums.bytes_out).bind(sums.backend_us).bind_blob(latency);
     put.run();
+    // Of two hours the later one, whatever the order of journals: the same book from the same entries.
+    database
+        ->statement(
+            "INSERT INTO users VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET organization = "
+            "excluded.organization, hour = excluded.hour WHERE (excluded.hour, excluded.organization) > "
+            "(hour, organization)")
+        .bind(key.tenant)
+        .bind(key.user)
+        .bind(key.organization)
+        .bind(key.hour)
+        .run();
   }
 }
 

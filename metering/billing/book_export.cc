@@ -40,6 +40,20 @@ std::int64_t first_hour_of(std::chrono::year_month_day date) {
 std::string file_name(const std::string& period, Book::Format format) {
   return fmt::format("{}.{}", period, name(format));
 }
+// What `exports` calls the file of licences of a format.
+std::string licences_format(Book::Format format) {
+  return fmt::format("licences.{}", name(format));
+}
+
+std::string licences_text(const std::vector<usage::LicenceRow>& rows, const Book::Period& period,
+                          Book::Format format) {
+  std::string text;
+  if (format == Book::Format::csv) text = usage::licence_csv_header();
+  for (const usage::LicenceRow& row : rows)
+    format == Book::Format::csv ? usage::append_csv(text, row, period.first_hour, period.end_hour)
+                                : usage::append_ndjson(text, row, period.first_hour, period.end_hour);
+  return text;
+}
 
 // The last hour of the period that no other period has closed: corrections that wait are filed under it, and no file
 // written before contains it.
@@ -221,27 +235,39 @@ usage::Manifest Book::Impl::render(const Period& period, Format format, bool fin
 }
 
 Result<void> Book::Impl::as_exported_first(const usage::Manifest& manifest) {
+  const usage::Manifest::Licences& licences = manifest.licences;
+  if (auto same =
+          as_exported_first(manifest.period, manifest.format, manifest.file, manifest.sha256, manifest.rows);
+      !same)
+    return same;
+  return as_exported_first(manifest.period, "licences." + manifest.format, licences.file, licences.sha256,
+                           licences.rows);
+}
+
+Result<void> Book::Impl::as_exported_first(const std::string& period, const std::string& format,
+                                           const std::string& file, const std::string& sha256,
+                                           std::uint64_t rows) {
   Database::Transaction change(*database);
   database->statement("INSERT OR IGNORE INTO exports VALUES (?, ?, ?, ?)")
-      .bind(manifest.period)
-      .bind(manifest.format)
-      .bind(manifest.sha256)
-      .bind(manifest.rows)
+      .bind(period)
+      .bind(format)
+      .bind(sha256)
+      .bind(rows)
       .run();
   Statement& select = database->statement("SELECT sha256 FROM exports WHERE name = ? AND format = ?");
-  select.bind(manifest.period).bind(manifest.format);
-  const bool same = !select.step() || select.text(0) == manifest.sha256;
+  select.bind(period).bind(format);
+  const bool same = !select.step() || select.text(0) == sha256;
   select.run();
   if (auto done = change.commit(); !done) return done;
   if (same) return {};
   return fail(Origin::self,
               fmt::format("{}: the rows of this closed period are not what they were when it was "
                           "exported first; the file was not written. Was the book edited?",
-                          manifest.file));
+                          file));
 }
 
 Result<Book::Exported> Book::export_period(const Period& period, Format format, const std::string& directory,
-                                           UnixTime now) {
+                                           UnixTime now, const std::vector<licence::Price>& prices) {
   Database& database = *impl_->database;
   const std::int64_t now_ms = std::chrono::floor<Milliseconds>(now.time_since_epoch()).count();
   const std::int64_t now_hour = usage::hour_of(now_ms);
@@ -252,6 +278,7 @@ Result<Book::Exported> Book::export_period(const Period& period, Format format, 
   if (over) {
     Database::Transaction change(database);
     if (!impl_->closed(period.name)) impl_->close(period, now_ms);
+    impl_->keep_licences(period, prices);
     if (auto done = change.commit(); !done) return std::unexpected(done.error());
     impl_->step("closing committed");
   }
@@ -260,21 +287,33 @@ Result<Book::Exported> Book::export_period(const Period& period, Format format, 
   const std::string file = file_name(period.name, format);
   exported.file = directory + "/" + file;
   exported.manifest = exported.file + ".manifest.json";
+  exported.licences = directory + "/" + file_name(period.name + ".licences", format);
   auto out = OutputFile::create(exported.file);
   if (!out) return std::unexpected(out.error());
+  auto beside_rows = OutputFile::create(exported.licences);
+  if (!beside_rows) return std::unexpected(beside_rows.error());
   usage::Manifest manifest;
   Sha256 hash;
+  std::vector<usage::LicenceRow> licences;
   {
+    // What is closed was counted before; a preview counts with the rows that it shows.
     Database::Transaction view(database, Database::Transaction::Kind::read);
     manifest = impl_->render(period, format, over, [&](std::string_view bytes) {
       (*out)->write(bytes);
       hash.add(bytes);
     });
+    licences = over ? impl_->kept_licences(period.name) : impl_->count_licences(period, prices);
     if (auto done = view.commit(); !done) return std::unexpected(done.error());
   }
   manifest.file = file;
   manifest.bytes = (*out)->bytes();
   manifest.sha256 = hash.hex();
+  const std::string text = licences_text(licences, period, format);
+  (*beside_rows)->write(text);
+  manifest.licences = {.file = file_name(period.name + ".licences", format),
+                       .sha256 = hash_of(text),
+                       .bytes = text.size(),
+                       .rows = licences.size()};
   exported.rows = manifest.rows;
   exported.corrections = manifest.corrections;
   exported.sha256 = manifest.sha256;
@@ -287,6 +326,8 @@ Result<Book::Exported> Book::export_period(const Period& period, Format format, 
     if (auto same = impl_->as_exported_first(manifest); !same) return std::unexpected(same.error());
   if (auto done = (*out)->commit(); !done) return std::unexpected(done.error());
   impl_->step("file renamed");
+  if (auto done = (*beside_rows)->commit(); !done) return std::unexpected(done.error());
+  impl_->step("licences renamed");
   auto beside = OutputFile::create(exported.manifest);
   if (!beside) return std::unexpected(beside.error());
   (*beside)->write(usage::manifest_json(manifest));
@@ -301,6 +342,7 @@ Result<std::vector<std::string>> Book::check_exports(const std::string& director
   struct Final {
     Period period;
     Format format;
+    bool licences;
     std::string sha256;
   };
   std::vector<Final> files;
@@ -308,15 +350,23 @@ Result<std::vector<std::string>> Book::check_exports(const std::string& director
       "SELECT exports.name, format, sha256, first_hour, end_hour FROM exports JOIN closings ON closings.name "
       "= "
       "exports.name ORDER BY first_hour, exports.name, format");
-  while (select.step())
+  while (select.step()) {
+    const std::string kind = select.text(1);
+    const Format format = kind.ends_with(name(Format::csv)) ? Format::csv : Format::ndjson;
     files.push_back({{select.integer(3), select.integer(4), select.text(0)},
-                     select.text(1) == "csv" ? Format::csv : Format::ndjson,
+                     format,
+                     kind == licences_format(format),
                      select.text(2)});
+  }
   std::vector<std::string> differences;
   for (const Final& final : files) {
     Sha256 hash;
-    impl_->render(final.period, final.format, true, [&](std::string_view bytes) { hash.add(bytes); });
-    const std::string file = file_name(final.period.name, final.format);
+    auto add = [&](std::string_view bytes) { hash.add(bytes); };
+    if (final.licences)
+      add(licences_text(impl_->kept_licences(final.period.name), final.period, final.format));
+    else
+      impl_->render(final.period, final.format, true, add);
+    const std::string file = file_name(final.period.name + (final.licences ? ".licences" : ""), final.format);
     if (hash.hex() != final.sha256)
       differences.push_back(fmt::format("{}: the book's rows are not those of its first export", file));
     if (directory.empty()) continue;

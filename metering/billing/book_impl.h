@@ -8,6 +8,9 @@
 //   closings     periods exported after their end: their hours are closed. With the watermarks and gaps of that moment
 //   missing      entries that could not be absorbed, and why
 //   exports      hash of each final file
+//   users        tenant, user -> organization, in the latest hour with a row of theirs
+//   seats        who took and left a seat, as the journals say (usage::SeatEntry)
+//   licences     rows of the file of licences of each closed period; nothing changes them later
 #pragma once
 #include <map>
 #include <optional>
@@ -16,6 +19,7 @@
 
 #include "metering/billing/billing.h"
 #include "metering/billing/database.h"
+#include "metering/usage/licence_row.h"
 
 namespace tollgate::billing {
 
@@ -63,9 +67,19 @@ struct Book::Impl {
   bool closed(const std::string& name);
   // Remembers the hash of a final file; an error when it was another one before.
   Result<void> as_exported_first(const usage::Manifest& manifest);
+  Result<void> as_exported_first(const std::string& period, const std::string& format,
+                                 const std::string& file, const std::string& sha256, std::uint64_t rows);
   // Within a transaction. Hands out the bytes of the file, piece by piece; the manifest lacks file, bytes and hash.
   usage::Manifest render(const Period& period, Format format, bool final_period,
                          const std::function<void(std::string_view)>& sink);
+
+  // ---- book_licences.cc
+  // The rows of a period as the book has them now.
+  std::vector<usage::LicenceRow> count_licences(const Period& period,
+                                                const std::vector<licence::Price>& prices);
+  // Counts those of a closed period, unless that was done: its first export says it once and for all.
+  void keep_licences(const Period& period, const std::vector<licence::Price>& prices);
+  std::vector<usage::LicenceRow> kept_licences(const std::string& name);
 };
 
 }  // namespace tollgate::billing

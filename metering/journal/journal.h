@@ -101,6 +101,7 @@ class Stream {
   virtual bool end_call(OpenCall call, usage::CallEnd& end) = 0;   // `end.call` is set here
   virtual bool append(usage::CallEnd& end) = 0;                    // a call that began and charged nothing: `alone`
   virtual bool append(const usage::OpEntry& op) = 0;
+  virtual bool append(const usage::SeatEntry& seat) = 0;
 };
 
 class Journal {

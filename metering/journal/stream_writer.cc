@@ -140,6 +140,13 @@ bool StreamWriter::append(const usage::OpEntry& op) {
   return true;
 }
 
+bool StreamWriter::append(const usage::SeatEntry& seat) {
+  const Seat guard(seat_);
+  body_.clear();
+  usage::encode(seat, body_);
+  return write(usage::EntryKind::seat, false);
+}
+
 bool StreamWriter::wants_ahead() const {
   return !has_next_.load(std::memory_order_acquire) &&
          (no_space_.load(std::memory_order_relaxed) ||

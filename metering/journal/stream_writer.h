@@ -56,6 +56,7 @@ class StreamWriter final : public Stream {
   bool end_call(OpenCall call, usage::CallEnd& end) override;
   bool append(usage::CallEnd& end) override;
   bool append(const usage::OpEntry& op) override;
+  bool append(const usage::SeatEntry& seat) override;
   // A place of the table whose call needs no end any more. Recovery only.
   void discard(std::uint32_t place);
   std::uint32_t calls_open() const { return table_.in_use(); }  // worker, or once it has stopped

@@ -6,12 +6,14 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
 #include "metering/catalogue/classification.h"
 #include "metering/catalogue/credits.h"
 #include "metering/licence/decision_table.h"
+#include "metering/licence/price.h"
 
 namespace tollgate::licence {
 
@@ -30,6 +32,10 @@ struct Section {
   std::vector<std::string> lookups;   // known, in no section: free
   std::vector<std::string> feed;      // basic functions: free
 };
+
+// Pools of seats that belong to no product.
+inline constexpr std::string_view kConcurrentPool = "concurrent";  // licensing.concurrent_seats
+inline constexpr std::string_view kPortalPool = "portal_users";    // Rulebook::portal_seats
 
 // How many users may have seats of a product, as its licence says. What is 0 caps nothing.
 struct SeatCap {
@@ -85,6 +91,7 @@ struct OneStepEffect {
 struct Rulebook {
   std::string system;  // "bpmonline"; "none": every recognised object is licensed, nothing is denied
   std::vector<MainProduct> known_main_products;
+  std::vector<Price> prices;  // of products and pools; one that is not here has none that is known
   std::vector<Section> sections;
   std::vector<Product> products;
   std::string edition;                           // the document that the rights of `products` follow

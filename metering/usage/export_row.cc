@@ -11,16 +11,6 @@ namespace {
 
 constexpr std::string_view kFormulaStarts = "=+-@\t\r\n'";
 
-void append_csv_text(std::string& out, std::string_view text) {
-  out.push_back('"');
-  if (!text.empty() && kFormulaStarts.find(text.front()) != std::string_view::npos) out.push_back('\'');
-  for (char c : text) {
-    if (c == '"') out.push_back('"');
-    out.push_back(c);
-  }
-  out.push_back('"');
-}
-
 void append_sums(JsonWriter& json, const RollupSums& sums) {
   json.field("calls", sums.calls);
   json.field("interrupted", sums.interrupted);
@@ -51,6 +41,16 @@ void append_latency(JsonWriter& json, const LatencySketch& latency) {
 }
 
 }  // namespace
+
+void append_csv_text(std::string& out, std::string_view text) {
+  out.push_back('"');
+  if (!text.empty() && kFormulaStarts.find(text.front()) != std::string_view::npos) out.push_back('\'');
+  for (char c : text) {
+    if (c == '"') out.push_back('"');
+    out.push_back(c);
+  }
+  out.push_back('"');
+}
 
 const std::vector<Column>& columns() {
   static const std::vector<Column> kColumns = {
@@ -206,6 +206,12 @@ std::string manifest_json(const Manifest& manifest) {
           json.field("last", gap.last);
           json.field("why", gap.why);
         });
+    });
+    json.field_object("licences", [&] {
+      json.field("file", manifest.licences.file);
+      json.field("sha256", manifest.licences.sha256);
+      json.field("bytes", manifest.licences.bytes);
+      json.field("rows", manifest.licences.rows);
     });
   });
   out.push_back('\n');

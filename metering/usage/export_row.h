@@ -37,6 +37,8 @@ const std::vector<Column>& columns();
 std::string identity(const RollupKey& key, std::int64_t filed_hour, const std::vector<std::string>& journals);
 
 std::string csv_header();
+// A text as CSV writes it, with its quotes and the guard against formulas.
+void append_csv_text(std::string& out, std::string_view text);
 void append_csv(std::string& out, const ExportRow& row);
 void append_ndjson(std::string& out, const ExportRow& row);
 
@@ -67,6 +69,11 @@ struct Manifest {
     std::string why;
   };
   std::vector<Missing> missing;
+  // The file of licences beside it (licence_row.h).
+  struct Licences {
+    std::string file, sha256;
+    std::uint64_t bytes = 0, rows = 0;
+  } licences;
 };
 std::string manifest_json(const Manifest& manifest);
 

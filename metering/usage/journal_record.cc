@@ -311,6 +311,13 @@ void encode(const MarkEntry& entry, std::string& out) {
     fields.text(*text);
 }
 
+void encode(const SeatEntry& entry, std::string& out) {
+  FieldWriter fields(out);
+  fields.signed_number(entry.time_ms).text(entry.pool);
+  fields.number(entry.named ? 1 : 0).text(entry.tenant).text(entry.user);
+  fields.signed_number(entry.until_ms).number(entry.used).number(entry.goes_on ? 1 : 0);
+}
+
 Result<CallBegin> decode_call_begin(std::string_view body) {
   CallBegin entry;
   if (auto decoded = decode(body, entry); !decoded) return std::unexpected(decoded.error());
@@ -419,6 +426,21 @@ Result<MarkEntry> decode_mark(std::string_view body) {
   for (std::string* text : {&entry.what, &entry.version, &entry.boot_id, &entry.detail})
     text->assign(fields.text());
   if (fields.failed()) return damaged("mark");
+  return entry;
+}
+
+Result<SeatEntry> decode_seat(std::string_view body) {
+  Fields fields(body);
+  SeatEntry entry;
+  entry.time_ms = fields.signed_number();
+  entry.pool = fields.text();
+  entry.named = fields.flag();
+  entry.tenant = fields.text();
+  entry.user = fields.text();
+  entry.until_ms = fields.signed_number();
+  entry.used = fields.number();
+  entry.goes_on = fields.flag();
+  if (fields.failed()) return damaged("seat");
   return entry;
 }
 

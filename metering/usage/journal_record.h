@@ -4,6 +4,7 @@
 //   call_end     the same call: outcome, units charged, seconds, bytes  or, without a begin, a call that charged nothing
 //   op           a numbered op to the store (metering/quota/lease_protocol.h), before it is sent
 //   audit        an administrator changed something: who, what, why
+//   seat         a user has a seat until a moment, or has left it (metering/seats/recorder.h)
 //   mark         the writer started, stopped, or recovered: build, incarnation, boot, what was found
 //
 // A call_begin without call_end is a call that the death of the process cut off; recovery (metering/journal) writes the
@@ -38,7 +39,7 @@ namespace tollgate::usage {
 inline constexpr std::size_t kEntryHeaderBytes = 20;
 inline constexpr std::size_t kEntryBodyMax = 1 << 20;
 
-enum class EntryKind : std::uint16_t { call_begin = 1, call_end = 2, op = 3, audit = 4, mark = 5 };
+enum class EntryKind : std::uint16_t { call_begin = 1, call_end = 2, op = 3, audit = 4, mark = 5, seat = 6 };
 
 // By the processor's instruction (SSE 4.2) where it has one, else by table. `before`: the sum of the bytes before these.
 std::uint32_t crc32c(std::string_view bytes, std::uint32_t before = 0);
@@ -124,6 +125,21 @@ struct MarkEntry {
   bool operator==(const MarkEntry&) const = default;
 };
 
+// From `time_ms` on the user holds a seat of the pool, and goes on until `until_ms`; one that is not later than
+// `time_ms`: it is over. Entries of one user, in the order of their times: a later end moves the end on, one that
+// is over ends it.
+struct SeatEntry {
+  static constexpr std::int64_t kNoEnd = INT64_MAX;  // until_ms of a named seat
+  std::int64_t time_ms = 0;                          // calendar clock of the proxy
+  std::string pool;
+  bool named = false;  // else concurrent
+  std::string tenant, user;
+  std::int64_t until_ms = 0;
+  std::uint64_t used = 0;  // seats of the pool then, as the store counts them; 0: not said
+  bool goes_on = false;    // says nothing of a seat that has ended before `time_ms`
+  bool operator==(const SeatEntry&) const = default;
+};
+
 // Body bytes of an entry, appended to `out`.
 void encode(const CallBegin& entry, std::string& out);
 void encode(const CallBeginView& entry, std::string& out);
@@ -131,6 +147,7 @@ void encode(const CallEnd& entry, std::string& out);
 void encode(const OpEntry& entry, std::string& out);
 void encode(const AuditEntry& entry, std::string& out);
 void encode(const MarkEntry& entry, std::string& out);
+void encode(const SeatEntry& entry, std::string& out);
 Result<CallBegin> decode_call_begin(std::string_view body);
 Result<CallEnd> decode_call_end(std::string_view body);
 // The same in place of what `entry` held, whose memory is used again. On failure something is in it.
@@ -139,6 +156,7 @@ Result<void> decode(std::string_view body, CallEnd& entry);
 Result<OpEntry> decode_op(std::string_view body);
 Result<AuditEntry> decode_audit(std::string_view body);
 Result<MarkEntry> decode_mark(std::string_view body);
+Result<SeatEntry> decode_seat(std::string_view body);
 // The head of an op only: for looking through many.
 struct OpNumber {
   std::uint32_t incarnation = 0;

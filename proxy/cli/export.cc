@@ -13,6 +13,7 @@
 #include "metering/base/json_text.h"
 #include "metering/journal/journal.h"
 #include "metering/redis/connection.h"
+#include "proxy/cli/assembly.h"
 #include "proxy/cli/stored_counts.h"
 #include "proxy/cli/verify.h"
 
@@ -69,6 +70,7 @@ Result<void> make_durable(const std::string& directory) {
 // What the arguments leave open, from the configuration; and the configuration, where it was needed.
 struct Places {
   std::optional<config::LoadedConfig> loaded;
+  std::vector<licence::Price> prices;
   std::vector<std::string> journals;
   std::string book;
 };
@@ -76,9 +78,22 @@ struct Places {
 int find_places(const ExportArguments& arguments, Console& console, Places& places) {
   places.journals = arguments.journals;
   const bool wants_store = arguments.verify && !arguments.offline;
-  if (places.journals.empty() || wants_store) {
+  // Of journals that are named, a configuration adds the prices only.
+  std::error_code absent;
+  const bool wants_prices =
+      !arguments.period.empty() &&
+      (arguments.config_file != ExportArguments().config_file || fs::exists(arguments.config_file, absent));
+  if (places.journals.empty() || wants_store || wants_prices) {
     places.loaded = load_config(console, arguments.config_file);
     if (!places.loaded) return kExitConfig;
+  }
+  if (places.loaded && !arguments.period.empty()) {
+    Result<licence::Rulebook> rulebook = load_rulebook(*places.loaded);
+    if (!rulebook) {
+      print_error(console, rulebook.error().message);
+      return kExitConfig;
+    }
+    places.prices = std::move(rulebook->prices);
   }
   if (places.journals.empty()) places.journals = {places.loaded->settings.journal.directory};
   for (const std::string& directory : places.journals) {
@@ -122,12 +137,13 @@ int absorb_all(const Places& places, billing::Book& book, Console& console) {
 }
 
 void print_exported(const billing::Book::Exported& exported, const ExportArguments& arguments,
-                    Console& console) {
+                    const Places& places, Console& console) {
   if (arguments.format == Format::json) {
     std::string out;
     JsonWriter json(out);
     json.object([&] {
       json.field("file", exported.file);
+      json.field("licences", exported.licences);
       json.field("manifest", exported.manifest);
       json.field("rows", exported.rows);
       json.field("corrections", exported.corrections);
@@ -145,6 +161,9 @@ void print_exported(const billing::Book::Exported& exported, const ExportArgumen
   }
   if (!exported.final_period)
     console.err << "the period is not over: this file is a preview, nothing was closed\n";
+  if (!places.loaded)
+    console.err << fmt::format("no configuration was named (-c): {} has no prices and no amounts\n",
+                               exported.licences);
   if (exported.missing > 0)
     console.err << fmt::format(
         "entries are missing at {} places of the journals: see `missing` in the manifest\n",
@@ -255,12 +274,13 @@ int run_export(const ExportArguments& arguments, Console& console, const MakeSto
   int code = absorb_all(places, **book, console);
   if (code == kExitUnavailable) return code;
   if (period) {
-    auto exported = (*book)->export_period(*period, arguments.file_format, arguments.to, console.now);
+    auto exported =
+        (*book)->export_period(*period, arguments.file_format, arguments.to, console.now, places.prices);
     if (!exported) {
       print_error(console, exported.error().message);
       return exported.error().origin == Origin::client ? kExitUsage : kExitFailed;
     }
-    print_exported(*exported, arguments, console);
+    print_exported(*exported, arguments, places, console);
   }
   if (arguments.verify)
     code = std::max(code, run_verify(arguments, places, **book, settled, make_stored, console));

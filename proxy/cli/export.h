@@ -1,6 +1,9 @@
 // `tollgate export --period 2026-11`: billing files from the journals of proxies, running or not.
 //
-//   journal directories ── absorb (what is new) ──> book (usage.sqlite) ──> FILE + FILE.manifest.json in --to
+//   journal directories ── absorb (what is new) ──> book (usage.sqlite) ──> FILE, licences, manifest in --to
+//
+// Prices of licences are the configuration's: of journals that are named with --journal it is read for them
+// alone, when -c names one or it stands at its usual place.
 //
 // `tollgate export --verify`: do journal, store and book agree (metering/usage/reconcile.h)? Running proxies are asked to
 // settle first (POST /api/v1/settle), so that the store knows every call. Exit code 0 equal, 1 differences.

@@ -8,12 +8,18 @@
 #include <set>
 
 #include "metering/base/check.h"
+#include "metering/seats/recorder.h"
 
 namespace tollgate::cli {
 namespace {
 
 MonotonicTime now() {
   return redis::Connection::now();
+}
+
+// When a seat was taken or left, for the journal.
+Milliseconds calendar_now() {
+  return std::chrono::floor<Milliseconds>(std::chrono::system_clock::now().time_since_epoch());
 }
 
 timeval timeval_of(Duration duration) {
@@ -66,7 +72,11 @@ class LeaseWorker::Impl final : public quota::OwnerPort, public redis::LeaseStor
         store_(base, options_.store, *this, [this](unsigned p) { return mine(p); }),
         engine_(shared.table, store_, shared.journal.op_log(options_.index), options_.engine),
         ledger_(shared.table, *this, now, options_.ledger),
-        seat_store_(store_),
+        redis_seats_(store_),
+        seat_store_(redis_seats_, calendar_now,
+                    [&stream = shared.journal.stream(options_.index)](const usage::SeatEntry& entry) {
+                      return stream.append(entry);
+                    }),
         seats_(seat_store_, now, options_.seats) {
     engine_timer_ = evtimer_new(base, &Impl::on_engine_timer, this);
     seat_timer_ = evtimer_new(base, &Impl::on_seat_timer, this);
@@ -282,7 +292,8 @@ class LeaseWorker::Impl final : public quota::OwnerPort, public redis::LeaseStor
   redis::RedisStore store_;
   quota::LeaseEngine engine_;
   quota::LeaseLedger ledger_;
-  redis::RedisSeats seat_store_;
+  redis::RedisSeats redis_seats_;
+  seats::SeatRecorder seat_store_;
   seats::SeatLedger seats_;
   event* engine_timer_ = nullptr;
   event* seat_timer_ = nullptr;

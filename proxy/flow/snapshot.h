@@ -42,8 +42,8 @@ struct SeatPool {
   bool of_members = false;
 };
 // No product's ids.
-inline constexpr std::string_view kConcurrentPool = "concurrent";  // licensing.concurrent_seats
-inline constexpr std::string_view kPortalPool = "portal_users";    // Rulebook::portal_seats
+using licence::kConcurrentPool;
+using licence::kPortalPool;
 
 struct Snapshot {
   config::Settings settings;

@@ -42,6 +42,8 @@ void look_into(EntryKind kind, std::string_view body) {
       return round_trip(decode_audit(body), decode_audit);
     case EntryKind::mark:
       return round_trip(decode_mark(body), decode_mark);
+    case EntryKind::seat:
+      return round_trip(decode_seat(body), decode_seat);
   }
 }
 

@@ -250,7 +250,7 @@ def sums_of_files(folder):
     """(calls, of these interrupted) of all billing files there."""
     rows = []
     for name in os.listdir(folder):
-        if name.endswith(".ndjson"):
+        if name.endswith(".ndjson") and not name.endswith(".licences.ndjson"):
             with open(os.path.join(folder, name), encoding="utf-8") as file:
                 rows += map(json.loads, file)
     return sum(row.get("calls", 0) for row in rows), sum(row.get("interrupted", 0) for row in rows)

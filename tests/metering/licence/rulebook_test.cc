@@ -2,11 +2,13 @@
 // lives by them.
 #include "config/load/rulebook.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <set>
 
 #include "embedded_bpmonline.h"
+#include "embedded_zoho.h"
 
 namespace tollgate::config {
 namespace {
@@ -46,6 +48,59 @@ std::string replaced(std::string_view from, std::string_view to) {
   auto at = text.find(from);
   EXPECT_NE(at, std::string::npos) << from;
   return text.replace(at, from.size(), to);
+}
+
+constexpr std::string_view kPrice =
+    "    price: {minor_units: 70, currency: EUR, per: named_seat, every: month, source: a sheet, as_of: "
+    "2017}\n";
+
+std::string priced(std::string_view from, std::string_view to) {
+  std::string line(kPrice);
+  if (!from.empty()) line.replace(line.find(from), from.size(), to);
+  return replaced("    custom_sections: {max: 2, operations: [read]}\n", line);
+}
+
+TEST(Rulebook, APriceIsThatOfTheProduct) {
+  auto rulebook = load_rulebook(priced("", ""), "x.yaml");
+  ASSERT_TRUE(rulebook) << rulebook.error().message;
+  using licence::Price;
+  EXPECT_EQ(rulebook->prices, (std::vector<Price>{{.product = "door",
+                                                   .minor_units = 70,
+                                                   .currency = "EUR",
+                                                   .per = Price::Per::named_seat,
+                                                   .every = Price::Every::month,
+                                                   .source = "a sheet",
+                                                   .as_of = "2017"}}));
+  EXPECT_TRUE(load_rulebook(kSmall, "x.yaml")->prices.empty());
+  EXPECT_THAT(error_of(priced("EUR", "euro")), testing::HasSubstr("\"euro\" is no currency"));
+  EXPECT_THAT(error_of(priced("named_seat", "chair")),
+              testing::HasSubstr("per is one of user, named_seat, concurrent_seat, call"));
+  EXPECT_THAT(error_of(priced("month", "week")), testing::HasSubstr("every is one of year, month, once"));
+  EXPECT_THAT(error_of(priced("source: a sheet, ", "")), testing::HasSubstr("source"));
+}
+
+TEST(Rulebook, TheVendorsPricesAreThoseOfTheSheet) {
+  const auto prices = load_rulebook(embedded::k_bpmonline, "bpmonline.yaml")->prices;
+  ASSERT_EQ(prices.size(), 2U) << "the partner portal's is on request";
+  for (const licence::Price& price : prices) {
+    EXPECT_EQ(price.minor_units, price.product == "customer" ? 7'000U : 0U);
+    EXPECT_EQ(price.currency, "USD");
+    EXPECT_EQ(price.per, licence::Price::Per::user);
+    EXPECT_EQ(price.every, licence::Price::Every::year);
+  }
+}
+
+TEST(Rulebook, TheOperatorsPriceOfPortalUsersIncludesTheFreeOnes) {
+  Licensing licensing;
+  licensing.prices = {{.name = "portal_users", .minor_units = 500, .currency = "USD", .per = "named_seat"}};
+  licensing.portal_seats.client_users_at_release = 7'500;
+  auto rulebook = load_rulebook(embedded::k_zoho, "zoho.yaml");
+  ASSERT_TRUE(apply_settings(*rulebook, {}, licensing));
+  ASSERT_EQ(rulebook->prices.size(), 1U);
+  EXPECT_EQ(rulebook->prices[0].included, 7'500U);
+  licensing.prices[0].per = "user";
+  rulebook = load_rulebook(embedded::k_zoho, "zoho.yaml");
+  EXPECT_FALSE(apply_settings(*rulebook, {}, licensing));
 }
 
 TEST(Rulebook, ReadsEveryPart) {

@@ -166,7 +166,8 @@ TEST(ExportRow, ManifestSaysWhatTheFileIsMadeOf) {
                     .closed_at_ms = 1'764'028'801'002,
                     .corrections_of = {kHour - 100},
                     .watermarks = {{"00c0ffee", "0", 7, 1}},
-                    .missing = {{"00c0ffee", "1", 3, 4, "checksum"}}};
+                    .missing = {{"00c0ffee", "1", 3, 4, "checksum"}},
+                    .licences = {"2025-11-24.licences.csv", "cd", 5, 1}};
   EXPECT_EQ(
       manifest_json(manifest),
       "{\"manifest_version\":1,\"period\":\"2025-11-24\",\"first_hour\":\"2025-11-24T00:00:00Z\",\"end_"
@@ -179,7 +180,9 @@ TEST(ExportRow, ManifestSaysWhatTheFileIsMadeOf) {
       "\"bytes_out\":200,\"backend_seconds\":1.234567},\"watermarks\":[{\"journal\":\"00c0ffee\",\"stream\":"
       "\"0\",\"entry\":7,\"open_calls\":1}],\"missing\":[{\"journal\":\"00c0ffee\",\"stream\":\"1\","
       "\"first\":3,"
-      "\"last\":4,\"why\":\"checksum\"}]}\n");
+      "\"last\":4,\"why\":\"checksum\"}],\"licences\":{\"file\":\"2025-11-24.licences.csv\",\"sha256\":"
+      "\"cd\","
+      "\"bytes\":5,\"rows\":1}}\n");
   manifest.final_period = false;
   EXPECT_THAT(manifest_json(manifest), HasSubstr("\"final\":false,\"closed_at\":null"));
 }

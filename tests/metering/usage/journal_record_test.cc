@@ -98,6 +98,15 @@ TEST(JournalRecord, EveryKindReadsBackAsItWasWritten) {
   EXPECT_EQ(*decode_audit(body_of(audit)), audit);
   const MarkEntry mark{1, 2, "start", "0.1.0", "boot", std::string("\0x", 2)};
   EXPECT_EQ(*decode_mark(body_of(mark)), mark);
+  const SeatEntry seat{.time_ms = 1'763'820'000'000,
+                       .pool = "self_service",
+                       .named = true,
+                       .tenant = "acme",
+                       .user = "ann",
+                       .until_ms = SeatEntry::kNoEnd,
+                       .used = 300,
+                       .goes_on = true};
+  EXPECT_EQ(*decode_seat(body_of(seat)), seat);
   EXPECT_EQ(*decode_call_begin(body_of(CallBegin{})), CallBegin{});
 }
 
@@ -127,6 +136,7 @@ TEST(JournalRecord, EveryBodyCutShortIsRefused) {
   all_cuts_fail(body_of(an_op()), decode_op);
   all_cuts_fail(body_of(AuditEntry{1, "a", "b", "c", "d", "e"}), decode_audit);
   all_cuts_fail(body_of(MarkEntry{1, 2, "a", "b", "c", "d"}), decode_mark);
+  all_cuts_fail(body_of(SeatEntry{.time_ms = 1, .pool = "a", .tenant = "b", .user = "c"}), decode_seat);
 }
 
 TEST(JournalRecord, FieldsOfALaterVersionAreIgnored) {
