@@ -44,7 +44,8 @@ enum class Format : std::uint8_t {
   statuses,     // 200 or 200-399
   hash_key,     // user, ip or header:NAME
   uid,          // 32 hexadecimal digits, dashes allowed
-  object_name,  // entity of the CRM: [A-Za-z_][A-Za-z0-9_]*
+  object_name,  // entity of the CRM: [A-Za-z_][A-Za-z0-9_]*; "" only where allowed
+  column_path,  // columns of the CRM, each an object_name, with slashes between them; "" only where allowed
 };
 
 using Names = std::vector<std::string_view>;  // literals

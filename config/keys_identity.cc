@@ -162,6 +162,52 @@ Fields describe_pass(IdentityPass& pass) {
   };
 }
 
+Fields describe_directory_sync(DirectorySync& sync) {
+  DirectorySync::Users& users = sync.users;
+  DirectorySync::Licenses& licenses = sync.licenses;
+  return {
+      {"system", Text{&sync.system, Format::any, {"creatio"}}, "Whose API is asked."},
+      {"url", Text{&sync.url, Format::web_url},
+       "Address of the CRM below which `/odata` stands: `https://crm.example/0`, without a number where "
+       "addresses have none. Default: nobody is asked."},
+      {"ca_file", Text{&sync.ca_file, Format::input_file},
+       "Authorities to trust for `url`. Default: the system's store."},
+      {"user", Text{&sync.user}, "Service account that logs in with forms, and may read users and licences."},
+      {"password_file", Text{&sync.password_file, Format::input_file}, "File with its password."},
+      {"authorization_file", Text{&sync.authorization_file, Format::input_file},
+       "File with the value of `Authorization` (`Bearer ...`), in place of `user` and `password_file`."},
+      {"interval", Span{&sync.interval, 1s, kDay},
+       "How often all users are read. After a failure again within 30 s."},
+      {"timeout", Span{&sync.timeout, 10ms, 10min}, "Longest wait for each reply."},
+      {"page_rows", Number{&sync.page_rows, 1, 20'000},
+       "Rows asked for at a time; Creatio gives 20000 at most."},
+      {"max_rows", Number{&sync.max_rows, 1, 10'000'000},
+       "Users and licences together; a sync that finds more fails."},
+      {"users",
+       Group{{{"entity", Text{&users.entity, Format::object_name, {}, false}, "Entity of the users."},
+              {"filter", Text{&users.filter}, "`$filter` that leaves the users of it. Empty: all rows are."},
+              {"id", Text{&users.id, Format::column_path, {}, false}, "Column of the key."},
+              {"name", Text{&users.name, Format::column_path, {}, false}, "Column of the log-in name."},
+              {"active", Text{&users.active, Format::column_path, {}, false},
+               "Column that says whether he may log in."},
+              {"type", Text{&users.type, Format::column_path, {}, false},
+               "Column that is 0 for staff and 1 for portal users."},
+              {"organization", Text{&users.organization, Format::column_path},
+               "Column of the organization, through look-ups. Empty: is left to tokens."}}},
+       "Where users stand, for installations whose names differ."},
+      {"licenses",
+       Group{{{"entity", Text{&licenses.entity, Format::column_path},
+               "Entity that says who has which licence. Empty: licences are left to tokens."},
+              {"user", Text{&licenses.user, Format::column_path, {}, false},
+               "Column with the key of the user."},
+              {"name", Text{&licenses.name, Format::column_path, {}, false},
+               "Column of the licence's name, through a look-up."},
+              {"active", Text{&licenses.active, Format::column_path, {}, false},
+               "Column that says whether it holds."}}},
+       "Where licences stand, for installations whose names differ."},
+  };
+}
+
 }  // namespace
 
 Fields describe_identity(Identity& identity) {
@@ -186,6 +232,10 @@ Fields describe_identity(Identity& identity) {
        "Tokens that are no JSON Web Tokens: whose each is is asked of the CRM, as Zoho has it."},
       {"lookup_entries", Number{&identity.lookup_entries, 1'000, 100'000'000},
        "Answers that this proxy remembers. Changes with a restart."},
+      {"directory",
+       Group{{{"sync", Group{describe_directory_sync(identity.directory_sync)},
+               "Users and their licences, read from the CRM. See identity.md."}}},
+       "Who the users are, beside `licensing.directory_file`, which wins over it."},
       {"sessions", Group{describe_sessions(identity.sessions)},
        "Sessions of the CRM's own log-in, beside tokens or instead of them."},
       {"sources", items(&identity.sources, describe_source),

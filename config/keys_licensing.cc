@@ -123,9 +123,9 @@ Fields describe_licensing(Licensing& licensing) {
       {"main_product_users", Number{&licensing.main_product_users, 0, 100'000'000},
        "Licensed users of the main product; portal seats of some products depend on it."},
       {"directory_file", Text{&licensing.directory_file, Format::input_file},
-       "CSV with the columns user, organization, license, user_type, and for Cherwell customer, "
-       "security_right, "
-       "consume_license; wins over the token's claims."},
+       "CSV with the columns user, organization, license, user_type, active, certificate, and for Cherwell "
+       "customer, security_right, consume_license; wins over the token's claims and over "
+       "`identity.directory.sync`."},
       {"rules_file", Text{&licensing.rules_file, Format::input_file},
        "A rulebook of one's own instead of the built-in one of `system`."},
       {"user_types", named_items(&licensing.user_types, describe_user_type),

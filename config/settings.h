@@ -1,6 +1,7 @@
 // The whole configuration as plain structs with their defaults: the meaning of every key of the YAML file.
-// Keys in the file are the member names. parse.h reads them; docs/configuration.md and `tollgate schema` describe them.
-// Durations: "250ms", "10s", "5m", "24h", "31d". Sizes: "512", "64KiB", "8MiB", "1GiB". Paths: relative to the file.
+// Keys in the file are the member names. parse.h reads them; docs/configuration.md and `tollgate schema`
+// describe them. Durations: "250ms", "10s", "5m", "24h", "31d". Sizes: "512", "64KiB", "8MiB", "1GiB". Paths:
+// relative to the file.
 #pragma once
 #include <chrono>
 #include <cstdint>
@@ -22,8 +23,8 @@ struct ListenerTls {
   std::vector<Certificate> certificates;   // further ones, chosen by SNI from the names inside them
   std::string client_ca_file;              // set: client certificates are required and verified
   std::string min_version = "1.2";         // "1.2" | "1.3"
-  // Secrets that session tickets are sealed with: the first seals, all open. Proxies with equal files take each
-  // other's tickets. None: a secret of this process's own.
+  // Secrets that session tickets are sealed with: the first seals, all open. Proxies with equal files take
+  // each other's tickets. None: a secret of this process's own.
   std::vector<std::string> ticket_secret_files;
   Milliseconds ticket_rotation{43'200'000};  // the keys made from a secret change so often, at equal moments
 };
@@ -108,8 +109,8 @@ struct FieldEdits {
   std::map<std::string, std::string> set, add;
 };
 
-// The path that the upstream is asked for. Routes match the path as it was sent; what is classified, licensed and
-// counted is the path that the upstream sees (proxy/flow/rewrite.h).
+// The path that the upstream is asked for. Routes match the path as it was sent; what is classified, licensed
+// and counted is the path that the upstream sees (proxy/flow/rewrite.h).
 struct Rewrite {
   std::string
       replace_prefix;  // in place of path_prefix; "/" takes it away; "": the path goes on as it was sent
@@ -130,8 +131,9 @@ struct Route {
 
 enum class OnOutage : std::uint8_t { lease, allow, deny };
 
-// How a grant survives the death of the store's server: replay, the proxies' journals restore what a failover lost;
-// wait, a grant is used only when the replicas have confirmed it, so that a failover loses nothing that was used.
+// How a grant survives the death of the store's server: replay, the proxies' journals restore what a failover
+// lost; wait, a grant is used only when the replicas have confirmed it, so that a failover loses nothing that
+// was used.
 enum class Durability : std::uint8_t { replay, wait };
 
 struct Store {
@@ -274,8 +276,29 @@ enum class CertificateUser : std::uint8_t {
   spki_sha256
 };
 
+// The CRM, asked again and again who its users are (proxy/net/directory_sync.h). The names are those of
+// Creatio's entities and columns; metering/identity/creatio_users.h says where they are from.
+struct DirectorySync {
+  std::string system = "creatio";  // the only one
+  std::string url;                 // "https://crm.example/0": /odata stands below it; "": nobody is asked
+  std::string ca_file;
+  std::string user, password_file;  // the service account; or
+  std::string authorization_file;   // the value of Authorization
+  Milliseconds interval{300'000};
+  Milliseconds timeout{10'000};  // of each request
+  std::uint32_t page_rows = 5'000, max_rows = 500'000;
+  struct Users {
+    std::string entity = "SysAdminUnit", filter = "SysAdminUnitTypeValue eq 4", id = "Id", name = "Name",
+                active = "Active", type = "ConnectionType", organization = "Contact/Account/Name";
+  } users;
+  struct Licenses {
+    std::string entity = "SysLicUser", user = "SysUserId", name = "SysLicPackage/Name", active = "Active";
+  } licenses;
+};
+
 struct Identity {
   std::vector<JwtIssuer> jwt;
+  DirectorySync directory_sync;  // key: directory.sync
   ApiKeys api_keys;
   CertificateUser certificate_user = CertificateUser::none;
   Introspection introspection;  // of tokens that are no JSON Web Tokens of `jwt`
@@ -321,7 +344,8 @@ struct ConcurrentSeats {
   Milliseconds idle{1'200'000};  // how long a seat outlives its holder's last call
 };
 
-// Portal users of Zoho that the organisation may have beyond the free ones of its rulebook (licence/rulebook.h).
+// Portal users of Zoho that the organisation may have beyond the free ones of its rulebook
+// (licence/rulebook.h).
 struct PortalSeatSettings {
   std::uint32_t purchased = 0;                 // licences bought, the free ones included
   std::uint32_t client_users_at_release = 0;   // active Client Portal users when the terms changed
@@ -423,7 +447,8 @@ struct Limits {
   PerAddress per_address;
 };
 
-// When a worker cannot keep up, anonymous requests are turned away before metered ones (proxy/net/overload.h).
+// When a worker cannot keep up, anonymous requests are turned away before metered ones
+// (proxy/net/overload.h).
 struct OverloadSettings {
   Milliseconds lag{250};     // lateness of the event loop that does not pass; 0: is no reason
   std::uint64_t memory = 0;  // of this process; 0: 90 % of what the control group or the machine has

@@ -374,6 +374,21 @@ class Validator {
                         path));
   }
 
+  void check_directory_sync(const DirectorySync& sync) {
+    const std::string path = "identity.directory.sync";
+    if (sync.url.empty()) {
+      if (set(path)) warn(path, fmt::format("{} is without effect: there is no url", path));
+      return;
+    }
+    if (starts_with_ignore_case(sync.url, "http://") && !is_loopback_url(sync.url))
+      error(path + ".url", fmt::format("{}.url: whoever is between reads the password; use https://", path));
+    if (sync.url.find_first_of("?#") != sync.url.npos)
+      error(path + ".url", fmt::format("{}.url: /odata is put behind it; it may have neither ? nor #", path));
+    const bool account = !sync.user.empty() && !sync.password_file.empty();
+    if (account != sync.authorization_file.empty() || sync.user.empty() != sync.password_file.empty())
+      error(path, fmt::format("{} needs user and password_file, or authorization_file", path));
+  }
+
   void check_pass(const Identity& identity) {
     const IdentityPass& pass = identity.pass;
     if (pass.as == PassIdentity::token && pass.secret_file.empty())
@@ -417,6 +432,7 @@ class Validator {
             "current_user): calls "
             "on metered routes cannot be authenticated");
     check_lookups(identity);
+    check_directory_sync(identity.directory_sync);
     check_api_keys(identity);
     check_certificates(identity.certificate_user);
     check_sessions(identity.sessions);

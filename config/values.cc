@@ -338,6 +338,16 @@ Parsed<std::string> check_object_name(std::string_view text) {
   return std::string(text);
 }
 
+Parsed<std::string> check_column_path(std::string_view text) {
+  for (std::string_view rest = text; !rest.empty();) {
+    const std::size_t slash = rest.find('/');
+    if (!check_object_name(rest.substr(0, slash)) || slash + 1 == rest.size())
+      return Failure("is no column: names of letters, digits and _, with slashes between them");
+    rest.remove_prefix(slash == rest.npos ? rest.size() : slash + 1);
+  }
+  return std::string(text);
+}
+
 }  // namespace
 
 bool has_status(const std::vector<std::string>& ranges, int status) {
@@ -473,6 +483,8 @@ Parsed<std::string> check_format(std::string_view text, Format format) {
       return check_uid(text);
     case Format::object_name:
       return check_object_name(text);
+    case Format::column_path:
+      return check_column_path(text);
   }
   return std::string(text);
 }

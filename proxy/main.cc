@@ -33,6 +33,7 @@
 #include "proxy/cli/lease_service.h"
 #include "proxy/cli/serve.h"
 #include "proxy/cli/upgrade.h"
+#include "proxy/cli/user_directory.h"
 #include "proxy/net/local_service.h"
 #include "proxy/net/server.h"
 #include "proxy/telemetry/access_log.h"
@@ -47,6 +48,8 @@ constexpr Milliseconds kSettleLimit{2'000};  // at shutdown: for handing leases 
 // Longer than net::kSilence, so that silent connections have been closed.
 constexpr Milliseconds kGiveWayLimit{1'500};
 constexpr Milliseconds kPrepareLimit{60'000}, kStartLimit{60'000};  // then the successor is given up
+constexpr Milliseconds kUsersPatience{
+    2'000};  // at start: for the CRM's users, when none are known from before
 constexpr Milliseconds kStorePatience{2'000};  // of a successor, before calls are taken without the store
 
 void log(std::string_view level, std::string_view text) {
@@ -106,6 +109,7 @@ class Proxy {
  public:
   explicit Proxy(std::string config_file) : config_file_(std::move(config_file)) {}
   ~Proxy() {
+    if (users_ != nullptr) users_->stop();
     if (assembled_ != nullptr) assembled_->stop();
   }
   Proxy(const Proxy&) = delete;
@@ -139,6 +143,8 @@ class Proxy {
   Result<void> open_telemetry(const config::Settings& settings);
   Result<void> open_journal(const config::LoadedConfig& loaded);
   Result<void> start_store(const config::LoadedConfig& loaded);
+  Result<void> ask_for_users(const config::LoadedConfig& loaded);
+  bool take_users(const std::shared_ptr<const cli::CrmUsers>& users);
   Result<void> start_workers();
   Result<void> open_admin_port(const config::LoadedConfig& loaded);
   Result<void> reload_locked();
@@ -161,6 +167,7 @@ class Proxy {
   std::unique_ptr<redis::EmbeddedRedis> embedded_;
   std::unique_ptr<cli::LeaseService> store_;
   std::unique_ptr<net::Server> server_;
+  std::unique_ptr<cli::UserDirectory> users_;
   std::unique_ptr<net::LocalService> admin_port_;
 };
 
@@ -188,7 +195,7 @@ int Proxy::prepare() {
 int Proxy::assemble() {
   const config::Settings& settings = loaded_.settings;
   workers_ = settings.workers > 0 ? settings.workers : std::max(1U, std::thread::hardware_concurrency());
-  auto assembled = cli::assemble(loaded_, 1, nullptr, log_keys);
+  auto assembled = cli::assemble(loaded_, 1, nullptr, cli::kept_crm_users(loaded_), log_keys);
   if (!assembled) {
     log("error", assembled.error().message);
     return cli::kExitConfig;
@@ -203,6 +210,7 @@ int Proxy::start(net::Sockets inherited) {
   for (auto step : {+[](Proxy& p, const config::LoadedConfig& c) { return p.open_telemetry(c.settings); },
                     +[](Proxy& p, const config::LoadedConfig& c) { return p.open_journal(c); },
                     +[](Proxy& p, const config::LoadedConfig& c) { return p.start_store(c); },
+                    +[](Proxy& p, const config::LoadedConfig& c) { return p.ask_for_users(c); },
                     +[](Proxy& p, const config::LoadedConfig&) { return p.start_workers(); },
                     +[](Proxy& p, const config::LoadedConfig& c) { return p.open_admin_port(c); }}) {
     if (auto done = step(*this, loaded_); !done) {
@@ -267,7 +275,32 @@ Result<void> Proxy::start_store(const config::LoadedConfig& loaded) {
   return {};
 }
 
+Result<void> Proxy::ask_for_users(const config::LoadedConfig& loaded) {
+  users_ = std::make_unique<cli::UserDirectory>([this](const auto& users) { return take_users(users); }, log);
+  const auto& directory = assembled_->snapshot->directory;
+  users_->configure(loaded, directory == nullptr ? nullptr : directory->crm_users(), kUsersPatience);
+  return {};
+}
+
+// On the thread that asks for them: a reload or a shutdown may wait for it to end, so it does not wait for them.
+bool Proxy::take_users(const std::shared_ptr<const cli::CrmUsers>& users) {
+  std::unique_lock lock(control_, std::try_to_lock);
+  if (!lock) return false;
+  auto snapshot = cli::with_crm_users(loaded_, *assembled_->snapshot, users);
+  if (snapshot && server_ != nullptr)
+    if (auto swapped = server_->reload(*snapshot); !swapped) snapshot = std::unexpected(swapped.error());
+  if (!snapshot) {
+    log("error",
+        fmt::format("identity.directory.sync: the users do not count: {}", snapshot.error().message));
+    return true;
+  }
+  const std::lock_guard guard(assembled_mutex_);
+  assembled_->snapshot = *std::move(snapshot);
+  return true;
+}
+
 Result<void> Proxy::start_workers() {
+  const std::lock_guard lock(control_);  // from here on users reach the workers
   auto server = net::Server::start(
       {.snapshot = assembled_->snapshot,
        .workers = workers_,
@@ -312,6 +345,7 @@ Result<void> Proxy::open_admin_port(const config::LoadedConfig& loaded) {
   metrics_->add_source(
       [this] { return cli::gauges(*server_, access_log_.get(), embedded_.get(), reload_status_); });
   metrics_->add_source([this] { return store_->metrics(); });
+  metrics_->add_source([this] { return users_->metrics(); });
   metrics_->add_source([this] {
     std::lock_guard lock(assembled_mutex_);
     return std::vector{cli::key_set_failures(assembled_->snapshot->settings, *assembled_->keys)};
@@ -331,6 +365,7 @@ Result<void> Proxy::open_admin_port(const config::LoadedConfig& loaded) {
                          .version = TOLLGATE_VERSION,
                          .revision = TOLLGATE_REVISION};
   store_->connect(sources);
+  users_->connect(sources);
   std::string token;
   if (!settings.token_file.empty()) token = config::secret_of_file(loaded.file_texts.at(settings.token_file));
   auto service = std::make_shared<admin::Service>(std::move(sources), std::move(token));
@@ -408,7 +443,10 @@ Result<void> Proxy::reload_locked() {
   for (const auto& warning : loaded->warnings) log("warning", config::to_string(warning));
   const flow::Snapshot& now = *assembled_->snapshot;
   for (const std::string& text : cli::needs_restart(now.settings, loaded->settings)) log("warning", text);
-  auto assembled = cli::assemble(*loaded, now.generation + 1, &now, log_keys);
+  const bool same_crm = cli::directory_source(*loaded).url == cli::directory_source(loaded_).url;
+  auto crm_users =
+      same_crm && now.directory != nullptr ? now.directory->crm_users() : cli::kept_crm_users(*loaded);
+  auto assembled = cli::assemble(*loaded, now.generation + 1, &now, crm_users, log_keys);
   if (!assembled) return refuse(assembled.error().message);
   if (auto swapped = server_->reload(assembled->snapshot); !swapped) return refuse(swapped.error().message);
   store_->reload(loaded->settings.store);
@@ -420,6 +458,7 @@ Result<void> Proxy::reload_locked() {
     std::swap(assembled_, replaced);
   }
   replaced->stop();
+  users_->configure(loaded_, std::move(crm_users), Milliseconds(0));
   reload_status_.succeeded();
   log("info", fmt::format("configuration reloaded, generation {}", assembled_->snapshot->generation));
   return {};
@@ -452,6 +491,7 @@ void Proxy::give_way() {
   if (!store_->drain(kSettleLimit))
     log("info",
         "upgrade: the store is away: what is unsettled stays in the journal and is settled by the successor");
+  users_->stop();
   admin_port_.reset();
   server_->detach();
   store_.reset();

@@ -140,6 +140,9 @@ void check_contents(const LoadedConfig& loaded, std::vector<Diagnostic>& diagnos
                     settings.identity.introspection.client_secret_file);
   check.check_token("identity.sessions.lookup.authorization_file",
                     settings.identity.sessions.lookup.authorization_file);
+  check.check_token("identity.directory.sync.password_file", settings.identity.directory_sync.password_file);
+  check.check_token("identity.directory.sync.authorization_file",
+                    settings.identity.directory_sync.authorization_file);
   check.check_pass_secret(settings.identity.pass);
   check.check_session_secret(settings.identity.sessions);
   check.check_token("admin.token_file", settings.admin.token_file);

@@ -145,6 +145,7 @@ std::expected<std::shared_ptr<const VerifiedToken>, TokenRefusal> ApiKeys::find(
   if (found == nullptr) found = look(plain_, {});
   if (found == nullptr)
     return std::unexpected(TokenRefusal{Reason::token_invalid, "The API key is not known."});
+  if (!(*found)->principal.active) return std::unexpected(inactive_user());
   if (now >= (*found)->expires_at)
     return std::unexpected(TokenRefusal{Reason::token_expired, "The API key has expired."});
   return *found;

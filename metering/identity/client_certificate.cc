@@ -134,6 +134,7 @@ std::expected<std::shared_ptr<const VerifiedToken>, TokenRefusal> caller_of(
   auto out = std::make_shared<VerifiedToken>();
   out->principal.user = listed != nullptr ? *listed : std::string(*name);
   if (directory != nullptr) out->principal = directory->apply(std::move(out->principal));
+  if (!out->principal.active) return std::unexpected(inactive_user());
   out->not_before = certificate.not_before();
   out->expires_at = certificate.not_after();
   return out;

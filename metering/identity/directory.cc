@@ -19,7 +19,8 @@ enum Column : std::size_t {
   kCertificate,
   kCustomer,
   kSecurityRight,
-  kConsumeLicense
+  kConsumeLicense,
+  kActive
 };
 
 // A fingerprint as certificates are asked for; any other text as it is.
@@ -63,7 +64,8 @@ Result<void> merge(Directory::Entry& entry, const CsvTable& row) {
     std::optional<bool>* value;
   };
   for (const Flag& flag : {Flag{kSecurityRight, "security_right", &entry.security_right},
-                           Flag{kConsumeLicense, "consume_license", &entry.consume_license}}) {
+                           Flag{kConsumeLicense, "consume_license", &entry.consume_license},
+                           Flag{kActive, "active", &entry.active}}) {
     std::string_view text = row.cell(flag.column);
     if (text.empty()) continue;
     std::optional<bool> said = parse_flag(text);
@@ -75,11 +77,23 @@ Result<void> merge(Directory::Entry& entry, const CsvTable& row) {
   return {};
 }
 
+// What the file leaves open of a user, as the CRM has it.
+Directory::Entry completed(Directory::Entry entry, const Directory::Entry& crm) {
+  if (entry.organization.empty()) entry.organization = crm.organization;
+  if (entry.user_type == UserType::unknown) entry.user_type = crm.user_type;
+  if (entry.licenses.empty()) {
+    entry.licenses = crm.licenses;
+    entry.says_licenses = crm.says_licenses;
+  }
+  if (!entry.active) entry.active = crm.active;
+  return entry;
+}
+
 }  // namespace
 
 Result<Directory> Directory::parse(std::string_view csv) {
   auto table = CsvTable::open(csv, {"user", "organization", "license", "user_type", "certificate", "customer",
-                                    "security_right", "consume_license"});
+                                    "security_right", "consume_license", "active"});
   if (!table) return std::unexpected(table.error());
   Directory out;
   while (true) {
@@ -101,9 +115,32 @@ Result<Directory> Directory::parse(std::string_view csv) {
   return out;
 }
 
+Directory Directory::combine(const Directory& file, std::shared_ptr<const CrmUsers> crm) {
+  Directory out = file;
+  out.crm_ = std::move(crm);
+  out.as_listed_ = file.entries_;
+  for (auto& [user, entry] : out.entries_)
+    if (const Entry* known = out.in_crm(user)) entry = completed(std::move(entry), *known);
+  return out;
+}
+
 const Directory::Entry* Directory::find(std::string_view user) const {
   auto at = entries_.find(user);
-  return at == entries_.end() ? nullptr : &at->second;
+  return at == entries_.end() ? in_crm(user) : &at->second;
+}
+
+const Directory::Entry* Directory::in_file(std::string_view user) const {
+  const Entries& entries = crm_ == nullptr ? entries_ : as_listed_;
+  auto at = entries.find(user);
+  return at == entries.end() ? nullptr : &at->second;
+}
+
+const Directory::Entry* Directory::in_crm(std::string_view user) const {
+  if (crm_ == nullptr) return nullptr;
+  const auto name = session_user(user);
+  if (!name) return nullptr;
+  auto at = crm_->find(*name);
+  return at == crm_->end() ? nullptr : &at->second;
 }
 
 const std::string* Directory::find_certificate(std::string_view name) const {
@@ -114,7 +151,8 @@ const std::string* Directory::find_certificate(std::string_view name) const {
 Principal Directory::apply(Principal principal) const {
   const Entry* entry = find(principal.user);
   if (entry == nullptr) return principal;
-  principal.licenses = entry->licenses;
+  principal.active = entry->active.value_or(true);
+  if (entry->says_licenses) principal.licenses = entry->licenses;
   if (!entry->organization.empty()) principal.organization = entry->organization;
   if (entry->user_type != UserType::unknown) principal.user_type = entry->user_type;
   if (!entry->customer.empty()) principal.customer = entry->customer;
@@ -128,6 +166,10 @@ Principal Directory::apply_folded(Principal principal) const {
       spelling != spellings_.end() && !spelling->second.empty())
     principal.user = spelling->second;
   return apply(std::move(principal));
+}
+
+TokenRefusal inactive_user() {
+  return {Reason::token_invalid, "The user is not active."};
 }
 
 std::optional<bool> parse_flag(std::string_view text) {

@@ -27,6 +27,7 @@ struct Principal {
       customer{};  // Cherwell: the user's own record, as requester fields hold it; "" when it is not said
   std::optional<bool> security_right{};   // Cherwell: may see records of others; nullopt: not said
   std::optional<bool> consume_license{};  // Cherwell: may take a concurrent licence; nullopt: not said
+  bool active = true;                     // false: the directory says that he may not call at all
 
   bool is_staff() const { return user_type == UserType::staff; }
 };

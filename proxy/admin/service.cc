@@ -11,6 +11,7 @@
 #include "proxy/admin/licenses.h"
 #include "proxy/admin/quota_reply.h"
 #include "proxy/admin/replies.h"
+#include "proxy/admin/users.h"
 #include "proxy/admin/watching.h"
 #include "proxy/flow/reply.h"
 
@@ -93,6 +94,9 @@ Sources completed(Sources sources) {
   if (!sources.follow) sources.follow = [](std::optional<flow::TrailOrder>, std::string_view) {};
   if (!sources.followed) sources.followed = [] { return std::optional<Sources::Followed>(); };
   if (!sources.upstreams) sources.upstreams = [] { return std::vector<Sources::UpstreamServer>(); };
+  if (!sources.user_sync) sources.user_sync = [] { return std::optional<Sources::UserSync>(); };
+  if (!sources.sync_users)
+    sources.sync_users = [](Sources::Changed done) { done(std::unexpected(not_given("ask for users"))); };
   if (!sources.clock)
     sources.clock = [] {
       return UnixTime(
@@ -134,6 +138,8 @@ class Service::Core : public std::enable_shared_from_this<Service::Core> {
   void handle_audit(const Request& request, const Done& done) const;
   void handle_reload(const Request& request, const Done& done) const;
   void handle_trace(const Request& request, const Done& done) const;
+  void handle_directory(const Request& request, const std::vector<std::string>& path, Done done) const;
+  void sync_users(const Request& request, Done done) const;
   void reply_quotas(std::shared_ptr<const flow::Snapshot> snapshot,
                     std::vector<quota::AccountCharge> accounts, std::vector<std::string> subjects,
                     bool single, Done done);
@@ -192,6 +198,8 @@ void Service::Core::handle_api(const Request& request, Done done) {
       done(settled ? json_reply(R"({"settled":true})") : store_failed(settled.error()));
     });
   }
+  if (parts.size() >= 3 && parts[1] == "v1" && parts[2] == "directory")
+    return handle_directory(request, parts, std::move(done));
   if (parts.size() >= 3 && parts[1] == "v1" && parts[2] == "licenses")
     return handle_licenses(request, parts, std::move(done));
   if (parts.size() >= 6 && parts[1] == "v1" && parts[2] == "users")
@@ -225,6 +233,41 @@ void Service::Core::handle_trace(const Request& request, const Done& done) const
     return done(method_not_allowed("GET, HEAD, PUT, DELETE"));
   }
   done(json_reply(trail_json(sources_.followed(), now())));
+}
+
+// parts: api v1 directory [sync | users USER]
+void Service::Core::handle_directory(const Request& request, const std::vector<std::string>& parts,
+                                     Done done) const {
+  if (parts.size() == 4 && parts[3] == "sync") return sync_users(request, std::move(done));
+  const bool one = parts.size() == 5 && parts[3] == "users";
+  if (parts.size() != 3 && !one) return done(not_found(request.path));
+  if (!is_get(request)) return done(method_not_allowed("GET, HEAD"));
+  const auto snapshot = sources_.snapshot();
+  if (!one) return done(json_reply(directory_json(snapshot->directory.get(), sources_.user_sync())));
+  auto body = directory_user_json(snapshot->directory.get(), parts[4]);
+  done(body ? json_reply(*std::move(body))
+            : problem(404, "No such user", "Neither the directory file nor the CRM lists this user."));
+}
+
+void Service::Core::sync_users(const Request& request, Done done) const {
+  if (request.method != "POST") return done(method_not_allowed("POST"));
+  const auto sync = sources_.user_sync();
+  if (!sync)
+    return done(
+        problem(409, "The CRM is not asked", "identity.directory.sync has no url in the configuration."));
+  const Change change{
+      .action = "directory.sync", .detail = sync->url, .reason = query_value(request.query, "reason")};
+  usage::AuditEntry entry = entry_of(request, "directory", change);
+  if (auto recorded = sources_.audit(entry); !recorded) return done(not_recorded(recorded.error()));
+  sources_.sync_users(
+      [self = shared_from_this(), entry = std::move(entry), done = std::move(done)](Result<void> outcome) {
+        if (!outcome) {
+          self->note_failure(entry, outcome.error().message);
+          return done(problem(502, "The users could not be read", outcome.error().message));
+        }
+        const auto now = self->sources_.snapshot();
+        done(json_reply(directory_json(now->directory.get(), self->sources_.user_sync())));
+      });
 }
 
 void Service::Core::handle_audit(const Request& request, const Done& done) const {
@@ -499,7 +542,8 @@ void Service::handle(const Request& request, Done done) const {
   if (path == "/")
     return text(
         "Tollgate admin port\n/livez /readyz?verbose /metrics /version\n"
-        "/api/v1/users/{tenant}/{user}/usage and /quotas, /api/v1/licenses, /audit, /upstreams, /trace "
+        "/api/v1/users/{tenant}/{user}/usage and /quotas, /api/v1/licenses, /directory, /audit, /upstreams, "
+        "/trace "
         "(bearer token)\n");
   done(not_found(path));
 }

@@ -19,6 +19,9 @@
 //                     POST   /api/v1/settle                                  this proxy hands in what it has counted
 //                     GET    /api/v1/audit[?limit=n]                         latest changes made through this proxy
 //                     POST   /api/v1/config/reload                           as SIGHUP
+//                     GET    /api/v1/directory                               users of file and CRM, and how the last sync went
+//                     GET    /api/v1/directory/users/{user}                  what each says of one, and what counts
+//                     POST   /api/v1/directory/sync                          asks the CRM now
 //                     GET    /api/v1/upstreams                               health and connections of every server
 //                     PUT    /api/v1/trace                                   follow requests in the log (flow::Trail)
 //                     GET    /api/v1/trace  DELETE /api/v1/trace             what is followed; follow nothing more
@@ -131,6 +134,15 @@ struct Sources {
     std::uint64_t requests = 0, failures = 0;  // since the start
   };
   std::function<std::vector<UpstreamServer>()> upstreams{};
+  // Users as the CRM lists them (identity.directory.sync).
+  struct UserSync {
+    std::string url;
+    std::size_t users = 0, licenses = 0, left_out = 0;  // of the last good sync
+    UnixTime last_success{}, last_failure{};            // 0: none since the start
+    std::string failure;                                // why the last one failed; "" when it did not
+  };
+  std::function<std::optional<UserSync>()> user_sync{};  // nullopt, or not given: the CRM is not asked
+  std::function<void(Changed)> sync_users{};  // asks now; may answer from another thread, in minutes
   std::function<UnixTime()> clock{};  // the store's where it is known; not given: this machine's
   std::string version, revision;
 };

@@ -14,7 +14,6 @@ namespace tollgate::cli {
 namespace {
 
 constexpr std::size_t kReplyBytesMax = 16 * 1024 * 1024;
-constexpr long kTimeoutSeconds = 10;
 
 struct CurlFreer {
   void operator()(CURL* handle) const { curl_easy_cleanup(handle); }
@@ -94,7 +93,7 @@ std::optional<AdminEndpoint> find_endpoint(const AdminArguments& arguments, Cons
 }
 
 Result<AdminReply> ask_admin(const AdminEndpoint& endpoint, std::string_view method, std::string_view path,
-                             std::string_view body) {
+                             std::string_view body, Seconds at_most) {
   std::unique_ptr<CURL, CurlFreer> handle(curl_easy_init());
   if (!handle) return fail(Origin::self, "libcurl cannot be started");
   std::unique_ptr<curl_slist, CurlFreer> headers;
@@ -111,7 +110,7 @@ Result<AdminReply> ask_admin(const AdminEndpoint& endpoint, std::string_view met
   curl_easy_setopt(handle.get(), CURLOPT_PATH_AS_IS, 1L);  // a user may be named ".."
   curl_easy_setopt(handle.get(), CURLOPT_PROXY, "");
   curl_easy_setopt(handle.get(), CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(handle.get(), CURLOPT_TIMEOUT, kTimeoutSeconds);
+  curl_easy_setopt(handle.get(), CURLOPT_TIMEOUT, static_cast<long>(at_most.count()));
   curl_easy_setopt(handle.get(), CURLOPT_FOLLOWLOCATION, 0L);
   curl_easy_setopt(handle.get(), CURLOPT_HTTPHEADER, headers.get());
   curl_easy_setopt(handle.get(), CURLOPT_WRITEFUNCTION, &take);
@@ -140,10 +139,10 @@ std::string user_path(std::string_view tenant, std::string_view user, std::strin
 }
 
 int ask_or_explain(const AdminArguments& arguments, Console& console, std::string_view method,
-                   std::string_view path, std::string_view body, AdminReply& reply) {
+                   std::string_view path, std::string_view body, AdminReply& reply, Seconds at_most) {
   auto endpoint = find_endpoint(arguments, console);
   if (!endpoint) return kExitConfig;
-  return explain_answer(*endpoint, ask_admin(*endpoint, method, path, body), console, reply);
+  return explain_answer(*endpoint, ask_admin(*endpoint, method, path, body, at_most), console, reply);
 }
 
 int explain_answer(const AdminEndpoint& endpoint, Result<AdminReply> answer, Console& console,

@@ -1,5 +1,6 @@
 // Talks to the admin API of a running proxy (proxy/admin/service.h lists its paths), for the commands that
-// need one. Blocking, on the caller's thread; redirects are not followed; 10 s and 16 MiB at most.
+// need one. Blocking, on the caller's thread; redirects are not followed; 16 MiB at most, and
+// 10 s unless a command has to wait longer.
 #pragma once
 #include <optional>
 #include <string>
@@ -35,7 +36,7 @@ std::optional<AdminEndpoint> find_endpoint(const AdminArguments& arguments, Cons
 
 // An error (origin upstream) when the admin port cannot be reached. HTTP errors are replies.
 Result<AdminReply> ask_admin(const AdminEndpoint& endpoint, std::string_view method, std::string_view path,
-                             std::string_view body = {});
+                             std::string_view body = {}, Seconds at_most = Seconds(10));
 
 // RFC 3986 section 2.3: everything but unreserved characters as %XX.
 std::string percent_encoded(std::string_view text);
@@ -48,6 +49,7 @@ int explain_answer(const AdminEndpoint& endpoint, Result<AdminReply> answer, Con
                    AdminReply& reply);
 // ask_admin, and the exit code and message of everything but 2xx. The reply is set when the code is 0.
 int ask_or_explain(const AdminArguments& arguments, Console& console, std::string_view method,
-                   std::string_view path, std::string_view body, AdminReply& reply);
+                   std::string_view path, std::string_view body, AdminReply& reply,
+                   Seconds at_most = Seconds(10));
 
 }  // namespace tollgate::cli

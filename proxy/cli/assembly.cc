@@ -78,7 +78,8 @@ std::string secret_in(const config::LoadedConfig& loaded, const std::string& fil
   return file.empty() ? "" : std::string(config::secret_of_file(loaded.file_texts.at(file)));
 }
 
-// Whose tokens only somebody else can tell; nullptr: nobody is asked.
+}  // namespace
+
 std::shared_ptr<const identity::LookupSource> token_lookup(const config::LoadedConfig& loaded) {
   const config::Identity& settings = loaded.settings.identity;
   if (const config::Introspection& wanted = settings.introspection; !wanted.lookup.url.empty()) {
@@ -127,8 +128,6 @@ std::shared_ptr<const identity::LookupSource> session_lookup(const config::Loade
   return std::make_shared<const identity::LookupSource>(std::move(source));
 }
 
-}  // namespace
-
 Result<licence::Rulebook> load_rulebook(const config::LoadedConfig& loaded) {
   const config::Licensing& licensing = loaded.settings.licensing;
   std::optional<std::string_view> preset = config::preset_text(licensing.system);
@@ -148,23 +147,27 @@ Result<licence::Rulebook> load_rulebook(const config::LoadedConfig& loaded) {
   return rulebook;
 }
 
-Result<std::shared_ptr<const identity::Directory>> load_directory(const config::LoadedConfig& loaded) {
+Result<std::shared_ptr<const identity::Directory>> load_directory(const config::LoadedConfig& loaded,
+                                                                  std::shared_ptr<const CrmUsers> crm) {
   const std::string& file = loaded.settings.licensing.directory_file;
-  if (file.empty()) return nullptr;
-  auto parsed = identity::Directory::parse(loaded.file_texts.at(file));
+  if (file.empty() && crm == nullptr) return nullptr;
+  Result<identity::Directory> parsed{};
+  if (!file.empty()) parsed = identity::Directory::parse(loaded.file_texts.at(file));
   if (!parsed) return fail(Origin::config, fmt::format("{}: {}", file, parsed.error().message));
+  if (crm != nullptr) parsed = identity::Directory::combine(*parsed, std::move(crm));
   return std::make_shared<const identity::Directory>(std::move(*parsed));
 }
 
-Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t generation,
-                           const flow::Snapshot* previous, net::KeySetFetcher::Log log) {
+namespace {
+
+// What depends on nothing but the configuration and the users of the CRM.
+Result<flow::SnapshotParts> base_parts(const config::LoadedConfig& loaded,
+                                       std::shared_ptr<const CrmUsers> crm) {
   const config::Settings& settings = loaded.settings;
   auto rulebook = load_rulebook(loaded);
   if (!rulebook) return std::unexpected(rulebook.error());
-
-  auto directory = load_directory(loaded);
+  auto directory = load_directory(loaded, std::move(crm));
   if (!directory) return std::unexpected(directory.error());
-
   std::shared_ptr<const identity::ApiKeys> api_keys;
   if (const config::ApiKeys& wanted = settings.identity.api_keys; !wanted.file.empty()) {
     auto parsed = identity::ApiKeys::parse(
@@ -173,8 +176,44 @@ Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t gen
     if (!parsed) return fail(Origin::config, fmt::format("{}: {}", wanted.file, parsed.error().message));
     api_keys = std::make_shared<const identity::ApiKeys>(*std::move(parsed));
   }
+  std::string pass_secret;
+  if (settings.identity.pass.as == config::PassIdentity::token)
+    pass_secret = loaded.file_texts.at(settings.identity.pass.secret_file);
+  auto schema = config::make_schema(*rulebook, settings.catalogue.uids, settings.catalogue.processes);
+  return flow::SnapshotParts{.settings = settings,
+                             .rulebook = std::move(*rulebook),
+                             .schema = std::move(schema),
+                             .directory = *std::move(directory),
+                             .key_rings = {},
+                             .api_keys = std::move(api_keys),
+                             .token_lookup = token_lookup(loaded),
+                             .session_lookup = session_lookup(loaded),
+                             .pass_secret = std::move(pass_secret)};
+}
 
-  std::vector<std::shared_ptr<identity::KeyRing>> rings;
+}  // namespace
+
+Result<std::shared_ptr<const flow::Snapshot>> with_crm_users(const config::LoadedConfig& loaded,
+                                                             const flow::Snapshot& now,
+                                                             std::shared_ptr<const CrmUsers> crm) {
+  auto parts = base_parts(loaded, std::move(crm));
+  if (!parts) return std::unexpected(parts.error());
+  parts->key_rings = now.key_rings;
+  parts->lookups = now.lookups;
+  parts->sessions = now.sessions;
+  parts->owners = now.owners;
+  parts->owner_lookup = now.owner_lookup;
+  parts->generation = now.generation + 1;
+  return flow::make_snapshot(*std::move(parts));
+}
+
+Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t generation,
+                           const flow::Snapshot* previous, std::shared_ptr<const CrmUsers> crm,
+                           net::KeySetFetcher::Log log) {
+  const config::Settings& settings = loaded.settings;
+  auto parts = base_parts(loaded, std::move(crm));
+  if (!parts) return std::unexpected(parts.error());
+
   std::vector<net::KeySource> sources;
   for (const config::JwtIssuer& jwt : settings.identity.jwt) {
     auto ring = std::make_shared<identity::KeyRing>();
@@ -182,7 +221,7 @@ Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t gen
       if (auto usable = net::check_key_set_url(jwt.jwks_url); !usable) return std::unexpected(usable.error());
     if (auto known = keys_in_use(previous, jwt.jwks_url)) ring->store(std::move(known));
     sources.push_back(source_of(jwt, ring));
-    rings.push_back(std::move(ring));
+    parts->key_rings.push_back(std::move(ring));
   }
   auto keys = std::make_unique<net::KeySetFetcher>(sources, log);
   keys->start();
@@ -194,20 +233,17 @@ Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t gen
 
   auto sessions = session_table(loaded, previous);
   if (!sessions) return std::unexpected(sessions.error());
-  auto of_tokens = token_lookup(loaded), of_sessions = session_lookup(loaded);
-  std::shared_ptr<identity::LookupTable> lookups = previous == nullptr ? nullptr : previous->lookups;
-  if (lookups == nullptr && (of_tokens != nullptr || of_sessions != nullptr)) {
+  parts->sessions = *std::move(sessions);
+  parts->lookups = previous == nullptr ? nullptr : previous->lookups;
+  if (parts->lookups == nullptr && (parts->token_lookup != nullptr || parts->session_lookup != nullptr)) {
     std::string secret(32, '\0');
     CHECK(RAND_bytes(reinterpret_cast<unsigned char*>(secret.data()), static_cast<int>(secret.size())) == 1,
           "the system gives random bytes");
-    lookups = std::make_shared<identity::LookupTable>(std::move(secret), settings.identity.lookup_entries);
+    parts->lookups =
+        std::make_shared<identity::LookupTable>(std::move(secret), settings.identity.lookup_entries);
   }
-  std::string pass_secret;
-  if (settings.identity.pass.as == config::PassIdentity::token)
-    pass_secret = loaded.file_texts.at(settings.identity.pass.secret_file);
-  auto schema = config::make_schema(*rulebook, settings.catalogue.uids, settings.catalogue.processes);
   std::shared_ptr<licence::OwnerTable> owners = previous == nullptr ? nullptr : previous->owners;
-  if (rulebook->decisions.empty())
+  if (parts->rulebook.decisions.empty())
     owners = nullptr;
   else if (owners == nullptr)
     owners = std::make_shared<licence::OwnerTable>(settings.licensing.cherwell.records);
@@ -226,20 +262,10 @@ Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t gen
             .owner_fields = settings.licensing.cherwell.owner_fields,
             .owners = owners},
         [log](const std::string& line) { log(net::KeySetFetcher::Level::warning, line); });
-  auto snapshot = flow::make_snapshot({.settings = settings,
-                                       .rulebook = std::move(*rulebook),
-                                       .schema = std::move(schema),
-                                       .directory = *std::move(directory),
-                                       .key_rings = std::move(rings),
-                                       .api_keys = std::move(api_keys),
-                                       .token_lookup = std::move(of_tokens),
-                                       .session_lookup = std::move(of_sessions),
-                                       .lookups = std::move(lookups),
-                                       .sessions = std::move(*sessions),
-                                       .pass_secret = std::move(pass_secret),
-                                       .generation = generation,
-                                       .owners = std::move(owners),
-                                       .owner_lookup = fetcher});
+  parts->generation = generation;
+  parts->owners = std::move(owners);
+  parts->owner_lookup = fetcher;
+  auto snapshot = flow::make_snapshot(*std::move(parts));
   if (!snapshot) return std::unexpected(snapshot.error());
   return Assembled{std::move(*snapshot), std::move(keys), std::move(fetcher)};
 }

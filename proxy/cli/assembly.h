@@ -28,13 +28,26 @@ struct Assembled {
 
 // The licence rules named by licensing.system, with the operator's own settings applied.
 Result<licence::Rulebook> load_rulebook(const config::LoadedConfig& loaded);
-// The users of licensing.directory_file; nullptr when there is none.
-Result<std::shared_ptr<const identity::Directory>> load_directory(const config::LoadedConfig& loaded);
+// Who is asked whose a token, or a session, is; nullptr: nobody.
+std::shared_ptr<const identity::LookupSource> token_lookup(const config::LoadedConfig& loaded);
+std::shared_ptr<const identity::LookupSource> session_lookup(const config::LoadedConfig& loaded);
+
+using CrmUsers = identity::Directory::CrmUsers;
+// The users of licensing.directory_file and of the CRM; nullptr when there are neither.
+// crm: as identity.directory.sync last read them; nullptr: it did not.
+Result<std::shared_ptr<const identity::Directory>> load_directory(const config::LoadedConfig& loaded,
+                                                                  std::shared_ptr<const CrmUsers> crm);
+// What runs now, with other users of the CRM: the next generation of the same configuration. The files are those that
+// were loaded with it. Milliseconds; not on a worker.
+Result<std::shared_ptr<const flow::Snapshot>> with_crm_users(const config::LoadedConfig& loaded,
+                                                             const flow::Snapshot& now,
+                                                             std::shared_ptr<const CrmUsers> crm);
 
 // previous: what runs now, or nullptr. Key sets of URLs that it already fetched are taken over, so that a reload while
 // the identity provider is away refuses nobody. Errors (origin config) say which setting and what to do.
 Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t generation,
-                           const flow::Snapshot* previous, net::KeySetFetcher::Log log);
+                           const flow::Snapshot* previous, std::shared_ptr<const CrmUsers> crm,
+                           net::KeySetFetcher::Log log);
 
 // How to reach the store. embedded: URLs are an error here: the caller starts the child and passes its address.
 Result<redis::ConnectionOptions> store_connection(const config::Store& store, const redis::StoreUrl& url,

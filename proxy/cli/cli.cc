@@ -10,6 +10,7 @@
 
 #include "config/suggest.h"
 #include "proxy/cli/check.h"
+#include "proxy/cli/directory.h"
 #include "proxy/cli/doctor.h"
 #include "proxy/cli/explain.h"
 #include "proxy/cli/export.h"
@@ -49,6 +50,7 @@ class CommandLine {
     add_usage();
     add_quota();
     add_license();
+    add_directory();
     add_trace();
     add_explain();
     add_export();
@@ -279,6 +281,34 @@ class CommandLine {
       });
     }
   }
+  void add_directory() {
+    CLI::App* sub =
+        command("directory", "Who the users are: what the directory file and the CRM say of them.",
+                "  tollgate directory show\n"
+                "  tollgate directory show ann\n"
+                "  tollgate directory sync --reason 'ticket 4711'\n");
+    sub->require_subcommand(1);
+    using Action = DirectoryArguments::Action;
+    for (const Verb<Action>& kind :
+         {Verb<Action>{
+              "show",
+              "How many users file and CRM list, and how the last sync went; or what each says of one.",
+              "  tollgate directory show\n  tollgate directory show ann -o json\n", Action::show},
+          Verb{"sync", "Ask the CRM now who its users are (identity.directory.sync).",
+               "  tollgate directory sync --reason 'ticket 4711'\n", Action::sync}}) {
+      CLI::App* verb = add_verb(sub, kind);
+      if (kind.action == Action::show)
+        verb->add_option("user", directory_.user, "name of the user");
+      else
+        verb->add_option("--reason", directory_.reason, "why, for the audit");
+      add_admin(verb, directory_.admin);
+      add_format(verb, directory_.format);
+      verb->callback([this, action = kind.action] {
+        directory_.action = action;
+        action_ = [this] { return run_directory(directory_, console_); };
+      });
+    }
+  }
   void add_quota_options(CLI::App* verb, QuotaArguments::Action action) {
     using Action = QuotaArguments::Action;
     verb->add_option("user", quota_.user, "name of the user")->required();
@@ -355,7 +385,8 @@ class CommandLine {
     sub->add_option("--type", explain_.user_type, "portal or staff")
         ->check(CLI::IsMember({"portal", "staff"}))
         ->capture_default_str();
-    sub->add_option("--user", explain_.user, "name of the user: who he is, by licensing.directory_file");
+    sub->add_option("--user", explain_.user,
+                    "name of the user: who he is, by licensing.directory_file and identity.directory.sync");
     sub->add_option("--tenant", explain_.tenant, "tenant, as a token names it");
     sub->add_option("--organization", explain_.organization, "organization, as a token names it");
     add_format(sub, explain_.format);
@@ -452,6 +483,7 @@ class CommandLine {
   UsageArguments usage_;
   QuotaArguments quota_;
   LicenseArguments license_;
+  DirectoryArguments directory_;
   TraceArguments trace_;
   ExplainArguments explain_;
   ExportArguments export_;

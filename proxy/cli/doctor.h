@@ -6,6 +6,7 @@
 //   writable certificates   expired, or within 30 days ports          free, or taken (perhaps by a running
 //   proxy) clock          synchronised, and against the store's store          reachable, version, settings
 //   on which the promises rest (metering/redis/probe.h)
+//   identity       whoever is asked who calls (introspection, current user, sessions, users of the CRM) answers
 //   upstreams      health and connections of every server, as the running proxy sees them
 #pragma once
 #include <string>
@@ -36,6 +37,9 @@ std::vector<Symptom> examine_folders(const config::Settings& settings);
 std::vector<Symptom> examine_certificates(const config::LoadedConfig& loaded, UnixTime now);
 // Of the store as the configuration names it; a probe of at most 2 s.
 std::vector<Symptom> examine_store(const config::LoadedConfig& loaded);
+// Those that are asked whose a token or a session is, with one that is nobody's; and the CRM, with a log-in, for its users.
+// Their own time-outs bound it.
+std::vector<Symptom> examine_identity(const config::LoadedConfig& loaded);
 // Upstream servers as the proxy sees them that runs with this configuration, if one does. `upstreams`: its answer to
 // GET /api/v1/upstreams.
 std::vector<Symptom> examine_running_proxy(const config::LoadedConfig& loaded);

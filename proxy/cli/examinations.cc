@@ -1,6 +1,7 @@
 // The single examinations of `tollgate doctor`.
 #include <arpa/inet.h>
 #include <fmt/format.h>
+#include <signal.h>
 #include <simdjson.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -11,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <future>
 #include <thread>
 
 #include "config/values.h"
@@ -20,6 +22,9 @@
 #include "proxy/cli/assembly.h"
 #include "proxy/cli/certificates.h"
 #include "proxy/cli/doctor.h"
+#include "proxy/cli/user_directory.h"
+#include "proxy/net/directory_sync.h"
+#include "proxy/net/lookup_service.h"
 
 namespace tollgate::cli {
 namespace {
@@ -109,6 +114,46 @@ std::vector<Symptom> probe_symptoms(const redis::ConnectionOptions& connection) 
   return symptoms;
 }
 
+// Whose a credential is that nobody has: "nobody's" is the good answer.
+Symptom examine_lookup(const std::shared_ptr<const identity::LookupSource>& source, std::string credential) {
+  auto table = std::make_shared<identity::LookupTable>(std::string(32, 'd'), 1'000);
+  std::string why;
+  std::promise<bool> answered;
+  net::LookupService service([&](bool good, const std::string& line) {
+    if (!good) why = line;
+  });
+  const UnixTime now(
+      std::chrono::duration_cast<Duration>(std::chrono::system_clock::now().time_since_epoch()));
+  service.ask(source, table, table->key_of(identity::lookup_identity(*source), credential),
+              std::move(credential), now,
+              [&](const auto& verdict) { answered.set_value(verdict != nullptr); });
+  if (answered.get_future().get())
+    return {Level::ok, "identity", fmt::format("{}: {} answers", source->name, source->url), ""};
+  return {Level::problem, "identity", why,
+          "calls that depend on it get 503: correct the address, the account or the way there"};
+}
+
+Symptom examine_user_sync(const net::DirectorySource& source) {
+  sigset_t pipe;
+  sigemptyset(&pipe);
+  sigaddset(&pipe, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &pipe, nullptr);
+  const auto seen = net::try_directory(source);
+  if (seen)
+    return {Level::ok, "identity",
+            fmt::format("identity.directory.sync: {}: {} on the first page", source.url, *seen), ""};
+  using Kind = identity::SyncFailure::Kind;
+  const std::string_view advice =
+      seen.error().kind == Kind::log_in        ? "correct user and password_file, or authorization_file"
+      : seen.error().kind == Kind::unreachable ? "correct url or ca_file, or the way there"
+                                               : "give the account the right to read these entities "
+                                                 "(CanUseODataService), or correct url and names";
+  return {
+      Level::problem, "identity",
+      fmt::format("identity.directory.sync ({}): {}", identity::name(seen.error().kind), seen.error().text),
+      std::string(advice)};
+}
+
 }  // namespace
 
 std::vector<Symptom> examine_descriptors(const config::Settings& settings, std::uint64_t allowed) {
@@ -133,6 +178,8 @@ std::vector<Symptom> examine_secret_files(const config::Settings& settings) {
   files.push_back(settings.identity.api_keys.secret_file);
   files.push_back(settings.identity.introspection.client_secret_file);
   files.push_back(settings.identity.sessions.lookup.authorization_file);
+  files.push_back(settings.identity.directory_sync.password_file);
+  files.push_back(settings.identity.directory_sync.authorization_file);
   for (const config::Upstream& upstream : settings.upstreams) files.push_back(upstream.tls.key_file);
   for (const config::Listener& listener : settings.listeners) {
     if (!listener.tls) continue;
@@ -249,6 +296,16 @@ std::vector<Symptom> examine_store(const config::LoadedConfig& loaded) {
   if (!connection)
     return {{Level::problem, "store", connection.error().message, "correct the store section"}};
   for (Symptom& symptom : probe_symptoms(*connection)) symptoms.push_back(std::move(symptom));
+  return symptoms;
+}
+
+std::vector<Symptom> examine_identity(const config::LoadedConfig& loaded) {
+  std::vector<Symptom> symptoms;
+  for (const auto& [source, credential] : {std::pair{token_lookup(loaded), "tollgate-doctor"},
+                                           std::pair{session_lookup(loaded), ".ASPXAUTH=tollgate-doctor"}})
+    if (source != nullptr) symptoms.push_back(examine_lookup(source, credential));
+  const net::DirectorySource directory = directory_source(loaded);
+  if (!directory.url.empty()) symptoms.push_back(examine_user_sync(directory));
   return symptoms;
 }
 

@@ -14,6 +14,7 @@
 #include "metering/identity/directory.h"
 #include "metering/licence/policy.h"
 #include "proxy/cli/assembly.h"
+#include "proxy/cli/user_directory.h"
 #include "proxy/flow/rewrite.h"
 #include "proxy/flow/snapshot.h"
 
@@ -133,7 +134,7 @@ Result<std::shared_ptr<const flow::Snapshot>> snapshot_of(const config::LoadedCo
                                                           licence::Rulebook rulebook) {
   config::Settings settings = loaded.settings;
   settings.identity.jwt.clear();
-  auto directory = load_directory(loaded);
+  auto directory = load_directory(loaded, kept_crm_users(loaded));
   if (!directory) return std::unexpected(directory.error());
   auto schema = config::make_schema(rulebook, settings.catalogue.uids, settings.catalogue.processes);
   return flow::make_snapshot({.settings = std::move(settings),

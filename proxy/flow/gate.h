@@ -115,7 +115,7 @@ class Gate {
   // call.lookup).
   std::optional<LocalReply> authenticate(Call& call, const http::RequestHead& head, UnixTime now);
   std::optional<LocalReply> authenticate_token(Call& call, std::string_view token, UnixTime now);
-  void learn_token(Call& call, std::string_view token, Proof user);
+  std::optional<LocalReply> learn_token(Call& call, std::string_view token, Proof user);
   // Whose API key it is; nullptr: none was sent.
   static std::expected<Proof, identity::TokenRefusal> find_key_owner(const Snapshot& snapshot,
                                                                      const http::RequestHead& head,
@@ -143,7 +143,8 @@ class Gate {
   static std::optional<LocalReply> check_site(Call& call, const catalogue::Request& request);
   Next read_login(Call& call, const http::RequestHead& head, std::string_view body);
   static Next on_refresh(Call& call, SessionState state);
-  void take_session(Call& call, UnixTime now);  // call.token: whose session it is
+  // call.token: whose session it is. A reply: the user is not active.
+  std::optional<LocalReply> take_session(Call& call, UnixTime now);
   std::optional<Next> begin_login(Call& call, const http::RequestHead& head,
                                   const catalogue::Request& request);
   Next decide(Call& call, const catalogue::Request& request, UnixTime now);

@@ -22,6 +22,11 @@ bool same_caller(const identity::Principal& a, const identity::Principal& b) {
   return a.user == b.user && (a.tenant == b.tenant || a.tenant.empty() || b.tenant.empty());
 }
 
+LocalReply refuse_inactive(const Call& call) {
+  const identity::TokenRefusal refusal = identity::inactive_user();
+  return unauthorized(call, refusal.reason, refusal.detail);
+}
+
 // A token that the CRM made, not an issuer of identity.jwt: three parts with two dots are those of the others (RFC 7515
 // section 3.1).
 bool is_session_token(const Snapshot& snapshot, std::string_view token) {
@@ -81,8 +86,7 @@ std::optional<LocalReply> Gate::authenticate(Call& call, const http::RequestHead
     auto refusal = look_up_session(call, head, now);
     if (refusal || awaited(call)) return refusal;
   }
-  take_session(call, now);
-  return std::nullopt;
+  return take_session(call, now);
 }
 
 std::expected<Gate::Proof, identity::TokenRefusal> Gate::find_key_owner(const Snapshot& snapshot,
@@ -173,8 +177,7 @@ std::optional<LocalReply> Gate::authenticate_session_token(Call& call, std::stri
     case SessionState::asks:
       return std::nullopt;
     case SessionState::known:
-      take_session(call, now);
-      return std::nullopt;
+      return take_session(call, now);
     case SessionState::unavailable:
       return problem(call, Reason::store_unavailable,
                      "Whose token this is cannot be found out at the moment; try again.");
@@ -188,14 +191,14 @@ std::optional<LocalReply> Gate::authenticate_session_token(Call& call, std::stri
 
 // What a record says is kept with what the directory adds to it, under the session's key and the record's own words:
 // no token can spell these bytes, and a session that changes hands is another entry.
-void Gate::take_session(Call& call, UnixTime now) {
+std::optional<LocalReply> Gate::take_session(Call& call, UnixTime now) {
   const identity::SessionRecord& record = *call.session->record;
   call.session->counted = true;
   session_id_.assign(reinterpret_cast<const char*>(call.session->key.data()), call.session->key.size());
   session_id_.push_back(static_cast<char>(record.user_type));
   session_id_.append(record.user).append(1, '\0').append(record.site);
   call.token = cache_.find(session_id_, now);
-  if (call.token != nullptr) return;
+  if (call.token != nullptr) return std::nullopt;
   identity::VerifiedToken known;
   known.principal.user = record.user;
   known.principal.user_type = record.user_type;
@@ -204,8 +207,10 @@ void Gate::take_session(Call& call, UnixTime now) {
   known.expires_at = record.deadline;
   if (const identity::Directory* directory = call.snapshot->directory.get())
     known.principal = directory->apply_folded(std::move(known.principal));
+  if (!known.principal.active) return refuse_inactive(call);
   call.token = std::make_shared<const identity::VerifiedToken>(std::move(known));
   cache_.insert(session_id_, call.token);
+  return std::nullopt;
 }
 
 std::optional<LocalReply> Gate::authenticate_token(Call& call, std::string_view token, UnixTime now) {
@@ -216,19 +221,20 @@ std::optional<LocalReply> Gate::authenticate_token(Call& call, std::string_view 
     return look_up_token(call, token, now);
   auto verified = snapshot.verifier.verify(token, now);
   if (!verified) return unauthorized(call, verified.error().reason, verified.error().detail);
-  learn_token(call, token, std::move(*verified));
-  return std::nullopt;
+  return learn_token(call, token, std::move(*verified));
 }
 
 // What the directory says of a user wins; the next call with this token finds him in the cache.
-void Gate::learn_token(Call& call, std::string_view token, Proof user) {
+std::optional<LocalReply> Gate::learn_token(Call& call, std::string_view token, Proof user) {
   if (const identity::Directory* directory = call.snapshot->directory.get()) {
     auto known = std::make_shared<identity::VerifiedToken>(*user);
     known->principal = directory->apply(std::move(known->principal));
+    if (!known->principal.active) return refuse_inactive(call);
     user = std::move(known);
   }
   call.token = std::move(user);
   cache_.insert(token, call.token);
+  return std::nullopt;
 }
 
 void Gate::find_owner(Call& call, const std::shared_ptr<const identity::LookupSource>& source,
@@ -254,8 +260,7 @@ std::optional<LocalReply> Gate::look_up_token(Call& call, std::string_view token
     return problem(call, Reason::identity_unavailable,
                    "Whose token this is cannot be found out at the moment; try again.");
   if (verdict->user == nullptr) return unauthorized(call, verdict->refusal.reason, verdict->refusal.detail);
-  learn_token(call, token, verdict->user);
-  return std::nullopt;
+  return learn_token(call, token, verdict->user);
 }
 
 std::optional<LocalReply> Gate::look_up_session(Call& call, const http::RequestHead& head, UnixTime now) {

@@ -26,6 +26,7 @@ tollgate_fuzz(cherwell_reply SOURCE cherwell_reply_fuzz.cc DEPS metering_catalog
 tollgate_fuzz(journal_entry SOURCE journal_entry_fuzz.cc DEPS metering_usage)
 tollgate_fuzz(proxy_protocol SOURCE proxy_protocol_fuzz.cc DEPS proxy_net)
 tollgate_fuzz(operator_csv SOURCE operator_csv_fuzz.cc DEPS metering_identity)
+tollgate_fuzz(creatio_users SOURCE creatio_users_fuzz.cc DEPS metering_identity)
 tollgate_fuzz(lookup SOURCE lookup_fuzz.cc DEPS metering_identity)
 tollgate_fuzz(client_certificate SOURCE client_certificate_fuzz.cc DEPS metering_identity OpenSSL::Crypto)
 tollgate_fuzz(session SOURCE session_fuzz.cc DEPS metering_identity)

@@ -166,8 +166,11 @@ Reply Crm::odata(const Request& request, std::string_view rest) {
   if (equals_ignore_case(rest, "$batch")) return odata_batch(request, "");
   const auto address = split_address(rest);
   if (!address) return odata_error(400, "The address is not an entity set");
-  Reply reply = address->has_key ? odata_record(request, address->entity, address->key, address->tail)
-                                 : odata_collection(request, address->entity, address->tail);
+  const bool directory_rows = request.method == "GET" && !address->has_key && address->tail.empty() &&
+                              (address->entity == "SysAdminUnit" || address->entity == "SysLicUser");
+  Reply reply = directory_rows     ? directory(request, address->entity)
+                : address->has_key ? odata_record(request, address->entity, address->key, address->tail)
+                                   : odata_collection(request, address->entity, address->tail);
   reply.headers.emplace_back("OData-Version", "4.0");
   reply.touched.insert(reply.touched.begin(), request.method + " " + address->entity);
   return reply;

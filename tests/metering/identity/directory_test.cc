@@ -110,5 +110,63 @@ TEST(Directory, WinsOverTheTokenWhereItSaysSomething) {
   EXPECT_THAT(directory.apply(token).licenses, ElementsAre("z"));
 }
 
+// ---------------------------------------------------------------- with the users of the CRM
+
+std::shared_ptr<const Directory::CrmUsers> crm_users() {
+  Directory::CrmUsers users;
+  users["ann"] = {
+      .organization = "Acme", .user_type = UserType::portal, .licenses = {"customer portal"}, .active = true};
+  users["bob"] = {.organization = "Best", .user_type = UserType::staff, .active = false};
+  users["eve"] = {.user_type = UserType::portal, .says_licenses = false, .active = true};
+  return std::make_shared<const Directory::CrmUsers>(std::move(users));
+}
+
+TEST(Directory, TheFileWinsOverTheCrmCellByCell) {
+  const Directory directory = Directory::combine(
+      parsed("user,organization,license,user_type,active\nAnn,Other,,,\nbob,,extra,,yes\nzoe,,z,,\n"),
+      crm_users());
+  const Directory::Entry* ann = directory.find("Ann");
+  ASSERT_NE(ann, nullptr);
+  EXPECT_EQ(ann->organization, "Other");
+  EXPECT_EQ(ann->user_type, UserType::portal);
+  EXPECT_THAT(ann->licenses, ElementsAre("customer portal"));
+  EXPECT_EQ(ann->active, true);
+  const Directory::Entry* bob = directory.find("bob");
+  ASSERT_NE(bob, nullptr);
+  EXPECT_EQ(bob->organization, "Best");
+  EXPECT_THAT(bob->licenses, ElementsAre("extra"));
+  EXPECT_EQ(bob->active, true);
+  EXPECT_THAT(directory.find("zoe")->licenses, ElementsAre("z"));
+  EXPECT_EQ(directory.in_file("Ann")->licenses.size(), 0U);
+  EXPECT_EQ(directory.in_crm("zoe"), nullptr);
+  EXPECT_EQ(directory.in_file("eve"), nullptr);
+}
+
+TEST(Directory, UsersOfTheCrmAreFoundWithoutCase) {
+  const Directory directory = Directory::combine(Directory(), crm_users());
+  ASSERT_NE(directory.find(" ANN"), nullptr);
+  EXPECT_EQ(directory.find("nobody"), nullptr);
+  EXPECT_EQ(directory.find(""), nullptr);
+  EXPECT_EQ(directory.size(), 0U);
+  Principal principal = directory.apply({.user = "Ann", .licenses = {"of the token"}});
+  EXPECT_EQ(principal.user, "Ann") << "his name stays as the token spells it";
+  EXPECT_EQ(principal.organization, "Acme");
+  EXPECT_THAT(principal.licenses, ElementsAre("customer portal"));
+  EXPECT_TRUE(principal.active);
+  EXPECT_FALSE(directory.apply({.user = "bob"}).active);
+  EXPECT_FALSE(directory.apply_folded({.user = "bob"}).active);
+  principal = directory.apply({.user = "eve", .licenses = {"of the token"}});
+  EXPECT_THAT(principal.licenses, ElementsAre("of the token")) << "the CRM says nothing of them";
+}
+
+TEST(Directory, WhoIsNotActiveIsSaidInTheFileToo) {
+  const Directory directory = parsed("user,active\nann,no\nbob,yes\neve,\n");
+  EXPECT_FALSE(directory.apply({.user = "ann"}).active);
+  EXPECT_TRUE(directory.apply({.user = "bob"}).active);
+  EXPECT_TRUE(directory.apply({.user = "eve"}).active);
+  EXPECT_EQ(directory.crm_users(), nullptr);
+  EXPECT_EQ(error_of("user,active\nann,maybe\n"), "line 2: active \"maybe\" is neither yes nor no");
+}
+
 }  // namespace
 }  // namespace tollgate::identity
