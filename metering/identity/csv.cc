@@ -59,7 +59,10 @@ Result<bool> CsvTable::read_row() {
   row_line_ = line_;
   while (true) {
     auto cell = quoted() ? quoted_cell() : plain_cell();
-    if (!cell) return std::unexpected(cell.error());
+    if (!cell) {
+      while (at_ < text_.size() && !end_of_line()) ++at_;
+      return std::unexpected(cell.error());
+    }
     cells_.push_back(*std::move(cell));
     if (at_ < text_.size() && text_[at_] == ',') {
       ++at_;

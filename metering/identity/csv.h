@@ -1,10 +1,11 @@
-// Inside of the room: tables that an operator writes as CSV (RFC 4180), row by row.
+// Tables that an operator writes as CSV (RFC 4180), row by row.
 //
 //   user,organization,license          the first row names the columns, in any order and case
 //   ann,"Acme, Ltd",customer portal    comma, double quotes, line breaks inside quotes; CRLF or LF
 //
-// A UTF-8 byte order mark and empty lines are skipped. Errors (origin config) name the line on which the row starts,
-// e.g. "line 7: a quote is never closed",.
+// A UTF-8 byte order mark and empty lines are skipped. Errors (origin config) name the line on which the row
+// starts, e.g. "line 7: a quote is never closed". Whoever goes on after one finds the row that begins on the
+// next line.
 #pragma once
 #include <optional>
 #include <string>
@@ -17,11 +18,12 @@ namespace tollgate::identity {
 
 class CsvTable {
  public:
-  // columns: the names that are known, in the caller's order, lower case; the first is required, others than these are
-  // errors. The text outlives the table.
+  // columns: the names that are known, in the caller's order, lower case; the first is required, others than
+  // these are errors. The text outlives the table.
   static Result<CsvTable> open(std::string_view text, std::vector<std::string_view> columns);
 
-  // Goes to the next row; false: there is none. A row with another number of cells than the first is an error.
+  // Goes to the next row; false: there is none. A row with another number of cells than the first is an
+  // error.
   Result<bool> next();
   // Of the row that next() went to: without blanks around it; "" when the table has no such column.
   std::string_view cell(std::size_t column) const;

@@ -27,17 +27,16 @@ std::size_t take(char* bytes, std::size_t size, std::size_t count, void* target)
   return size * count;
 }
 
-// `detail` of a problem document (RFC 9457), or "".
-std::string detail_of(const std::string& body) {
+}  // namespace
+
+std::string problem_detail(const AdminReply& reply) {
   simdjson::dom::parser parser;
   simdjson::dom::element document;
   std::string_view detail;
-  if (parser.parse(body).get(document) != simdjson::SUCCESS) return "";
+  if (parser.parse(reply.body).get(document) != simdjson::SUCCESS) return "";
   if (document["detail"].get(detail) != simdjson::SUCCESS) return "";
   return std::string(detail);
 }
-
-}  // namespace
 
 std::string admin_url(std::string_view address) {
   std::string_view port = address.substr(address.rfind(':') + 1);
@@ -155,7 +154,7 @@ int explain_answer(const AdminEndpoint& endpoint, Result<AdminReply> answer, Con
     reply = std::move(*answer);
     return kExitOk;
   }
-  std::string detail = detail_of(answer->body);
+  const std::string detail = problem_detail(*answer);
   if (answer->status == 401 || answer->status == 403)
     print_error(console, fmt::format("{} refused the admin token ({}){}{}", endpoint.url, answer->status,
                                      detail.empty() ? "; name its file with --token-file" : ": ", detail));

@@ -38,6 +38,9 @@ std::optional<AdminEndpoint> find_endpoint(const AdminArguments& arguments, Cons
 Result<AdminReply> ask_admin(const AdminEndpoint& endpoint, std::string_view method, std::string_view path,
                              std::string_view body = {}, Seconds at_most = Seconds(10));
 
+// The sentence in a problem document; "" when there is none.
+std::string problem_detail(const AdminReply& reply);
+
 // RFC 3986 section 2.3: everything but unreserved characters as %XX.
 std::string percent_encoded(std::string_view text);
 // "/api/v1/users/-/ann%40example.com/usage": percent-encodes tenant and user; the empty tenant is "-".

@@ -251,7 +251,8 @@ class CommandLine {
                             "  tollgate license list\n"
                             "  tollgate license seats --pool self_service -o json\n"
                             "  tollgate license release ann --reason 'left the company'\n"
-                            "  tollgate license assign bob --pool self_service\n");
+                            "  tollgate license assign bob --pool self_service\n"
+                            "  tollgate license assign --file users.csv --reason 'here before Tollgate'\n");
     sub->require_subcommand(1);
     using Action = LicenseArguments::Action;
     for (const Verb<Action>& kind :
@@ -262,12 +263,22 @@ class CommandLine {
                Action::seats},
           Verb{"release", "Free the seat of a user for somebody else, at once.",
                "  tollgate license release ann --tenant acme --reason 'left the company'\n", Action::release},
-          Verb{"assign", "Give a user a named seat ahead of the first call.",
-               "  tollgate license assign bob --pool self_service\n", Action::assign}}) {
+          Verb{"assign", "Give a user, or each user of a file, a named seat ahead of the first call.",
+               "  tollgate license assign bob --pool self_service\n"
+               "  tollgate license assign --file users.csv      columns: user, and perhaps tenant and pool\n",
+               Action::assign}}) {
       CLI::App* verb = add_verb(sub, kind);
       const bool changes = kind.action == Action::release || kind.action == Action::assign;
       if (changes) {
-        verb->add_option("user", license_.user, "name of the user")->required();
+        CLI::Option* user = verb->add_option("user", license_.user, "name of the user");
+        if (kind.action == Action::assign) {
+          verb->add_option("--file", license_.file,
+                           "CSV with the column user, perhaps tenant and pool (- is standard input)")
+              ->excludes(user);
+          verb->require_option(1, 0);
+        } else {
+          user->required();
+        }
         verb->add_option("--tenant", license_.tenant, "tenant");
         verb->add_option("--reason", license_.reason, "why, for the audit");
       }

@@ -14,6 +14,7 @@
 #include "metering/journal/journal.h"
 #include "metering/redis/connection.h"
 #include "proxy/cli/assembly.h"
+#include "proxy/cli/progress.h"
 #include "proxy/cli/stored_counts.h"
 #include "proxy/cli/verify.h"
 
@@ -24,32 +25,6 @@ namespace fs = std::filesystem;
 
 constexpr Seconds kSettlePatience{10};
 constexpr Milliseconds kSettlePause{500};
-
-// A bar on a terminal, nothing elsewhere.
-class ProgressBar {
- public:
-  ProgressBar(Console& console, std::string what)
-      : out_(console.err),
-        what_(std::move(what)),
-        shown_(&console.err == &std::cerr && ::isatty(STDERR_FILENO) == 1) {}
-  ~ProgressBar() {
-    if (drawn_) out_ << "\r\x1b[K" << std::flush;
-  }
-  void show(std::uint64_t done, std::uint64_t total) {
-    if (!shown_ || total == 0) return;
-    constexpr std::uint64_t kWidth = 30;
-    const std::uint64_t full = std::min(done, total) * kWidth / total;
-    out_ << fmt::format("\r{} [{:#<{}}{:<{}}] {} of {} entries", what_, "", full, "", kWidth - full, done,
-                        total)
-         << std::flush;
-    drawn_ = true;
-  }
-
- private:
-  std::ostream& out_;
-  std::string what_;
-  bool shown_, drawn_ = false;
-};
 
 // What a running proxy has written and the kernel not yet: also a power loss must not take back what is absorbed.
 Result<void> make_durable(const std::string& directory) {
@@ -123,7 +98,7 @@ int absorb_all(const Places& places, billing::Book& book, Console& console) {
     const journal::Reader reader(directory);
     Result<std::uint64_t> absorbed;
     {
-      ProgressBar bar(console, "absorbing");
+      ProgressBar bar(console, "absorbing", "entries");
       absorbed = book.absorb(
           reader, [&](std::uint64_t done, std::uint64_t total) { bar.show(done, total); },
           [&] { return make_durable(directory); });

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <simdjson.h>
 
-#include "metering/base/json_text.h"
+#include "proxy/cli/seat_import.h"
 
 namespace tollgate::cli {
 namespace {
@@ -121,21 +121,6 @@ int show_seats(const LicenseArguments& arguments, Console& console) {
   return kExitOk;
 }
 
-std::string change_body(const LicenseArguments& arguments) {
-  std::string body;
-  JsonWriter json(body);
-  json.object([&] {
-    if (!arguments.reason.empty()) json.field("reason", arguments.reason);
-  });
-  return body;
-}
-
-std::string user_seat_path(const LicenseArguments& arguments, const std::string& pool) {
-  return fmt::format("{}/{}/{}", seats_path(pool),
-                     arguments.tenant.empty() ? "-" : percent_encoded(arguments.tenant),
-                     percent_encoded(arguments.user));
-}
-
 int release(const LicenseArguments& arguments, Console& console) {
   const Pools pools = find_pools(arguments, console);
   if (pools.code != kExitOk) return pools.code;
@@ -144,7 +129,8 @@ int release(const LicenseArguments& arguments, Console& console) {
   std::vector<std::string> released;
   for (const std::string& pool : pools.ids) {
     // Without --pool it is no failure that a pool has no seat of this user, as long as one has.
-    auto answer = ask_admin(*endpoint, "DELETE", user_seat_path(arguments, pool), change_body(arguments));
+    auto answer = ask_admin(*endpoint, "DELETE", user_seat_path(arguments.tenant, arguments.user, pool),
+                            seat_change_body(arguments));
     if (answer && answer->status == 404 && arguments.pool.empty()) continue;
     AdminReply reply;
     if (int code = explain_answer(*endpoint, std::move(answer), console, reply); code != kExitOk) return code;
@@ -161,14 +147,17 @@ int release(const LicenseArguments& arguments, Console& console) {
 int assign(const LicenseArguments& arguments, Console& console) {
   const Pools pools = find_pools(arguments, console);
   if (pools.code != kExitOk) return pools.code;
+  if (!arguments.file.empty())
+    return assign_from_file(arguments, pools.ids.size() == 1 ? pools.ids[0] : "", console);
   if (pools.ids.size() != 1) {
     print_error(console,
                 pools.ids.empty() ? "no product has named seats" : "which pool? name it with --pool");
     return pools.ids.empty() ? kExitFailed : kExitUsage;
   }
   AdminReply reply;
-  if (int code = ask_or_explain(arguments.admin, console, "PUT", user_seat_path(arguments, pools.ids[0]),
-                                change_body(arguments), reply);
+  if (int code = ask_or_explain(arguments.admin, console, "PUT",
+                                user_seat_path(arguments.tenant, arguments.user, pools.ids[0]),
+                                seat_change_body(arguments), reply);
       code != kExitOk)
     return code;
   console.err << (reply.body.find("\"new\":true") != std::string::npos ? "assigned: a seat of "

@@ -1,6 +1,6 @@
-// `tollgate license list|seats|release|assign`: products and their seats, in a running proxy. `seats` shows who holds them,
-// `release` frees the one of a user, `assign` gives a user a named seat ahead of the first call. Changes are recorded with
-// --reason in the proxy's journal.
+// `tollgate license list|seats|release|assign`: products and their seats, in a running proxy. `seats` shows
+// who holds them, `release` frees the one of a user, `assign` gives a user a named seat ahead of the first
+// call, or all users of a file (seat_import.h). Changes are recorded with --reason in the proxy's journal.
 #pragma once
 #include "proxy/cli/admin_client.h"
 
@@ -12,6 +12,7 @@ struct LicenseArguments {
   // seats, release: "" is every pool. assign: "" is the pool of named seats, if there is just one.
   std::string pool;
   std::string user, tenant, reason;
+  std::string file;  // assign: CSV of users in place of `user`; "-" is standard input
   Format format = Format::table;
 };
 

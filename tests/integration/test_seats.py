@@ -3,12 +3,13 @@ import asyncio
 import json
 import random
 import signal
+import subprocess
 import threading
 import time
 
 import pytest
 
-from harness import CUSTOMER, PATIENCE, SELF_SERVICE, Proxy, Redis, bearer, eventually, token
+from harness import CUSTOMER, PATIENCE, SELF_SERVICE, TOLLGATE, Proxy, Redis, bearer, eventually, token
 from http1 import Closed
 from requests_crm import CASES
 
@@ -333,3 +334,63 @@ def test_while_redis_is_away_holders_are_served_for_a_lease_and_nobody_new(porta
     assert time.monotonic() - stopped > LEASE / 2, "it began with the last renewal"
     own_redis.signal(signal.SIGCONT)
     eventually(lambda: call(gate, "ann").status == 200, 10, "the store is back")
+
+
+def test_a_file_of_users_is_assigned_row_by_row_under_the_exact_cap_and_may_be_given_again(portal, crm, tmp_path):
+    gate = portal(users=1)  # 100 seats
+    listed = tmp_path / "users.csv"
+    rows = ["user,tenant,pool"] + [f"user{number},," for number in range(60)]
+    rows[10] = ",,"                      # line 11: no user
+    rows[20] = "user19,,no_such_pool"    # line 21
+    rows[30] = "user29"                  # line 31: cells are missing
+    rows[40] = 'us"er39,,'               # line 41: a stray quote
+    rows.append("user0,,")               # once more
+    rows.append("ann,acme,self_service")
+    listed.write_text("\n".join(rows) + "\n")
+
+    def assign(*more, text=None):
+        return subprocess.run([TOLLGATE, "license", "assign", "--file", *more, "-c", gate.config_path], input=text, capture_output=True,
+                              text=True, timeout=60, check=False)
+
+    first = assign(str(listed), "--reason", "here before")
+    assert first.returncode == 1, first
+    bad = [line for line in first.stderr.splitlines() if "users.csv: line" in line]
+    assert [line.split("users.csv: ")[1].split(":")[0] for line in bad] == ["line 11", "line 21", "line 31", "line 41"], bad
+    assert "no_such_pool" in bad[1] and "no user" in bad[0]
+    assert first.stderr.splitlines()[-1] == "57 assigned, 1 held already, 4 failed"
+    assert len(holders(gate, "self_service")) == 57
+    again = assign(str(listed))
+    assert again.returncode == 1 and again.stderr.splitlines()[-1] == "0 assigned, 58 held already, 4 failed"
+    more = assign("-", text="user\n" + "".join(f"more{number}\n" for number in range(50)))
+    assert more.returncode == 1
+    assert more.stderr.splitlines()[-1] == "43 assigned, 0 held already, 7 failed"
+    assert "standard input: line 45: more43: All 100 seats of 'self_service' are taken." in more.stderr
+    assert len(holders(gate, "self_service")) == 100
+    assert call(gate, "more1", SELF_SERVICE).status == 200 and call(gate, "more49", SELF_SERVICE).status == 403
+    audit = gate.admin("/api/v1/audit?limit=1000", with_token=True).json()
+    assert any(entry["action"] == "seat.assign" and entry["reason"] == "here before" and entry["subject"] == "acme/ann self_service"
+               for entry in audit)
+    good = assign("-", "--tenant", "acme", text="\ufeffUser\r\nann\r\n")
+    assert good.returncode == 0 and good.stderr == "0 assigned, 1 held already, 0 failed\n", good
+    for wrong in (["--file", str(tmp_path / "none.csv")], ["--file", str(listed), "bob"], []):
+        assert gate.command_run("license", "assign", *wrong, "-c", gate.config_path).returncode in (1, 2)
+    assert "unknown column" in assign("-", text="name\nann\n").stderr
+
+
+def test_a_file_is_given_up_where_the_store_is_away_and_goes_on_when_given_again(portal, crm, own_redis):
+    gate = portal(users=1)
+    text = "user\n" + "".join(f"user{number}\n" for number in range(20))
+
+    def assign():
+        return subprocess.run([TOLLGATE, "license", "assign", "--file", "-", "--pool", "self_service", "-c", gate.config_path], input=text, capture_output=True,
+                              text=True, timeout=60, check=False)
+
+    own_redis.stop()
+    eventually(lambda: gate.metric("tollgate_store_up") == 0, 10, "the store is away")
+    refused = assign()
+    assert refused.returncode == 69, refused
+    assert "line 2: user0: given up here" in refused.stderr and refused.stderr.endswith("0 assigned, 0 held already, 1 failed\n")
+    own_redis.start()
+    eventually(lambda: gate.metric("tollgate_store_up") == 1, 20, "the store is back")
+    eventually(lambda: assign().returncode == 0, 20, "all of them")
+    assert len(holders(gate, "self_service")) == 20
