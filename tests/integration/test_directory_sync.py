@@ -3,6 +3,7 @@ kept for a start without the CRM. Whatever the CRM answers, what was known of us
 import json
 import os
 import stat
+import threading
 import time
 
 import pytest
@@ -311,6 +312,37 @@ def test_other_names_of_entities_and_columns_are_settings(syncing, users, lister
     assert shown(gate, "ann")["counts"] == {"organization": "Own Ltd", "user_type": "portal", "active": True}
     assert gate.call("GET", CASES, bearer("ann", licenses=(CUSTOMER,))).status == 200, "licences are left to tokens"
     assert not any("GET /0/odata/SysLicUser" in target for target in lister.targets())
+
+
+def test_reloads_syncs_and_calls_do_not_wait_for_each_other(syncing, users, crm):
+    users.add("busy")
+    gate = syncing(quotas=[{"name": "wide", "limit": 1000000, "window": "24h", "per": ["user"], "on": "licensed"}])
+    late = []
+
+    def call_on():
+        while not done.is_set():
+            begun = time.monotonic()
+            late.append((status(gate, "busy"), time.monotonic() - begun))
+
+    def reload_on():
+        while not done.is_set():
+            assert gate.admin("/api/v1/config/reload", "POST", with_token=True, body=b"").status in (200, 422)  # 422: one is under way
+
+    done = threading.Event()
+    threads = [threading.Thread(target=target) for target in (call_on, call_on, reload_on)]
+    for thread in threads:
+        thread.start()
+    for number in range(10):
+        users.add(f"user{number}")
+        sync_now(gate)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert {code for code, _ in late} == {200} and len(late) > 50
+    assert max(seconds for _, seconds in late) < 1 * PATIENCE, "no call waits for a sync or a reload"
+    assert [status(gate, f"user{number}") for number in range(10)] == [200] * 10
+    begun = time.monotonic()
+    assert gate.stop() == 0 and time.monotonic() - begun < 10 * PATIENCE
 
 
 def test_directory_commands_show_where_a_row_is_from_and_sync_with_an_entry_in_the_audit(syncing, users, crm, tmp_path):

@@ -12,9 +12,10 @@ import time
 
 import pytest
 
-from harness import PATIENCE, TOLLGATE, Heir, Proxy, bearer, eventually, free_port
+from harness import PATIENCE, TOLLGATE, Heir, Proxy, Standin, bearer, eventually, free_port
 from http1 import Client, Closed, render
 from requests_crm import CASES
+from test_directory_sync import Users
 from test_upstreams import roomy
 
 COUNT = CASES + "/$count"
@@ -373,3 +374,21 @@ def test_process_1_of_a_container_refuses(start, crm, redis, auth, tmp_path):
     finally:
         os.kill(inner, signal.SIGTERM)
     assert gate.child.wait(20 * PATIENCE) == 0
+
+
+def test_the_successor_knows_the_users_of_the_crm_from_the_first_call_on(proxy, crm, start, tmp_path, upgrade):
+    lister = start(Standin(str(tmp_path), "lister"))
+    users = Users(lister)
+    users.add("ann")
+    (tmp_path / "robot.password").write_text("secret\n")
+    gate = proxy(identity={"directory": {"sync": {"url": lister.url + "/0", "user": "robot", "interval": "1s",
+                                                  "password_file": str(tmp_path / "robot.password")}}})
+    ann = bearer("ann", licenses=())
+    assert gate.call("GET", CASES, ann).status == 200
+    lister.stop()
+    old = upgrade(gate)
+    assert gate.call("GET", CASES, ann).status == 200
+    assert old.wait(40 * PATIENCE) == 0
+    lister.start()
+    Users(lister).add("bob")
+    eventually(lambda: gate.call("GET", CASES, bearer("bob", licenses=())).status == 200, 60, "the successor asks the CRM itself")
