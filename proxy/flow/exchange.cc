@@ -414,14 +414,10 @@ void Exchange::send_request() {
   scratch_.clear();
   append_upstream_head();
   port_.upstream_expect(head_->method, upgrade_);
-  upstream_written_ = true;
-  note_sent();
   if (body_buffered()) {
     send_buffered_body();
-    port_.upstream_flush();
   } else {
     port_.upstream_write(scratch_);
-    port_.upstream_flush();
     if (request_ != Request::complete) {
       request_ = Request::streaming;
       resume_client();

@@ -116,10 +116,8 @@ class ExchangePort {
   virtual bool upstream_may_repeat(const config::Route& route) = 0;
   virtual void upstream_stalled() = 0;  // the server in use did not answer in time
   virtual void upstream_expect(std::string_view method, bool upgrade) = 0;  // what the reply will answer
+  // Kept and sent when the port likes; Exchange::on_upstream_sends() before the first byte leaves.
   virtual void upstream_write(std::string_view bytes) = 0;
-  // What was written leaves now, not at the end of the turn: between the mark in the journal that a call was sent and
-  // its sending, a death of the process bills a call that nobody received.
-  virtual void upstream_flush() {}
   virtual std::size_t upstream_backlog() const = 0;
   virtual void upstream_read(bool wanted) = 0;
   virtual void upstream_end_writing() = 0;
@@ -212,6 +210,11 @@ class Exchange {
   void on_upstream_end(const std::vector<http::TrailerField>& trailers,
                        bool reusable);  // tunnel: upstream's FIN
   void on_upstream_failed(UpstreamFailure failure);
+  // Bytes of the request leave now: from here on the upstream may have received the call. It is marked as sent in the
+  // journal no earlier, since a death of the process between the two would bill a call that nobody received.
+  void on_upstream_sends() {
+    if (!upstream_written_) note_sent();
+  }
   void on_upstream_writable();  // the backlog shrank
 
   void on_timer(Timer timer);
@@ -341,7 +344,7 @@ class Exchange {
   bool client_lost_ = false;
   bool upstream_held_ = false;  // a connection, or an acquisition under way
   bool upstream_reused_ = false;
-  bool upstream_written_ = false;  // some byte of the request was handed to an established connection
+  bool upstream_written_ = false;  // some byte of the request has left on an established connection
   bool body_written_ = false;      // some byte of a streamed body was
   bool upgrade_ = false;
   bool stale_retry_used_ = false;

@@ -54,6 +54,7 @@ void Exchange::note_charge(const quota::ChargeOutcome& outcome) {
 }
 
 void Exchange::note_sent() {
+  upstream_written_ = true;
   if (journalled_.call != 0) port_.call_journal()->sent(journalled_);
 }
 

@@ -71,6 +71,7 @@ class ClientConnection {
   const std::shared_ptr<const identity::ClientCertificate>& certificate() const { return certificate_; }
   LoopTimer& timer() { return timer_; }  // the stall timer while an exchange is under way
   bool readable = false, writable = true;
+  bool sends_later = false;  // the worker's: it is among those that send at the end of the turn
   bool peer_closed = false;  // the kernel said so; bytes may still wait before the end
   void await();              // the client has to send or to take something before the exchange goes on
   std::uint64_t received = 0, sent = 0;  // bytes during exchanges, without the heads of requests

@@ -32,7 +32,10 @@ EventLoop::EventLoop() : scratch_(std::make_unique_for_overwrite<char[]>(kScratc
   wake_event_ = event_new(base_, wake_fd_, EV_READ | EV_PERSIST, &EventLoop::on_wake, this);
   timer_event_ = event_new(base_, -1, 0, &EventLoop::on_timer, this);
   deferred_event_ = event_new(base_, -1, 0, &EventLoop::on_deferred, this);
-  CHECK(wake_event_ != nullptr && timer_event_ != nullptr && deferred_event_ != nullptr, "out of memory");
+  turn_end_event_ = event_new(base_, -1, 0, &EventLoop::on_turn_end, this);
+  CHECK(wake_event_ != nullptr && timer_event_ != nullptr && deferred_event_ != nullptr &&
+            turn_end_event_ != nullptr,
+        "out of memory");
   event_add(wake_event_, nullptr);
   event_begins();
 }
@@ -41,6 +44,7 @@ EventLoop::~EventLoop() {
   event_free(wake_event_);
   event_free(timer_event_);
   event_free(deferred_event_);
+  event_free(turn_end_event_);
   event_base_free(base_);
   ::close(wake_fd_);
 }
@@ -92,6 +96,16 @@ void EventLoop::arm() {
   event_add(timer_event_, &tv);
 }
 
+void EventLoop::bind_turn_end(void* owner, void (*task)(void*)) {
+  turn_end_owner_ = owner;
+  turn_end_task_ = task;
+}
+
+// An event made active while others are handled comes behind them, in the same turn.
+void EventLoop::want_turn_end() {
+  event_active(turn_end_event_, EV_TIMEOUT, 0);
+}
+
 void EventLoop::defer(std::function<void()> task) {
   deferred_.push_back(std::move(task));
   if (deferred_.size() > 1) return;
@@ -135,6 +149,12 @@ void EventLoop::on_deferred(int, short, void* self) {
   std::vector<std::function<void()>> tasks;
   tasks.swap(loop->deferred_);
   for (auto& task : tasks) task();
+}
+
+void EventLoop::on_turn_end(int, short, void* self) {
+  auto* loop = static_cast<EventLoop*>(self);
+  loop->event_begins();
+  loop->turn_end_task_(loop->turn_end_owner_);
 }
 
 void Watch::start(EventLoop& loop, int fd, void* owner, void (*ready)(void*, short)) {

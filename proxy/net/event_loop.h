@@ -45,6 +45,11 @@ class EventLoop {
   void set(LoopTimer& timer, Milliseconds after) { set(timer, event_now_ + after); }
   void clear(LoopTimer& timer) { timers_.clear(timer); }
 
+  // The end of a turn: when every event that came with this one has been handled, before the loop asks for more.
+  // bind_turn_end() says what is done then, want_turn_end() that it is to be done this time.
+  void bind_turn_end(void* owner, void (*task)(void* owner));
+  void want_turn_end();
+
   // In the next turn of the loop, after other events had their chance.
   void defer(std::function<void()> task);
   void run_deferred();  // now, when the loop has ended: until nothing is put off any more
@@ -57,6 +62,7 @@ class EventLoop {
   static void on_wake(int, short, void* self);
   static void on_timer(int, short, void* self);
   static void on_deferred(int, short, void* self);
+  static void on_turn_end(int, short, void* self);
   void arm();
 
   event_base* base_ = nullptr;
@@ -66,6 +72,9 @@ class EventLoop {
   event* wake_event_ = nullptr;
   event* timer_event_ = nullptr;
   event* deferred_event_ = nullptr;
+  event* turn_end_event_ = nullptr;
+  void* turn_end_owner_ = nullptr;
+  void (*turn_end_task_)(void*) = nullptr;
   TimerQueue timers_;
   MonotonicTime armed_for_ = MonotonicTime::max();
   std::vector<std::function<void()>> deferred_;

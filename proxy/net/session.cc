@@ -137,6 +137,10 @@ bool Session::move_bytes() {
       moved = true;
     }
     if (exchange_.over()) return true;
+    if (!worker_.sends_now() && has_to_send()) {
+      worker_.send_later(*connection_);
+      return true;
+    }
     if (flush_upstream()) moved = true;
     if (flush_client()) moved = true;
     if (exchange_.over()) return true;
@@ -151,9 +155,15 @@ bool Session::move_bytes() {
   return false;
 }
 
+bool Session::has_to_send() const {
+  if (connection_ == nullptr || client_failed_) return false;
+  return (!out_.empty() && connection_->writable) || (upstream_ != nullptr && upstream_->can_send());
+}
+
 bool Session::flush_upstream() {
   if (upstream_ == nullptr) return false;
   const std::size_t before = upstream_->backlog();
+  if (before > 0) exchange_.on_upstream_sends();
   if (!upstream_->flush()) return false;
   if (upstream_->backlog() < before) exchange_.on_upstream_writable();
   return true;
@@ -344,10 +354,8 @@ void Session::upstream_expect(std::string_view method, bool upgrade) {
   upstream_->expect(method, upgrade);
 }
 void Session::upstream_write(std::string_view bytes) {
+  if (bytes.size() >= UpstreamConnection::kDirectWrite) exchange_.on_upstream_sends();
   upstream_->write(bytes);
-}
-void Session::upstream_flush() {
-  upstream_->flush();
 }
 std::size_t Session::upstream_backlog() const {
   return upstream_ == nullptr ? 0 : upstream_->backlog();

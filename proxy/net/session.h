@@ -75,7 +75,6 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   void upstream_stalled() override;
   void upstream_expect(std::string_view method, bool upgrade) override;
   void upstream_write(std::string_view bytes) override;
-  void upstream_flush() override;
   std::size_t upstream_backlog() const override;
   void upstream_read(bool wanted) override;
   void upstream_end_writing() override;
@@ -115,6 +114,7 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   flow::Arrival arrival();
   bool move_bytes();
   void end_life();
+  bool has_to_send() const;
   bool flush_client();
   bool flush_upstream();
   bool expects_bytes() const;

@@ -16,8 +16,7 @@
 namespace tollgate::net {
 
 namespace {
-constexpr int kReadsPerTurn = 4;                 // of 64 KiB: then other connections have their turn
-constexpr std::size_t kDirectWrite = 16 * 1024;  // from here on bytes are sent without being copied first
+constexpr int kReadsPerTurn = 4;  // of 64 KiB: then other connections have their turn
 }  // namespace
 
 UpstreamConnection::UpstreamConnection(EventLoop& loop, UpstreamPool& pool, std::size_t server,

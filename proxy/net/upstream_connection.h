@@ -83,8 +83,10 @@ class UpstreamConnection {
 
   // ---- the user's
   void expect(std::string_view method, bool upgrade);
-  void write(std::string_view bytes);
+  static constexpr std::size_t kDirectWrite = 16 * 1024;  // from here on bytes are sent without being copied first
+  void write(std::string_view bytes);  // sent by flush(), or at once when there are so many
   std::size_t backlog() const { return out_.size(); }
+  bool can_send() const { return writable_ && !out_.empty(); }
   void set_reading(bool wanted) { reading_ = wanted; }
   void end_writing() { end_writing_ = true; }
   bool flush();                   // true when bytes left

@@ -47,6 +47,7 @@ Worker::Worker(const Server::Options& options, unsigned index, std::uint64_t see
       random_(seed),
       life_watch_(seed ^ 0xd1b54a32d192ed03ULL),
       holding_(options.hold) {
+  loop_.bind_turn_end(this, [](void* self) { static_cast<Worker*>(self)->send_all(); });
   lag_timer_.bind(this, &Worker::on_lag_timer);
   tick_timer_.bind(this, &Worker::on_tick);
   entrance_timer_.bind(this, &Worker::on_entrance_timer);
@@ -91,6 +92,7 @@ void Worker::run(Update first, const std::function<void()>& ready) {
   seats_ = nullptr;
   ledger_.reset();
   later_.clear();
+  senders_.clear();
   sessions_.clear();
   connections_.clear();
   for (auto& [name, pool] : generation_->pools) pool->retire();
@@ -499,6 +501,7 @@ void Worker::remove(ClientConnection& connection) {
   auto found = connections_.find(&connection);
   CHECK(found != connections_.end(), "a worker removes its own connections, once");
   std::erase(later_, &connection);
+  std::ranges::replace(senders_, &connection, nullptr);
   std::shared_ptr<ClientConnection> owned = std::move(found->second);
   connections_.erase(found);
   counters_.open.fetch_sub(1, std::memory_order_relaxed);
@@ -525,6 +528,25 @@ void Worker::advance_later(ClientConnection* connection) {
       if (connections_.contains(next)) next->advance();
     }
   });
+}
+
+void Worker::send_later(ClientConnection& connection) {
+  if (connection.sends_later) return;
+  connection.sends_later = true;
+  senders_.push_back(&connection);
+  if (senders_.size() == 1) loop_.want_turn_end();
+}
+
+void Worker::send_all() {
+  sending_ = true;
+  for (std::size_t i = 0; i < senders_.size(); ++i) {
+    ClientConnection* connection = senders_[i];  // each may close others
+    if (connection == nullptr) continue;
+    connection->sends_later = false;
+    connection->advance();
+  }
+  senders_.clear();
+  sending_ = false;
 }
 
 std::unique_ptr<Session> Worker::lend_session() {

@@ -129,6 +129,10 @@ class Worker {
   void linger_ended() { --lingering_; }
   void remove(ClientConnection& connection);         // closed: destroyed in the next turn
   void advance_later(ClientConnection* connection);  // in the next turn, if it still exists
+  // What exchanges have to send waits for the end of the turn: then all of it goes out in one go. A peer that the
+  // first send wakes is awake for those that follow, and code and data of sending stay in the caches.
+  bool sends_now() const { return sending_; }
+  void send_later(ClientConnection& connection);
   std::unique_ptr<Session> lend_session();
   void take_session(std::unique_ptr<Session> session);
 
@@ -137,6 +141,7 @@ class Worker {
   void apply(Update next);
   void apply_limits();
   void apply_listeners(std::vector<NewListener> listeners);
+  void send_all();
   void close_silent();
   void note_ended();
   static void on_entrance_timer(void* self);
@@ -173,6 +178,7 @@ class Worker {
   std::unordered_map<ClientConnection*, std::unique_ptr<ClientConnection>> connections_;
   std::vector<std::unique_ptr<Session>> sessions_;  // not lent
   std::vector<ClientConnection*> later_;
+  std::vector<ClientConnection*> senders_;  // that send at the end of the turn; nullptr: gone meanwhile
   ClientConnection* idle_first_ = nullptr;  // the longest idle
   ClientConnection* idle_last_ = nullptr;
   std::vector<ClientConnection*> awaited_;  // clients that others wait for
@@ -190,6 +196,7 @@ class Worker {
   std::function<void()> when_empty_;
   Queues queues_ = Queues::serve;
   MonotonicTime close_said_at_{};
+  bool sending_ = false;
   bool holding_, charging_ = true, detached_ = false;
   bool draining_ = false, closing_ = false, stopped_ = false, listeners_paused_ = false;
 

@@ -45,7 +45,7 @@ TEST(Exchange, ConnectionWhoseReplyBeganBeforeTheRequestHadLeftIsNotUsedAgain) {
     if (ends_in_time) {
       stage.exchange.on_request_body(request.body().substr(5));
       stage.exchange.on_request_end({});
-      stage.port.upstream_flush();
+      stage.port.flush_upstream();
     }
     stage.reply_head("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
     if (!ends_in_time) {

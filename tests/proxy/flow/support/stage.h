@@ -41,9 +41,10 @@ struct ScriptedPort final : ExchangePort {
   void upstream_stalled() override { ++stalled; }
   void upstream_expect(std::string_view, bool) override {}
   void upstream_write(std::string_view bytes) override {
+    exchange->on_upstream_sends();
     to_upstream.append(bytes), upstream_queue += bytes.size();
   }
-  void upstream_flush() override { upstream_queue = 0; }
+  void flush_upstream() { upstream_queue = 0; }
   std::size_t upstream_backlog() const override { return upstream_queue; }
   void upstream_read(bool wanted) override { reads_upstream = wanted; }
   void upstream_end_writing() override { upstream_fin = true; }
@@ -177,6 +178,7 @@ struct Stage {
     exchange.on_upstream_head(parser.head());
   }
   void whole_reply(const std::string& head = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n") {
+    port.flush_upstream();
     reply_head(head);
     exchange.on_upstream_body("ok");
     exchange.on_upstream_end({}, true);
