@@ -78,12 +78,11 @@ AccountRef LeaseLedger::Impl::look_up(const AccountCharge& charge, std::string& 
   return *std::move(made);
 }
 
-void LeaseLedger::Impl::attempt_one(const AccountCharge& charge, Slot& slot) {
+void LeaseLedger::Impl::attempt_one(const AccountCharge& charge, Slot& slot, MonotonicTime now) {
   Account& account = *slot.account;
-  slot.view = account.view();
   slot.forced = charge.limit == kUnlimited || !account.limited;
   if (charge.limit == kUnlimited) {  // also where an account of the old configuration still has a limit
-    if (admit_forced(account, partition(account), charge.units, now_(), slot.bucket)) {
+    if (admit_forced(account, partition(account), charge.units, now, slot.bucket)) {
       slot.state = Slot::State::taken;
     } else if (partition(account).clock.known() && !account.retired.load(std::memory_order_acquire)) {
       slot.state =
@@ -92,6 +91,7 @@ void LeaseLedger::Impl::attempt_one(const AccountCharge& charge, Slot& slot) {
     }
     return;
   }
+  slot.view = account.view();
   if (!account.limited)
     return;  // had no limit until now: uncounted against this one, so the owner must retire it first
   if (slot.view.rule_limit != 0 && slot.view.rule_limit != charge.limit) {
@@ -99,12 +99,12 @@ void LeaseLedger::Impl::attempt_one(const AccountCharge& charge, Slot& slot) {
       owners_.limit_changed(slot.account, charge.limit);
     if (charge.limit < slot.view.rule_limit && account.view().rule_limit != charge.limit) return;
   }
-  if (admit(account, partition(account), charge.units, now_(), slot.bucket) == Admission::admitted)
+  if (admit(account, partition(account), charge.units, now, slot.bucket) == Admission::admitted)
     slot.state = Slot::State::taken;
 }
 
 // False: an account that must be counted has no place.
-bool LeaseLedger::Impl::attempt(Call& call, std::string& error) {
+bool LeaseLedger::Impl::attempt(Call& call, MonotonicTime now, std::string& error) {
   call.slots.assign(call.charges.size(), Slot{});
   bool places = true;
   for (std::size_t i = 0; i < call.charges.size(); ++i) {
@@ -113,12 +113,12 @@ bool LeaseLedger::Impl::attempt(Call& call, std::string& error) {
     Slot& slot = call.slots[i];
     slot.account = look_up(charge, error);
     if (slot.account) {
-      attempt_one(charge, slot);
+      attempt_one(charge, slot, now);
       if (slot.state != Slot::State::lacking || !slot.account->retired.load(std::memory_order_acquire))
         continue;
       slot.account = look_up(charge, error);  // retired since we looked
       if (slot.account) {
-        attempt_one(charge, slot);
+        attempt_one(charge, slot, now);
         continue;
       }
     }
@@ -174,7 +174,8 @@ void LeaseLedger::Impl::run(const CallRef& call, bool last) {
   // What is told to owners below may bring answers at once; this call is decided without them.
   call->awaited = 0;
   std::string error;
-  const bool places = attempt(*call, error);
+  const MonotonicTime now = now_();
+  const bool places = attempt(*call, now, error);
   const bool allow = options_.on_outage == OutagePolicy::allow;
   if (!places && !allow) {
     undo(*call);
@@ -208,9 +209,9 @@ void LeaseLedger::Impl::run(const CallRef& call, bool last) {
       return unavailable(call, last ? "the quota store did not answer in time" : "the quota store is down");
     }
     let_through(*call);
-    return admit_call(call);
+    return admit_call(call, now);
   }
-  if (!lacking && !shadow_lacking) return admit_call(call);
+  if (!lacking && !shadow_lacking) return admit_call(call, now);
   undo(*call);
   ask(call);
 }
@@ -301,11 +302,10 @@ void LeaseLedger::Impl::on_answer(const CallRef& call, unsigned round, const Acc
 
 // ---- the three ends
 
-void LeaseLedger::Impl::admit_call(const CallRef& call) {
+void LeaseLedger::Impl::admit_call(const CallRef& call, MonotonicTime now) {
   ChargeOutcome& outcome = call->outcome;
   outcome.clear();
   outcome.status = ChargeOutcome::Status::admitted;
-  const MonotonicTime now = now_();
   outcome.states.reserve(call->charges.size());
   outcome.receipt.items.reserve(call->charges.size());
   for (std::size_t i = 0; i < call->charges.size(); ++i) {
@@ -313,7 +313,10 @@ void LeaseLedger::Impl::admit_call(const CallRef& call) {
     Slot& slot = call->slots[i];
     const bool limited = charge.limit != kUnlimited;
     const bool left_out = charge.shadow && slot.state == Slot::State::lacking;
-    outcome.states.push_back(state(charge, slot.account.get(), now, left_out && slot.denied));
+    if (limited)
+      outcome.states.push_back(state(charge, slot.account.get(), slot.view, now, left_out && slot.denied));
+    else
+      outcome.states.push_back({.limit = kUnlimited});
     if (left_out) {
       if (slot.denied) outcome.shadow_violated.push_back(static_cast<std::uint32_t>(i));
       continue;
@@ -349,7 +352,8 @@ void LeaseLedger::Impl::refuse(const CallRef& call) {
     if (slot.denied)
       (call->charges[i].shadow ? outcome.shadow_violated : outcome.violated)
           .push_back(static_cast<std::uint32_t>(i));
-    outcome.states.push_back(state(call->charges[i], slot.account.get(), now, slot.denied));
+    const AccountView view = slot.account ? slot.account->view() : AccountView{};
+    outcome.states.push_back(state(call->charges[i], slot.account.get(), view, now, slot.denied));
   }
   if (!call->timer) ++counters_.denied_locally;
   finish(call);

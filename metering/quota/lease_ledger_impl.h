@@ -32,7 +32,7 @@ class LeaseLedger::Impl {
   struct Slot {
     enum class State : std::uint8_t { lacking, taken, owed, uncounted } state = State::lacking;
     AccountRef account;  // null: the table is full
-    AccountView view;    // before the attempt
+    AccountView view;    // of an account with a limit, before the attempt
     std::int64_t bucket = 0;
     bool forced = false;  // no token was taken
     bool denied = false;  // lacking, and known to stay so
@@ -64,15 +64,15 @@ class LeaseLedger::Impl {
 
   // ---- lease_ledger.cc
   AccountRef look_up(const AccountCharge& charge, std::string& error);
-  bool attempt(Call& call, std::string& error);
-  void attempt_one(const AccountCharge& charge, Slot& slot);
+  bool attempt(Call& call, MonotonicTime now, std::string& error);
+  void attempt_one(const AccountCharge& charge, Slot& slot, MonotonicTime now);
   bool denied(const Call& call, std::size_t index) const;
   void undo(Call& call);
   void run(const CallRef& call, bool last);
   void let_through(Call& call);
   void ask(const CallRef& call);
   void on_answer(const CallRef& call, unsigned round, const AccountRef& account, Answer answer);
-  void admit_call(const CallRef& call);
+  void admit_call(const CallRef& call, MonotonicTime now);
   void refuse(const CallRef& call);
   void unavailable(const CallRef& call, std::string why);
   void finish(const CallRef& call);  // tells call->outcome
@@ -83,8 +83,8 @@ class LeaseLedger::Impl {
   }
 
   // ---- lease_ledger_read.cc
-  AccountState state(const AccountCharge& charge, const Account* account, MonotonicTime now,
-                     bool refused) const;
+  AccountState state(const AccountCharge& charge, const Account* account, const AccountView& view,
+                     MonotonicTime now, bool refused) const;
   Result<std::vector<AccountState>> states_from_memory(const std::vector<AccountCharge>& accounts);
   void settle_all(const std::vector<AccountCharge>& accounts, std::function<void(bool)> then);
   void settled_one(const std::shared_ptr<Settling>& settling, bool settled);

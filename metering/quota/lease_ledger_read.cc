@@ -13,12 +13,11 @@ constexpr int kReadPatience = 20;
 
 }  // namespace
 
-AccountState LeaseLedger::Impl::state(const AccountCharge& charge, const Account* account, MonotonicTime now,
-                                      bool refused) const {
+AccountState LeaseLedger::Impl::state(const AccountCharge& charge, const Account* account,
+                                      const AccountView& view, MonotonicTime now, bool refused) const {
   AccountState out;
   out.limit = charge.limit;
   if (account == nullptr) return out;
-  const AccountView view = account->view();
   const bool answered = view.rule_limit == charge.limit && view.rule_limit != 0;
   if (answered && charge.limit != kUnlimited) out.limit = view.limit;
   const std::uint64_t unsettled = account->cell->unsettled();
@@ -130,7 +129,8 @@ Result<std::vector<AccountState>> LeaseLedger::Impl::states_from_memory(
     if (!account || account->view().rule_limit == 0)
       return fail(Origin::store,
                   "the quota store cannot be asked, and nothing is remembered of " + one.key.field, true);
-    states.push_back(state(one, account.get(), now_(), false));
+    const AccountView view = account ? account->view() : AccountView{};
+    states.push_back(state(one, account.get(), view, now_(), false));
   }
   return states;
 }

@@ -1,6 +1,7 @@
 #include "metering/quota/lease_table.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "metering/base/check.h"
 
@@ -20,14 +21,25 @@ bool empty(const LeaseCell& cell) {
 
 }  // namespace
 
+// Each load holds those behind it back, so that the version is read before and after the words; what a writer stores
+// of one word is seen only with the odd version before it.
 AccountView Account::view() const {
-  std::lock_guard lock(view_mutex_);
-  return view_;
+  std::array<std::uint64_t, kViewWords> words;
+  while (true) {
+    const std::uint32_t version = view_version_.load(std::memory_order_acquire);
+    for (std::size_t i = 0; i < kViewWords; ++i) words[i] = view_words_[i].load(std::memory_order_acquire);
+    if (version % 2 == 0 && view_version_.load(std::memory_order_relaxed) == version)
+      return std::bit_cast<AccountView>(words);
+  }
 }
 
 void Account::set_view(const AccountView& view) {
+  const auto words = std::bit_cast<std::array<std::uint64_t, kViewWords>>(view);
   std::lock_guard lock(view_mutex_);
-  view_ = view;
+  const std::uint32_t version = view_version_.load(std::memory_order_relaxed);
+  view_version_.store(version + 1, std::memory_order_relaxed);
+  for (std::size_t i = 0; i < kViewWords; ++i) view_words_[i].store(words[i], std::memory_order_release);
+  view_version_.store(version + 2, std::memory_order_release);
 }
 
 LeaseTable::LeaseTable(TableOptions options) : cells_(options.cells) {
@@ -76,7 +88,7 @@ void LeaseTable::restore(std::uint32_t index) {
 
 AccountRef LeaseTable::make(std::shared_ptr<LeaseSubject> subject, std::string_view field,
                             std::uint32_t cell) {
-  auto account = std::make_shared<Account>();
+  auto account = std::allocate_shared<Account>(AccountMemory<Account>());
   account->subject = subject.get();
   account->partition = subject->partition;
   account->cell = &cells_[cell];

@@ -32,6 +32,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <span>
 #include <string>
@@ -51,31 +52,40 @@ struct LeaseSubject;
 struct AccountView {
   std::uint64_t used = 0, lent_to_others = 0, limit = 0, rule_limit = 0;
   Milliseconds next_free_at{0};
-  std::uint64_t next_free_units = 0;
   Milliseconds denied_until{
       0};  // store's clock; a need of >= denied_units is refused until then without asking
   std::uint32_t denied_units = 0;
-  Milliseconds fits_at{0};  // of the denial
   std::uint32_t lease = 0;  // tokens after the last grant: the prefetch threshold is a quarter of it
+  std::uint64_t next_free_units = 0;
+  Milliseconds fits_at{0};  // of the denial
 };
 
+// What the hot path reads comes first and lies on few cache lines (AccountMemory).
 struct Account {
-  LeaseSubject* subject = nullptr;  // lives as long as this account, also a retired one
   LeaseCell* cell = nullptr;
   WindowShape shape;
-  unsigned partition = 0;  // of the subject, where the hot path finds it
+  std::atomic<std::int64_t> last_used_ms{0};  // store's clock, hi; of the last admission, to a second
+  unsigned partition = 0;                     // of the subject
   std::atomic<std::uint32_t> session{
       0};  // of the partition when tokens were last granted; other: tokens are void. 0: never
   std::atomic<bool> retired{false};
   bool limited = true;
   std::atomic<bool> outdated{false};      // the configuration says another shape now: settle, return, retire
   std::atomic<bool> refill_asked{false};  // a prefetch is under way
-  std::atomic<std::uint64_t> limit_told{0};   // the last rule limit that a ledger told the owner of unasked
-  std::atomic<std::int64_t> last_used_ms{0};  // store's clock, hi; of the last admission, to a second
-  std::string field;
 
-  AccountView view() const;                // consistent copy
+  AccountView view() const;                // consistent copy; waits for nobody but a set_view() under way
   void set_view(const AccountView& view);  // owner, or under the shard's mutex
+
+ private:
+  friend class LeaseTable;
+  static constexpr std::size_t kViewWords = sizeof(AccountView) / sizeof(std::uint64_t);
+  std::atomic<std::uint32_t> view_version_{0};  // odd while set_view() is at work
+  std::array<std::atomic<std::uint64_t>, kViewWords> view_words_{};
+
+ public:
+  LeaseSubject* subject = nullptr;           // lives as long as this account, also a retired one
+  std::atomic<std::uint64_t> limit_told{0};  // the last rule limit that a ledger told the owner of unasked
+  std::string field;
 
   // ---- owner only
   std::uint32_t need = 0;             // tokens that waiting calls lack
@@ -87,11 +97,23 @@ struct Account {
   std::uint64_t limit = 0;        // the rule's limit that the last caller named
 
  private:
-  friend class LeaseTable;
-  mutable std::mutex view_mutex_;  // held for a copy only; not on the admission path
-  AccountView view_;
+  std::mutex view_mutex_;                // of writers of the view
   std::shared_ptr<LeaseSubject> keeps_;  // what `subject` points to
   std::uint64_t retire_epoch_ = 0;       // of the last retire(); the shard's mutex
+};
+
+// Of accounts and the counts of their references: begins with a cache line.
+template <class T>
+struct AccountMemory {
+  using value_type = T;
+  AccountMemory() = default;
+  template <class Other>
+  explicit AccountMemory(const AccountMemory<Other>&) {}
+  T* allocate(std::size_t number) {
+    return static_cast<T*>(::operator new(number * sizeof(T), std::align_val_t(64)));
+  }
+  void deallocate(T* at, std::size_t) { ::operator delete(at, std::align_val_t(64)); }
+  bool operator==(const AccountMemory&) const = default;
 };
 
 using AccountRef = std::shared_ptr<Account>;

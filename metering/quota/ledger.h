@@ -42,6 +42,7 @@ struct AccountCharge {
 };
 
 // What an account looks like right after a charge (or refusal), by the store's clock.
+// Of a charge without limit that was admitted only the limit is told: nobody asks for more on the way of a call.
 struct AccountState {
   std::uint64_t used = 0;             // units in the window now, this charge included if admitted
   std::uint64_t limit = 0;            // effective limit, override included

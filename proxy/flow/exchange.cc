@@ -276,7 +276,7 @@ void Exchange::on_seat(const seats::Outcome& outcome) {
 void Exchange::on_charge(quota::ChargeOutcome&& outcome) {
   if (!store_pending_) return;
   store_pending_ = false;
-  store_time_ += port_.now() - store_asked_;
+  if (store_asked_ != MonotonicTime{}) store_time_ += port_.now() - store_asked_;
   call_.tell(&Life::charged, outcome, call_);
   note_charge(outcome);
   if (client_lost_) {

@@ -27,8 +27,9 @@ void Exchange::charge() {
     }
   }
   store_pending_ = true;
-  store_asked_ = port_.now();
+  store_asked_ = {};  // an answer that comes at once took no time
   port_.charge(call_.charges);
+  if (store_pending_) store_asked_ = port_.now();
 }
 
 void Exchange::note_charge(const quota::ChargeOutcome& outcome) {

@@ -11,6 +11,8 @@ namespace tollgate::net {
 
 namespace {
 
+constexpr Milliseconds kWallClock{10};  // so often its distance to the monotonic clock is looked at
+
 Duration read_clock(clockid_t clock) {
   timespec t{};
   clock_gettime(clock, &t);
@@ -77,7 +79,11 @@ MonotonicTime EventLoop::now() {
 
 void EventLoop::event_begins() {
   event_now_ = now();
-  unix_now_ = UnixTime(read_clock(CLOCK_REALTIME));
+  if (event_now_ - wall_read_ >= kWallClock) [[unlikely]] {
+    wall_read_ = event_now_;
+    wall_offset_ = read_clock(CLOCK_REALTIME) - event_now_.time_since_epoch();
+  }
+  unix_now_ = UnixTime(event_now_.time_since_epoch() + wall_offset_);
 }
 
 void EventLoop::set(LoopTimer& timer, MonotonicTime when) {

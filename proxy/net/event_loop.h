@@ -36,8 +36,9 @@ class EventLoop {
   void post(std::function<void()> task);  // any thread; runs in the order of posting
 
   static MonotonicTime now();  // reads the clock
-  // The time at which the event that is being handled began. Good enough for time-outs and dates, and free. Whoever
-  // enters from an event that is not a Watch, a timer or a task of this loop says so with event_begins().
+  // The time at which the event that is being handled began; a wall clock that was set is followed within 10 ms. Good
+  // enough for time-outs and dates, and free. Whoever enters from an event that is not a Watch, a timer or a task of
+  // this loop says so with event_begins().
   UnixTime unix_now() const { return unix_now_; }
   void event_begins();
 
@@ -68,6 +69,8 @@ class EventLoop {
   event_base* base_ = nullptr;
   MonotonicTime event_now_;
   UnixTime unix_now_;
+  MonotonicTime wall_read_{};
+  Duration wall_offset_{0};
   int wake_fd_ = -1;
   event* wake_event_ = nullptr;
   event* timer_event_ = nullptr;

@@ -186,7 +186,7 @@ TEST_F(LeaseLedgerTest, ObservationsNeverAskAndNeverRefuse) {
   ASSERT_EQ(charge({of("ann", "daily", 100), of("ann", "#|Case|read", kUnlimited)}), Status::admitted);
   EXPECT_EQ(owners.requests, asked);
   EXPECT_EQ(outcome->states[1].limit, kUnlimited);
-  EXPECT_EQ(outcome->states[1].used, 1U);
+  EXPECT_EQ(account(of("ann", "#|Case|read", kUnlimited)).cell->unsettled(), 1U);
   EXPECT_EQ(outcome->receipt.items.size(), 2U);
   give_back();
   EXPECT_EQ(account(of("ann", "#|Case|read", kUnlimited)).cell->unsettled(), 0U);
