@@ -144,7 +144,7 @@ class Proxy {
   Result<void> open_journal(const config::LoadedConfig& loaded);
   Result<void> start_store(const config::LoadedConfig& loaded);
   Result<void> ask_for_users(const config::LoadedConfig& loaded);
-  bool take_users(const std::shared_ptr<const cli::CrmUsers>& users);
+  std::optional<std::shared_ptr<const void>> take_users(const std::shared_ptr<const cli::CrmUsers>& users);
   Result<void> start_workers();
   Result<void> open_admin_port(const config::LoadedConfig& loaded);
   Result<void> reload_locked();
@@ -283,20 +283,20 @@ Result<void> Proxy::ask_for_users(const config::LoadedConfig& loaded) {
 }
 
 // On the thread that asks for them: a reload or a shutdown may wait for it to end, so it does not wait for them.
-bool Proxy::take_users(const std::shared_ptr<const cli::CrmUsers>& users) {
+std::optional<std::shared_ptr<const void>> Proxy::take_users(
+    const std::shared_ptr<const cli::CrmUsers>& users) {
   std::unique_lock lock(control_, std::try_to_lock);
-  if (!lock) return false;
+  if (!lock) return std::nullopt;
   auto snapshot = cli::with_crm_users(loaded_, *assembled_->snapshot, users);
   if (snapshot && server_ != nullptr)
     if (auto swapped = server_->reload(*snapshot); !swapped) snapshot = std::unexpected(swapped.error());
   if (!snapshot) {
     log("error",
         fmt::format("identity.directory.sync: the users do not count: {}", snapshot.error().message));
-    return true;
+    return nullptr;
   }
   const std::lock_guard guard(assembled_mutex_);
-  assembled_->snapshot = *std::move(snapshot);
-  return true;
+  return std::exchange(assembled_->snapshot, *std::move(snapshot));
 }
 
 Result<void> Proxy::start_workers() {

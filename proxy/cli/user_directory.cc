@@ -89,8 +89,11 @@ void UserDirectory::stop() {
 }
 
 bool UserDirectory::take(Kept& kept, const std::shared_ptr<const CrmUsers>& users) const {
+  std::erase_if(kept.replaced, [](const auto& each) { return each.use_count() <= 1; });
   if (kept.users != nullptr && *kept.users == *users) return true;
-  if (!swap_(users)) return false;
+  auto replaced = swap_(users);
+  if (!replaced) return false;
+  kept.replaced.push_back(*std::move(replaced));
   kept.users = users;
   keep(kept);
   return true;

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,8 +30,10 @@ std::shared_ptr<const CrmUsers> kept_crm_users(const config::LoadedConfig& loade
 
 class UserDirectory {
  public:
-  // The users are to count from now on. False: not now; asked again in a moment.
-  using Swap = std::function<bool(const std::shared_ptr<const CrmUsers>& users)>;
+  // The users are to count from now on. What they replace, or nullptr: it is let go here, once nobody else
+  // has it, since a worker would spend milliseconds on that. nullopt: not now; asked again in a moment.
+  using Swap =
+      std::function<std::optional<std::shared_ptr<const void>>(const std::shared_ptr<const CrmUsers>& users)>;
 
   UserDirectory(Swap swap, Log log) : swap_(std::move(swap)), log_(std::move(log)) {}
 
@@ -48,6 +51,7 @@ class UserDirectory {
   struct Kept {
     std::string file, url;
     std::shared_ptr<const CrmUsers> users;
+    std::vector<std::shared_ptr<const void>> replaced;
   };
   bool take(Kept& kept, const std::shared_ptr<const CrmUsers>& users) const;
   void keep(const Kept& kept) const;
