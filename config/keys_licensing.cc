@@ -52,6 +52,10 @@ Fields describe_cherwell(CherwellLicensing& cherwell) {
       {"one_steps", named_items(&cherwell.one_steps, describe_one_step),
        "One-Step, by the part of its key behind `Id:` or its whole key -> what it does. One that is not "
        "listed alters data."},
+      {"journal_objects", TextList{&cherwell.journal_objects, Format::any, {}, 0, 1'000, true},
+       "Names or ids of the objects that are journals: who saves a new one below a record of somebody else "
+       "makes a "
+       "journal entry, which is free. Without them such a save edits the record, which takes a licence."},
       {"owner_fields", TextList{&cherwell.owner_fields, Format::any, {}, 1, 100, true},
        "Name or id of the fields that hold the requester of a record: the user's name or his `customer`."},
       {"records", Number{&cherwell.records, 100, 100'000'000},

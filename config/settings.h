@@ -376,6 +376,7 @@ struct CherwellLicensing {
   bool consume_license = true;                // may users of whom nothing is said take one?
   bool security_right = true;                 // and see records of others, as far as the CRM lets them?
   std::vector<OneStep> one_steps;
+  std::vector<std::string> journal_objects;  // records of these below another are journal entries
   std::vector<std::string> owner_fields{
       "CustomerRecID"};              // name or id of the fields that hold a record's requester
   std::uint32_t records = 100'000;   // whose owners this proxy remembers

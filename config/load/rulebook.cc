@@ -464,6 +464,8 @@ Result<void> apply_cherwell(licence::Rulebook& rulebook, const CherwellLicensing
   rulebook.always_site_view_free = settings.always_site_view == "free";
   rulebook.security_right_default = settings.security_right;
   rulebook.consume_license_default = settings.consume_license;
+  for (const std::string& object : settings.journal_objects)
+    rulebook.journal_objects.push_back(to_lower(object));
   const auto kinds = licence::values_of(licence::Input::one_step_kind);
   for (const OneStep& step : settings.one_steps) {
     const auto kind = std::ranges::find(kinds, step.kind);

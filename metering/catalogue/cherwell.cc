@@ -118,6 +118,7 @@ class Reader {
   template <class Read>
   bool with_body(Read&& read);
   bool from_path_or_body(Operation operation, bool parent);
+  void note_related(JsonObject body);
   bool save_item(JsonObject item, std::uint32_t part, bool in_batch);
   bool save();
   bool batch(std::string_view list_key, std::optional<Operation> operation);
@@ -184,8 +185,20 @@ bool Reader::from_path_or_body(Operation operation, bool parent) {
     const Member record = member(body, parent ? "parentBusObRecId" : "busObRecId"),
                  public_id = member(body, parent ? "parentBusObPublicId" : "busObPublicId");
     if (record.repeated || public_id.repeated) return call_.reject("the body names two records");
+    if (parent) note_related(body);
     return settle(id, operation, named(id, record.text().value_or(""), public_id.text().value_or("")));
   });
+}
+
+// A detail that is made, not changed: neither of its own names is there.
+void Reader::note_related(JsonObject body) {
+  const Member object = member(body, "busObId"), record = member(body, "busObRecId"),
+               public_id = member(body, "busObPublicId");
+  const auto is_empty = [](const Member& m) {
+    return !m.repeated && (!m || m.value->is_null() || m.text() == std::string_view());
+  };
+  if (object.repeated || !is_empty(record) || !is_empty(public_id)) return;
+  call_.result.makes_related = object_of(object.text().value_or(""));
 }
 
 // False: call.result is a rejection.

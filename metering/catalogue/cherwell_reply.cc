@@ -80,6 +80,12 @@ std::vector<CherwellOwner> read_cherwell_owners(std::string_view body,
   return owners;
 }
 
+bool is_cherwell_reply(std::string_view body) {
+  JsonDocument document;
+  const auto root = document.parse(body);
+  return root && as_object(*root);
+}
+
 std::vector<std::string> read_cherwell_created(std::string_view body, std::string_view object_id) {
   JsonDocument document;
   const auto root = document.parse(body);
@@ -87,6 +93,25 @@ std::vector<std::string> read_cherwell_created(std::string_view body, std::strin
   if (!object) return {};
   return names_of(object_id, text_once(*object, "busObRecId").value_or(""),
                   text_once(*object, "busObPublicId").value_or(""));
+}
+
+std::vector<std::vector<std::string>> read_cherwell_created(std::string_view body,
+                                                            std::span<const std::string_view> object_ids) {
+  JsonDocument document;
+  const auto root = document.parse(body);
+  const auto object = root ? as_object(*root) : std::nullopt;
+  const Member list = object ? member(*object, "responses") : Member{};
+  const auto items = list.array();
+  if (list.repeated || !items || items->size() != object_ids.size()) return {};
+  std::vector<std::vector<std::string>> made;
+  for (JsonElement item : *items) {
+    const auto record = as_object(item);
+    const std::string_view id = object_ids[made.size()];
+    made.push_back(record ? names_of(id, text_once(*record, "busObRecId").value_or(""),
+                                     text_once(*record, "busObPublicId").value_or(""))
+                          : std::vector<std::string>());
+  }
+  return made;
 }
 
 }  // namespace tollgate::catalogue

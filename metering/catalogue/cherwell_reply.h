@@ -26,7 +26,13 @@ struct CherwellOwner {
 // no JSON.
 std::vector<CherwellOwner> read_cherwell_owners(std::string_view body,
                                                 std::span<const std::string> owner_fields, std::size_t most);
+// Is the body a JSON object, as every reply about a record is?
+bool is_cherwell_reply(std::string_view body);
 // The names of the record that a reply to savebusinessobject says was made; empty: none was.
 std::vector<std::string> read_cherwell_created(std::string_view body, std::string_view object_id);
+// The same of savebusinessobjectbatch, for each request in its order: object_ids are theirs. Empty when the
+// reply does not answer all of them.
+std::vector<std::vector<std::string>> read_cherwell_created(std::string_view body,
+                                                            std::span<const std::string_view> object_ids);
 
 }  // namespace tollgate::catalogue

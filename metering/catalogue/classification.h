@@ -64,6 +64,8 @@ struct Classification {
   std::vector<ObjectUse> uses;
   bool counted = true;        // false: bound by the licence but free (later chunks of one file upload)
   std::string process;        // Cherwell: key of the One-Step that the request runs; "" when it runs none
+  std::string
+      makes_related;  // Cherwell: object of which it makes a record below that of `uses`; "": it makes none
   std::string reject_detail;  // for reject: what is wrong, for the caller
   // Of seats: which members, where the request names them; else nullptr.
   std::shared_ptr<const PortalChange> portal;
@@ -77,6 +79,7 @@ struct Classification {
     uses.clear();
     counted = true;
     process.clear();
+    makes_related.clear();
     reject_detail.clear();
     portal.reset();
     credits = 0;

@@ -40,6 +40,7 @@ inline void set(Facts& facts, Input input, unsigned value) {
   facts[static_cast<std::size_t>(input)] = static_cast<std::uint8_t>(value);
 }
 inline constexpr unsigned kOwn = 0, kOther = 1;
+inline constexpr unsigned kJournalEntry = 1;
 inline constexpr unsigned kView = 0, kCreate = 1, kEdit = 2, kOneStep = 3;
 
 enum class Outcome : std::uint8_t {

@@ -355,8 +355,14 @@ Decision Policy::decide_by_table(const identity::Principal& principal, const Cla
   set(facts, Input::one_step_kind, step.kind);
   set(facts, Input::rating_field_configured, step.rating_field);
 
+  // A journal entry that is saved directly is as if a One-Step made it, where the operator says so.
+  const bool journal_entry =
+      !classification.makes_related.empty() &&
+      std::ranges::find(rulebook.journal_objects, to_lower(classification.makes_related)) !=
+          rulebook.journal_objects.end();
+  if (journal_entry) set(facts, Input::one_step_kind, kJournalEntry);
   const auto ask = [&](const ObjectUse& use, Owner owner) {
-    set(facts, Input::action, action_of(use));
+    set(facts, Input::action, journal_entry ? kOneStep : action_of(use));
     set(facts, Input::record, is_own(use, owner) ? kOwn : kOther);
     const DecisionRow* row = first_row(rulebook.decisions, facts);
     const Outcome outcome = row == nullptr ? Outcome::denied_rights : row->outcome;

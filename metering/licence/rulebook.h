@@ -110,6 +110,7 @@ struct Rulebook {
   // From the operator's settings:
   std::vector<std::string> always_use_sites;  // folded (identity::session_user)
   bool always_site_view_free = false, security_right_default = true, consume_license_default = true;
+  std::vector<std::string> journal_objects;  // lower case: who makes one below a record makes a journal entry
   std::map<std::string, OneStepEffect> one_steps;  // lower-case key, or its part behind "Id:"
   std::vector<std::string> main_products;
   PortalSeats portal_seats;

@@ -33,11 +33,14 @@ Milliseconds span_of(std::int64_t ms) {
 
 }  // namespace
 
-ScriptCall seat_take_call(const Pool& pool, const std::string& run, const std::string& member) {
+ScriptCall seat_take_call(const Pool& pool, const std::string& run, const std::string& member,
+                          const std::string& client) {
   ScriptCall call = begin(pool, run);
+  call.keys.push_back(seats::seats_key(pool) + ":clients");
   call.args.push_back(std::to_string(pool.capacity));
   call.args.push_back(std::to_string(pool.idle.count()));
   call.args.push_back(member);
+  call.args.push_back(client);
   return call;
 }
 
@@ -54,7 +57,15 @@ ScriptCall seat_renew_call(const Pool& pool, const std::string& run,
 ScriptCall seat_release_call(const Pool& pool, const std::string& run, const std::string& member) {
   ScriptCall call = begin(pool, run);
   call.keys.push_back(seats::seats_key(pool) + ":invites");
+  call.keys.push_back(seats::seats_key(pool) + ":clients");
   call.args.push_back(member);
+  return call;
+}
+
+ScriptCall seat_leave_call(const Pool& pool, const std::string& run, const std::string& member,
+                           const std::vector<std::string>& clients) {
+  ScriptCall call = seat_release_call(pool, run, member);
+  call.args.insert(call.args.end(), clients.begin(), clients.end());
   return call;
 }
 
@@ -158,12 +169,12 @@ void RedisSeats::ask(const Pool& pool, const Script& script,
              });
 }
 
-void RedisSeats::take(const Pool& pool, std::string member,
+void RedisSeats::take(const Pool& pool, std::string member, std::string client,
                       std::function<void(Result<seats::TakeReply>&&)> done) {
   ask(
       pool, store_.options().scripts.seat_take,
-      [&](const std::string& run) { return seat_take_call(pool, run, member); }, store_.options().timeout,
-      true, parse_seat_take, std::move(done));
+      [&](const std::string& run) { return seat_take_call(pool, run, member, client); },
+      store_.options().timeout, true, parse_seat_take, std::move(done));
 }
 
 void RedisSeats::renew(const Pool& pool, std::vector<seats::Renewal> renewals,
@@ -196,6 +207,14 @@ void RedisSeats::release(const Pool& pool, std::string member, std::function<voi
   ask(
       pool, store_.options().scripts.seat_release,
       [&](const std::string& run) { return seat_release_call(pool, run, member); },
+      store_.options().admin_timeout, true, parse_seat_release, std::move(done));
+}
+
+void RedisSeats::leave(const Pool& pool, std::string member, std::vector<std::string> clients,
+                       std::function<void(Result<bool>&&)> done) {
+  ask(
+      pool, store_.options().scripts.seat_leave,
+      [&](const std::string& run) { return seat_leave_call(pool, run, member, clients); },
       store_.options().admin_timeout, true, parse_seat_release, std::move(done));
 }
 

@@ -11,10 +11,13 @@
 
 namespace tollgate::redis {
 
-ScriptCall seat_take_call(const seats::Pool& pool, const std::string& run, const std::string& member);
+ScriptCall seat_take_call(const seats::Pool& pool, const std::string& run, const std::string& member,
+                          const std::string& client = "");
 ScriptCall seat_renew_call(const seats::Pool& pool, const std::string& run,
                            const std::vector<seats::Renewal>& renewals);
 ScriptCall seat_release_call(const seats::Pool& pool, const std::string& run, const std::string& member);
+ScriptCall seat_leave_call(const seats::Pool& pool, const std::string& run, const std::string& member,
+                           const std::vector<std::string>& clients);
 ScriptCall seat_list_call(const seats::Pool& pool, const std::string& run, std::uint64_t offset,
                           std::uint64_t count, const std::string& member);
 
@@ -26,7 +29,7 @@ ScriptCall seat_settle_call(const seats::Pool& pool, const std::string& run, con
 // An error reply of the server and a reply of another shape are errors, origin store.
 Result<seats::TakeReply> parse_seat_take(const Reply& reply);
 Result<seats::RenewReply> parse_seat_renew(const Reply& reply, std::size_t renewals);
-Result<bool> parse_seat_release(const Reply& reply);
+Result<bool> parse_seat_release(const Reply& reply);  // of seat_leave too
 Result<seats::Page> parse_seat_list(const Reply& reply);
 Result<seats::InviteReply> parse_seat_invite(const Reply& reply);
 Result<void> parse_seat_settle(const Reply& reply);
@@ -36,8 +39,10 @@ class RedisSeats final : public seats::SeatStore {
   explicit RedisSeats(RedisStore& store);  // outlives this
   ~RedisSeats() override;
 
-  void take(const seats::Pool& pool, std::string member,
+  void take(const seats::Pool& pool, std::string member, std::string client,
             std::function<void(Result<seats::TakeReply>&&)> done) override;
+  void leave(const seats::Pool& pool, std::string member, std::vector<std::string> clients,
+             std::function<void(Result<bool>&&)> done) override;
   void renew(const seats::Pool& pool, std::vector<seats::Renewal> renewals,
              std::function<void(Result<seats::RenewReply>&&)> done) override;
   void invite(const seats::Pool& pool, std::string id, std::vector<std::string> members,

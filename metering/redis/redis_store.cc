@@ -19,13 +19,13 @@ constexpr Milliseconds kPause{
 
 Link::Options link_options(const RedisStoreOptions& options) {
   const Scripts& s = options.scripts;
-  return {
-      .connection = options.connection,
-      .scripts = {&s.op, &s.replay, &s.ping, &s.states, &s.accounts, &s.set_override, &s.reset, &s.seat_take,
-                  &s.seat_renew, &s.seat_release, &s.seat_list, &s.seat_invite, &s.seat_settle},
-      .confirm = options.durability == Durability::wait,
-      .min_replicas = options.min_replicas,
-      .wait_timeout = options.wait_timeout};
+  return {.connection = options.connection,
+          .scripts = {&s.op, &s.replay, &s.ping, &s.states, &s.accounts, &s.set_override, &s.reset,
+                      &s.seat_take, &s.seat_renew, &s.seat_release, &s.seat_leave, &s.seat_list,
+                      &s.seat_invite, &s.seat_settle},
+          .confirm = options.durability == Durability::wait,
+          .min_replicas = options.min_replicas,
+          .wait_timeout = options.wait_timeout};
 }
 
 }  // namespace

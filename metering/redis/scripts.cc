@@ -13,6 +13,7 @@
 #include "embedded_replay.h"
 #include "embedded_reset.h"
 #include "embedded_seat_invite.h"
+#include "embedded_seat_leave.h"
 #include "embedded_seat_list.h"
 #include "embedded_seat_release.h"
 #include "embedded_seat_renew.h"
@@ -56,6 +57,7 @@ Scripts assemble(std::string_view clock) {
           .seat_take = seats(embedded::k_seat_take),
           .seat_renew = seats(embedded::k_seat_renew),
           .seat_release = seats(embedded::k_seat_release),
+          .seat_leave = seats(embedded::k_seat_leave),
           .seat_list = seats(embedded::k_seat_list),
           .seat_invite = seats(embedded::k_seat_invite),
           .seat_settle = seats(embedded::k_seat_settle)};

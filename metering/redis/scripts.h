@@ -26,7 +26,7 @@ struct Scripts {
   Script op, replay, ping;     // the lease protocol
   Script states, accounts;     // reads
   Script set_override, reset;  // changes by administrators
-  Script seat_take, seat_renew, seat_release, seat_list, seat_invite, seat_settle;
+  Script seat_take, seat_renew, seat_release, seat_leave, seat_list, seat_invite, seat_settle;
 
   static Scripts standard();
   // For tests in virtual time: the body of now_ms(), the only function that reads a clock, is replaced by `lua`,

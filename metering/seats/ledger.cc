@@ -11,6 +11,7 @@ namespace tollgate::seats {
 namespace {
 
 constexpr std::size_t kBatch = 256;                // renewals of one command
+constexpr Milliseconds kSameEnd{100};  // two moments of one session's end, as two calls compute it
 constexpr Milliseconds kStoreAwayPause{200};       // after a renewal without answer
 constexpr Milliseconds kNamedWithoutStore{1'000};  // a named seat is served on; asked for again after this
 
@@ -37,6 +38,13 @@ struct NameEqual {
   }
 };
 
+// Who waits for the answer about one holder.
+struct Waiting {
+  SeatLedger::TakeDone done;
+  Milliseconds hold{0};
+  ClientId client = kNoClient;
+};
+
 struct Entry {
   enum class State : std::uint8_t { unknown, held, refused } state = State::unknown;
   bool active = false;  // held: had a call since the last renewal
@@ -45,8 +53,37 @@ struct Entry {
   MonotonicTime wanted{};      // held: until then, by the last call; concurrent
   MonotonicTime stored{};      // held: until then in the store, by its last answer; concurrent
   MonotonicTime free_after{};  // refused: when the store's earliest seat may become free; zero: not known
-  std::vector<SeatLedger::TakeDone> waiting;
+  std::vector<Waiting> waiting;
+  struct Client {
+    ClientId id = kNoClient;
+    MonotonicTime until{};  // as the store has noted
+  };
+  std::vector<Client> clients;  // held: of whom the store knows from here; a few
+
+  // Has the store noted that the client holds the seat: until `enough`, or as long as it wants it at all?
+  bool knows(ClientId client, MonotonicTime enough, MonotonicTime at_most) const {
+    if (client == kNoClient) return true;
+    for (const Client& one : clients)
+      if (one.id == client) return one.until >= std::min(enough, at_most - kSameEnd);
+    return false;
+  }
+  void note(ClientId client, MonotonicTime now, MonotonicTime until_then) {
+    if (client == kNoClient) return;
+    std::erase_if(clients, [&](const Client& one) { return one.id == client || one.until <= now; });
+    if (clients.size() >= kClientsMax) clients.erase(clients.begin());
+    clients.push_back({client, until_then});
+  }
+  void lose() {
+    state = State::unknown;
+    active = false;
+    until = {};
+    clients.clear();
+  }
 };
+
+std::string client_text(ClientId client) {
+  return client == kNoClient ? "" : fmt::format("{:016x}", client);
+}
 
 // The part of `left` that may be relied on, counted from before the command was sent: quartz clocks drift.
 Duration certain(const Pool& pool, Milliseconds left) {
@@ -103,9 +140,7 @@ struct SeatLedger::PoolSeats {
       entry.until = std::max(entry.until, sent + certain(pool, *left));
       entry.stored = *left == kNoEnd ? MonotonicTime::max() : sent + *left;
     } else {
-      entry.state = Entry::State::unknown;
-      entry.active = false;
-      entry.until = {};
+      entry.lose();
     }
   }
 
@@ -124,7 +159,7 @@ SeatLedger::~SeatLedger() {
   alive_.reset();
   for (const auto& seats : pools_)
     for (auto& [name, entry] : seats->entries)
-      for (TakeDone& done : std::exchange(entry.waiting, {})) done({});
+      for (Waiting& one : std::exchange(entry.waiting, {})) one.done({});
   for (auto& [question, done] : std::exchange(unanswered_, {})) done({});
 }
 
@@ -146,7 +181,7 @@ const std::shared_ptr<SeatLedger::PoolSeats>& SeatLedger::seats_of(const Pool& p
 }
 
 std::optional<Outcome> SeatLedger::take(const Pool& pool, const Holder& holder, TakeDone done,
-                                        Milliseconds hold) {
+                                        Milliseconds hold, ClientId client) {
   const MonotonicTime now = now_();
   if (hold.count() == 0) hold = pool.idle;
   const std::shared_ptr<PoolSeats>& owned = seats_of(pool);
@@ -155,7 +190,8 @@ std::optional<Outcome> SeatLedger::take(const Pool& pool, const Holder& holder, 
   if (found != seats.entries.end()) {
     Entry& known = found->second;
     if (known.state == Entry::State::held && now < known.until &&
-        !ends_before_renewal(pool, known, now, now + hold)) [[likely]] {
+        !ends_before_renewal(pool, known, now, now + hold) &&
+        known.knows(client, now + 2 * renewal_interval(pool), now + hold)) [[likely]] {
       known.active = true;
       known.wanted = std::max(known.wanted, now + hold);
       return Outcome{.status = Outcome::Status::held};
@@ -170,28 +206,28 @@ std::optional<Outcome> SeatLedger::take(const Pool& pool, const Holder& holder, 
     found = seats.entries.emplace(Name{std::string(holder.tenant), std::string(holder.user)}, Entry{}).first;
   }
   Entry& entry = found->second;
-  entry.waiting.push_back(std::move(done));
+  entry.waiting.push_back({std::move(done), hold, client});
   if (entry.asking) return std::nullopt;
   entry.asking = true;
   auto answer = [this, alive = std::weak_ptr(alive_), weak = std::weak_ptr(owned), name = found->first, now,
-                 hold](Result<TakeReply>&& reply) {
+                 hold, client](Result<TakeReply>&& reply) {
     auto still = weak.lock();
     if (alive.expired() || still == nullptr) return;
-    took(*still, name.tenant, name.user, now, hold, std::move(reply));
+    took(*still, name.tenant, name.user, now, hold, client, std::move(reply));
   };
   Pool wanted = pool;
   wanted.idle = hold;
-  store_.take(wanted, member_of(holder), std::move(answer));
+  store_.take(wanted, member_of(holder), client_text(client), std::move(answer));
   return std::nullopt;
 }
 
 void SeatLedger::took(PoolSeats& seats, const std::string& tenant, const std::string& user,
-                      MonotonicTime sent, Milliseconds hold, Result<TakeReply>&& reply) {
+                      MonotonicTime sent, Milliseconds hold, ClientId client, Result<TakeReply>&& reply) {
   auto found = seats.entries.find(Holder{tenant, user});
   if (found == seats.entries.end()) return;
   Entry& entry = found->second;
   entry.asking = false;
-  std::vector<TakeDone> waiting = std::exchange(entry.waiting, {});
+  std::vector<Waiting> waiting = std::exchange(entry.waiting, {});
   Outcome outcome;
   if (!reply) {
     if (entry.state == Entry::State::held && seats.pool.kind == Kind::named) {
@@ -209,6 +245,7 @@ void SeatLedger::took(PoolSeats& seats, const std::string& tenant, const std::st
         entry.wanted = sent + hold;
         entry.stored = reply->left == kNoEnd ? MonotonicTime::max() : sent + reply->left;
         entry.active = false;  // this was a renewal
+        entry.note(client, sent, sent + hold);
         break;
       case TakeReply::Status::full:
         outcome.status = Outcome::Status::full;
@@ -225,10 +262,15 @@ void SeatLedger::took(PoolSeats& seats, const std::string& tenant, const std::st
   }
   const bool useless = outcome.status == Outcome::Status::unavailable && entry.state != Entry::State::held;
   if (useless) seats.entries.erase(found);
-  for (TakeDone& done : waiting) {
-    done(Outcome(outcome));
+  const bool held = outcome.status == Outcome::Status::held;
+  const Pool pool = seats.pool;
+  for (Waiting& one : waiting) {
+    one.done(Outcome(outcome));
     outcome.taken = false;  // one call took it; the others found it taken
   }
+  // Who waited with another client holds it too, of which the store does not know yet.
+  for (const Waiting& one : waiting)
+    if (held && one.client != client) take(pool, {tenant, user}, [](Outcome&&) {}, one.hold, one.client);
 }
 
 std::string SeatLedger::new_invitation() {
@@ -269,14 +311,14 @@ void SeatLedger::forget(const Pool& pool, const Holder& holder) {
     if (entry.state == Entry::State::refused) entry.until = {};
   auto found = seats.entries.find(holder);
   if (found == seats.entries.end()) return;
-  found->second.state = Entry::State::unknown;
-  found->second.active = false;
-  found->second.until = {};
+  found->second.lose();
 }
 
-void SeatLedger::leave(const Pool& pool, const Holder& holder) {
+void SeatLedger::leave(const Pool& pool, const Holder& holder, const std::vector<ClientId>& clients) {
   forget(pool, holder);
-  store_.release(pool, member_of(holder), [](Result<bool>&&) {});
+  std::vector<std::string> names;
+  for (ClientId client : clients) names.push_back(client_text(client));
+  store_.leave(pool, member_of(holder), std::move(names), [](Result<bool>&&) {});
 }
 
 void SeatLedger::look(const Pool& pool, const Holder& holder, std::function<void(Result<Page>&&)> done) {

@@ -17,6 +17,11 @@
 // A refusal is repeated from memory until the earliest seat of the pool may become free, at most kRefusedMost. What frees
 // a seat before is a release, or another capacity: they are seen by who was refused after kRefusedMost at the latest.
 //
+// Clients. A user may use one seat with several clients, each with a session of its own. The store knows them
+// (store.h): a client's first call asks it although the user's seat is known here, and so does one whose note
+// is about to end. So a log-out frees the seat when nobody else of that user holds it, and whoever logs in
+// after that is believed by no worker before the store has been asked.
+//
 //   SeatLedger ledger(store, redis::Connection::now, {});
 //   if (auto outcome = ledger.take(pool, {"acme", "ann"}, [](Outcome&&) { later })) at once;
 //
@@ -35,6 +40,10 @@
 namespace tollgate::seats {
 
 inline constexpr Milliseconds kRefusedMost{10'000};
+
+// A client of a user: what tells its session from others, as good as random.
+using ClientId = std::uint64_t;
+inline constexpr ClientId kNoClient = 0;
 
 struct Outcome {
   enum class Status : std::uint8_t {
@@ -64,10 +73,12 @@ class SeatLedger {
   void configure(std::vector<Pool> pools);
   // nullopt: `done` is called exactly once. Only calls that wait are told so; else `done` is destroyed unused.
   // hold: concurrent, for how long from now the seat is wanted without another call (a session's rest); 0: pool.idle.
+  // client: concurrent, of the session that wants it; kNoClient: it has none, and no log-out.
   std::optional<Outcome> take(const Pool& pool, const Holder& holder, TakeDone done,
-                              Milliseconds hold = Milliseconds(0));
-  // The holder needs it no more (a log-out): the store is told, once; what it does not hear of ends by itself.
-  void leave(const Pool& pool, const Holder& holder);
+                              Milliseconds hold = Milliseconds(0), ClientId client = kNoClient);
+  // These clients of the holder have logged out: the store is told, once, and frees the seat when it knows of
+  // no other; what it does not hear of ends by itself.
+  void leave(const Pool& pool, const Holder& holder, const std::vector<ClientId>& clients);
   // Seats for members whom the caller is about to invite (store.h), all or none; asked of the store each time. `held` when
   // they have them, `taken` when one had none before. To be settled whatever the answer: one that was not heard may have
   // given seats. Both answer exactly once, the latest with the ledger's end.
@@ -95,7 +106,7 @@ class SeatLedger {
   struct PoolSeats;
   const std::shared_ptr<PoolSeats>& seats_of(const Pool& pool);
   void took(PoolSeats& seats, const std::string& tenant, const std::string& user, MonotonicTime sent,
-            Milliseconds hold, Result<TakeReply>&& reply);
+            Milliseconds hold, ClientId client, Result<TakeReply>&& reply);
   void renew(const std::shared_ptr<PoolSeats>& seats, MonotonicTime now);
 
   SeatStore& store_;

@@ -21,7 +21,7 @@ Milliseconds SeatModel::begin(const Pool& pool, Content& content) {
   return wait;
 }
 
-TakeReply SeatModel::take(const Pool& pool, const std::string& member) {
+TakeReply SeatModel::take(const Pool& pool, const std::string& member, const std::string& client) {
   using Status = TakeReply::Status;
   Content& content = pools_[seats_key(pool)];
   const Milliseconds fence = begin(pool, content);
@@ -44,9 +44,33 @@ TakeReply SeatModel::take(const Pool& pool, const std::string& member) {
     content.seats[member] = named ? now_ : now_ + pool.idle;
     content.gone.erase(member);
     reply.left = named ? kNoEnd : pool.idle;
+    content.clients.erase(member);
     ++reply.used;
   }
+  const bool has = reply.status == Status::taken || reply.status == Status::held;
+  if (!named && has && !client.empty()) {
+    auto& clients = content.clients[member];
+    std::erase_if(clients, [&](const auto& one) { return one.first == client || one.second <= now_; });
+    if (clients.size() >= kClientsMax) clients.erase(clients.begin());
+    clients.emplace_back(client, now_ + pool.idle);
+  }
   return reply;
+}
+
+bool SeatModel::leave(const Pool& pool, const std::string& member, const std::vector<std::string>& ended) {
+  Content& content = pools_[seats_key(pool)];
+  begin(pool, content);
+  Milliseconds last{0};
+  if (auto of_member = content.clients.find(member); of_member != content.clients.end()) {
+    std::erase_if(of_member->second, [&](const auto& one) {
+      return one.second <= now_ || std::ranges::find(ended, one.first) != ended.end();
+    });
+    for (const auto& [client, until] : of_member->second) last = std::max(last, until);
+  }
+  if (last.count() == 0) return release(pool, member);
+  if (auto seat = content.seats.find(member); seat != content.seats.end())
+    seat->second = std::min(seat->second, std::max(last, now_ + pool.lease));
+  return false;
 }
 
 RenewReply SeatModel::renew(const Pool& pool, const std::vector<Renewal>& renewals) {
@@ -123,6 +147,7 @@ bool SeatModel::release(const Pool& pool, const std::string& member) {
   std::erase_if(content.gone, [&](const auto& one) { return one.second <= now_ - kReleasedKept; });
   content.gone[member] = now_;
   content.invites.erase(member);
+  content.clients.erase(member);
   return content.seats.erase(member) > 0;
 }
 

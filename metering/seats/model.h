@@ -40,7 +40,8 @@ class SeatModel {
   void set_run(std::string run) { run_ = std::move(run); }  // of the server
   void lose_everything() { pools_.clear(); }
 
-  TakeReply take(const Pool& pool, const std::string& member);
+  TakeReply take(const Pool& pool, const std::string& member, const std::string& client = "");
+  bool leave(const Pool& pool, const std::string& member, const std::vector<std::string>& clients);
   RenewReply renew(const Pool& pool, const std::vector<Renewal>& renewals);
   InviteReply invite(const Pool& pool, const std::string& id, const std::vector<std::string>& members);
   void settle(const Pool& pool, const std::string& id, const std::vector<Settlement>& settlements);
@@ -51,6 +52,8 @@ class SeatModel {
   struct Content {
     std::map<std::string, Milliseconds> seats, gone;
     std::map<std::string, std::vector<std::string>> invites;
+    std::map<std::string, std::vector<std::pair<std::string, Milliseconds>>>
+        clients;  // by member: until when
     std::uint64_t born = 0;
     std::string run, fence;
     Milliseconds fence_at{0};

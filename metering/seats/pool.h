@@ -13,6 +13,7 @@
 //     |  |     |        +-- pool            ...:gone   sorted set: members released by an administrator -> when
 //     |  |     +----------- kind            ...:about  hash: born, run, fence, fence_at (metering/seats/model.h)
 //     |  |                              ...:invites hash: member -> ids of invitations under way, each with a "," (store.h)
+//     |  |                              ...:clients hash: member -> "client=until;" of each (store.h)
 //     |  +----------------- partition = crc16("named:self_service") mod 256: all keys of a pool lie in one Redis slot
 //     +-------------------- seats
 //   acme:ann                             member: tenant ":" user, both escaped as in metering/quota/keys.h

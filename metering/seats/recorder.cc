@@ -57,11 +57,12 @@ void SeatRecorder::extend(const Pool& pool) {
   }
 }
 
-void SeatRecorder::take(const Pool& pool, std::string member, std::function<void(Result<TakeReply>&&)> done) {
+void SeatRecorder::take(const Pool& pool, std::string member, std::string client,
+                        std::function<void(Result<TakeReply>&&)> done) {
   const Milliseconds sent = now_();
   std::string asked = member;
   store_.take(
-      pool, std::move(asked),
+      pool, std::move(asked), std::move(client),
       [this, pool, member = std::move(member), sent, done = std::move(done)](Result<TakeReply>&& reply) {
         using Status = TakeReply::Status;
         if (reply && (reply->status == Status::taken || reply->status == Status::held))
@@ -125,6 +126,17 @@ void SeatRecorder::release(const Pool& pool, std::string member, std::function<v
         if (reply && *reply) left(pool, member, sent);
         done(std::move(reply));
       });
+}
+
+void SeatRecorder::leave(const Pool& pool, std::string member, std::vector<std::string> clients,
+                         std::function<void(Result<bool>&&)> done) {
+  const Milliseconds sent = now_();
+  std::string asked = member;
+  store_.leave(pool, std::move(asked), std::move(clients),
+               [this, pool, member = std::move(member), sent, done = std::move(done)](Result<bool>&& reply) {
+                 if (reply && *reply) left(pool, member, sent);
+                 done(std::move(reply));
+               });
 }
 
 void SeatRecorder::list(const Pool& pool, std::uint64_t offset, std::uint64_t count, std::string member,

@@ -38,7 +38,10 @@ class SeatRecorder final : public SeatStore {
   // clock.
   SeatRecorder(SeatStore& store, std::function<Milliseconds()> now, Write write);
 
-  void take(const Pool& pool, std::string member, std::function<void(Result<TakeReply>&&)> done) override;
+  void take(const Pool& pool, std::string member, std::string client,
+            std::function<void(Result<TakeReply>&&)> done) override;
+  void leave(const Pool& pool, std::string member, std::vector<std::string> clients,
+             std::function<void(Result<bool>&&)> done) override;
   void renew(const Pool& pool, std::vector<Renewal> renewals,
              std::function<void(Result<RenewReply>&&)> done) override;
   void invite(const Pool& pool, std::string id, std::vector<std::string> members,

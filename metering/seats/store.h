@@ -16,6 +16,7 @@
 namespace tollgate::seats {
 
 inline constexpr Milliseconds kNoEnd = Milliseconds::max();
+inline constexpr std::size_t kClientsMax = 32;  // known of a member: the latest; as in seat_take.lua
 
 struct TakeReply {
   enum class Status : std::uint8_t {
@@ -72,10 +73,19 @@ struct Settlement {
   std::string member;
 };
 
+// Clients of a member: each session for which the seat was taken, or found taken, with the moment at which it
+// ends. A log-out ends those that it names; the seat is free when none is left. `client`: in hexadecimal; "":
+// none that can log out.
 class SeatStore {
  public:
   virtual ~SeatStore() = default;
-  virtual void take(const Pool& pool, std::string member, std::function<void(Result<TakeReply>&&)> done) = 0;
+  // A client holds the seat for pool.idle from now, or until leave() names it.
+  virtual void take(const Pool& pool, std::string member, std::string client,
+                    std::function<void(Result<TakeReply>&&)> done) = 0;
+  // A concurrent pool. True: the seat is free now; false: others of his clients hold it (for a lease at least,
+  // so that who believes in it may), or he had none.
+  virtual void leave(const Pool& pool, std::string member, std::vector<std::string> clients,
+                     std::function<void(Result<bool>&&)> done) = 0;
   virtual void renew(const Pool& pool, std::vector<Renewal> renewals,
                      std::function<void(Result<RenewReply>&&)> done) = 0;
   // A named pool. id: of the invitation, without ","; no other has it.

@@ -470,7 +470,7 @@ void LeaseService::connect(admin::Sources& sources) {
   sources.assign_seat = [this](seats::Pool pool, std::string tenant, std::string user,
                                std::function<void(Result<seats::TakeReply>)> done) {
     if (!shared_.post(0, [pool, tenant, user, done](LeaseWorker& worker) {
-          worker.seat_store().take(pool, seats::member_of({tenant, user}), done);
+          worker.seat_store().take(pool, seats::member_of({tenant, user}), "", done);
         }))
       done(std::unexpected(stopping()));
   };

@@ -252,11 +252,13 @@ void Exchange::take_seat() {
   store_asked_ = port_.now();
   if (call_.portal != nullptr) return take_portal_seats();
   Milliseconds hold{0};
+  seats::ClientId client = seats::kNoClient;
   if (call_.snapshot->owners != nullptr && call_.session != nullptr && call_.session->counted) [[unlikely]] {
     const auto left = std::chrono::floor<Milliseconds>(call_.session->record->deadline - arrived_unix_);
     hold = std::max(Milliseconds(1), std::min(left, settings().identity.sessions.idle));
+    client = client_of(call_.session->key);
   }
-  const auto known = port_.take_seat(Gate::wanted_seat(call_), call_.token->principal, hold);
+  const auto known = port_.take_seat(Gate::wanted_seat(call_), call_.token->principal, hold, client);
   if (!known) return;
   store_pending_ = false;
   act(gate_.on_seat(call_, *known));

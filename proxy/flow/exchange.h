@@ -85,6 +85,8 @@ enum class UpstreamFailure : std::uint8_t {
   invalid,          // the reply breaks HTTP, or ended in its middle
 };
 std::string_view name(UpstreamFailure failure);
+// What the seats call the session's client.
+seats::ClientId client_of(const identity::SessionKey& key);
 
 // The edge, as seen by one exchange. All bytes are copied or sent before the function returns.
 class ExchangePort {
@@ -136,16 +138,17 @@ class ExchangePort {
   // SeatLedger::take. nullopt: on_seat follows, perhaps at once. Without seats nothing is known of any.
   // OwnerLookup::find of each -> on_owners. One at a time with the questions about sessions.
   virtual void find_owners(const std::string& /*upstream*/, const std::vector<std::string>& /*records*/) {}
-  // hold: as in SeatLedger::take.
+  // hold, client: as in SeatLedger::take.
   virtual std::optional<seats::Outcome> take_seat(const seats::Pool&, const identity::Principal&,
-                                                  Milliseconds /*hold*/) {
+                                                  Milliseconds /*hold*/, seats::ClientId /*client*/) {
     return seats::Outcome{};
   }
   // SeatLedger::invite for the members of the call -> on_seat, perhaps at once; names the invitation before that.
   virtual void invite(CallPortal& portal, std::vector<std::string> members);
   // SeatLedger::settle -> on_session_written.
   virtual void settle_invitation(const CallPortal& portal, std::vector<seats::Settlement> settlements);
-  virtual void leave_seat(const seats::Pool&, const identity::Principal&) {}  // SeatLedger::leave
+  virtual void leave_seat(const seats::Pool&, const identity::Principal&,
+                          const std::vector<seats::ClientId>&) {}          // SeatLedger::leave
   virtual void charge(std::span<const quota::AccountCharge> charges) = 0;  // -> on_charge
   virtual void read_usage(const Call& call) = 0;                       // -> on_usage
   virtual void give_back(std::span<const quota::AccountCharge> charges, const quota::Receipt& receipt) = 0;
@@ -276,6 +279,7 @@ class Exchange {
   void leave_seat();
   void watch_owners(const http::ResponseHead& head);
   void settle_owners();
+  void learn_created(licence::OwnerTable& owners, UnixTime now);
   void to_client(std::string_view bytes);
   void release_held();
   void drop_for_session();

@@ -1,5 +1,7 @@
 // Whose records are, as an exchange learns it from the replies that go by (nothing is held back for it), or, where the
 // decision hangs on it, from the CRM.
+#include <algorithm>
+
 #include "metering/catalogue/cherwell_reply.h"
 #include "proxy/flow/exchange.h"
 
@@ -19,20 +21,38 @@ void Exchange::watch_owners(const http::ResponseHead& head) {
   watches_owners_ = call_.learns && head.status == 200;
 }
 
+namespace {
+
+// Who makes a record is its requester.
+bool made_by_caller(const catalogue::ObjectUse& use) {
+  return use.operation == catalogue::Operation::create && !use.record.empty();
+}
+
+}  // namespace
+
+void Exchange::learn_created(licence::OwnerTable& owners, UnixTime now) {
+  if (call_.token == nullptr) return;
+  const auto& uses = call_.classification.uses;
+  const identity::Principal& maker = call_.token->principal;
+  auto learn = [&](const std::vector<std::string>& names) {
+    for (const std::string& name : names)
+      owners.learn(call_.route->upstream, name, maker.customer.empty() ? maker.user : maker.customer, now);
+  };
+  std::vector<std::string_view> objects;
+  for (const catalogue::ObjectUse& use : uses)
+    objects.push_back(std::string_view(use.record).substr(0, use.record.find('/')));
+  if (!uses.front().in_batch) return learn(catalogue::read_cherwell_created(owners_body_, objects.front()));
+  const auto made = catalogue::read_cherwell_created(owners_body_, objects);
+  for (std::size_t i = 0; i < made.size(); ++i)
+    if (made_by_caller(uses[i])) learn(made[i]);
+}
+
 void Exchange::settle_owners() {
   watches_owners_ = false;
   licence::OwnerTable& owners = *call_.snapshot->owners;
   const std::string& upstream = call_.route->upstream;
   const UnixTime now = port_.unix_now();
-  const auto& uses = call_.classification.uses;
-  if (uses.size() == 1 && uses.front().operation == catalogue::Operation::create && call_.token != nullptr) {
-    const identity::Principal& maker = call_.token->principal;
-    const std::string& record = uses.front().record;
-    const std::string_view object = std::string_view(record).substr(0, record.find('/'));
-    for (const std::string& name : catalogue::read_cherwell_created(owners_body_, object))
-      owners.learn(upstream, name, maker.customer.empty() ? maker.user : maker.customer, now);
-    return;
-  }
+  if (std::ranges::any_of(call_.classification.uses, &made_by_caller)) return learn_created(owners, now);
   for (const auto& seen : catalogue::read_cherwell_owners(
            owners_body_, settings().licensing.cherwell.owner_fields, kOwnersOfReplyMax))
     for (const std::string& name : seen.records) owners.learn(upstream, name, seen.owner, now);

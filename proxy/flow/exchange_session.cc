@@ -6,6 +6,7 @@
 //   Cherwell: {"access_token":..} of a token request, {"newAccessToken":..} of a One-Step ─> bind, end ─> (as above)
 //   401 to a request with a session: it has ended over there ─> end, nothing waits for that
 #include <bit>
+#include <cstring>
 
 #include "metering/base/ascii.h"
 #include "metering/base/check.h"
@@ -132,12 +133,20 @@ void Exchange::watch_token_reply(const http::ResponseHead& head) {
   }
 }
 
-// A licence that was taken for the session is free with it.
+seats::ClientId client_of(const identity::SessionKey& key) {
+  seats::ClientId client;
+  std::memcpy(&client, key.data(), sizeof client);
+  return client | 1;  // never kNoClient
+}
+
+// A licence that was taken for the session is free with it, unless another of the user's holds it.
 void Exchange::leave_seat() {
   const Snapshot& snapshot = *call_.snapshot;
   if (snapshot.owners == nullptr || snapshot.concurrent_pool == 0 || call_.token == nullptr) return;
   const auto pool = static_cast<std::size_t>(std::countr_zero(snapshot.concurrent_pool));
-  port_.leave_seat(snapshot.seat_pools[pool].pool, call_.token->principal);
+  std::vector<seats::ClientId> clients{client_of(call_.session->key)};
+  for (const identity::SessionKey& key : call_.session->record->linked) clients.push_back(client_of(key));
+  port_.leave_seat(snapshot.seat_pools[pool].pool, call_.token->principal, clients);
 }
 
 void Exchange::watch_body(std::string_view payload) {

@@ -166,7 +166,7 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
   if (call.session != nullptr && call.session->record != nullptr && request.path != nullptr) [[unlikely]]
     call.session->step = step_of(call.session->kind, head, request.path->lower);
   if (!refusal && call.session != nullptr && call.session->counted) [[unlikely]]
-    refusal = check_site(call, request);
+    refusal = check_site(call, head, request);
   if (!refusal) call.tell(&Life::authenticated, call);
   if (refusal) {
     // Who is about to log in has no token yet, and browsers send none for scripts and pictures.

@@ -140,7 +140,8 @@ class Gate {
   static SessionState look_up(Call& call, UnixTime now);  // of call.session->key
   std::optional<LocalReply> authenticate_session_token(Call& call, std::string_view token,
                                                        const http::RequestHead& head, UnixTime now);
-  static std::optional<LocalReply> check_site(Call& call, const catalogue::Request& request);
+  static std::optional<LocalReply> check_site(Call& call, const http::RequestHead& head,
+                                              const catalogue::Request& request);
   Next read_login(Call& call, const http::RequestHead& head, std::string_view body);
   static Next on_refresh(Call& call, SessionState state);
   // call.token: whose session it is. A reply: the user is not active.

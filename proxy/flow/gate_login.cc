@@ -59,10 +59,21 @@ Next Gate::on_refresh(Call& call, SessionState state) {
   return Next::forward;
 }
 
-// A session of one portal site is nobody's at another.
-std::optional<LocalReply> Gate::check_site(Call& call, const catalogue::Request& request) {
+// A session of one portal site is nobody's at another. A route may rewrite the address: the site that the caller
+// asks for stands in what he sent, and what the upstream is asked for must not name another one.
+std::optional<LocalReply> Gate::check_site(Call& call, const http::RequestHead& head,
+                                           const catalogue::Request& request) {
   if (call.session->kind != identity::SessionKind::cherwell || request.path == nullptr) return std::nullopt;
-  const auto site = identity::cherwell_site(request.path->path, request.path->query);
+  auto site = identity::cherwell_site(request.path->path, request.path->query);
+  if (site && !call.upstream_path.empty()) {
+    catalogue::NormalPath sent;
+    const bool read = catalogue::normalise(head.path, sent).has_value();
+    const auto asked = read ? identity::cherwell_site(sent.path, request.path->query) : std::nullopt;
+    if (!asked || (!site->empty() && !asked->empty() && *asked != *site))
+      site.reset();
+    else if (site->empty())
+      site = asked;
+  }
   if (!site)
     return problem(call, Reason::bad_request, "The address names two sites, or one that is no name.");
   if (site->empty() || *site == call.session->record->site) return std::nullopt;

@@ -150,6 +150,10 @@ struct OwnerFetcher::Impl {
       why = fmt::format("answered {}", reply.status);
       return false;
     }
+    if (reply.status == 200 && !catalogue::is_cherwell_reply(reply.body)) {
+      why = "answered with something else than a record";
+      return false;
+    }
     const UnixTime now = unix_now();
     bool named = false;
     for (const auto& seen : catalogue::read_cherwell_owners(reply.body, source.owner_fields, 1))
@@ -222,7 +226,7 @@ void OwnerFetcher::find(const std::string& upstream, const std::string& record, 
   {
     std::lock_guard lock(impl_->mutex);
     const bool paused = monotonic_now() < impl_->paused_until;
-    const bool full = impl_->asked.size() >= kWaitingMax;
+    const bool full = impl_->asked.size() >= kWaitingMax && !impl_->asked.contains({upstream, record});
     if (!impl_->stopping.load() && !paused && !full) {
       const auto [at, first] = impl_->asked.try_emplace({upstream, record});
       at->second.waiting.push_back(std::move(done));

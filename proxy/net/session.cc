@@ -439,12 +439,15 @@ void Session::find_owners(const std::string& upstream, const std::vector<std::st
     });
 }
 
-void Session::leave_seat(const seats::Pool& pool, const identity::Principal& principal) {
-  if (seats::SeatLedger* ledger = worker_.seats()) ledger->leave(pool, {principal.tenant, principal.user});
+void Session::leave_seat(const seats::Pool& pool, const identity::Principal& principal,
+                         const std::vector<seats::ClientId>& clients) {
+  if (seats::SeatLedger* ledger = worker_.seats())
+    ledger->leave(pool, {principal.tenant, principal.user}, clients);
 }
 
 std::optional<seats::Outcome> Session::take_seat(const seats::Pool& pool,
-                                                 const identity::Principal& principal, Milliseconds hold) {
+                                                 const identity::Principal& principal, Milliseconds hold,
+                                                 seats::ClientId client) {
   seats::SeatLedger* ledger = worker_.seats();
   if (ledger == nullptr) return seats::Outcome{};
   charging_ = true;
@@ -456,7 +459,7 @@ std::optional<seats::Outcome> Session::take_seat(const seats::Pool& pool,
         exchange_.on_seat(outcome);
         worker_.advance_later(connection_);
       },
-      hold);
+      hold, client);
   charging_ = false;
   return known;
 }

@@ -87,9 +87,10 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   void invite(flow::CallPortal& portal, std::vector<std::string> members) override;
   void settle_invitation(const flow::CallPortal& portal, std::vector<seats::Settlement> settlements) override;
   void find_owners(const std::string& upstream, const std::vector<std::string>& records) override;
-  void leave_seat(const seats::Pool& pool, const identity::Principal& principal) override;
+  void leave_seat(const seats::Pool& pool, const identity::Principal& principal,
+                  const std::vector<seats::ClientId>& clients) override;
   std::optional<seats::Outcome> take_seat(const seats::Pool& pool, const identity::Principal& principal,
-                                          Milliseconds hold) override;
+                                          Milliseconds hold, seats::ClientId client) override;
   void charge(std::span<const quota::AccountCharge> charges) override;
   void read_usage(const flow::Call& call) override;
   void give_back(std::span<const quota::AccountCharge> charges, const quota::Receipt& receipt) override;

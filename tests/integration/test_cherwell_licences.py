@@ -1,6 +1,8 @@
 """Concurrent licences of Cherwell portals: every row of the vendor's table through the proxy, a licence held for the session,
 freed by log-out and expiry, and whose a record is."""
 import itertools
+import random
+import signal
 import socket
 import threading
 import time
@@ -8,7 +10,8 @@ import time
 import pytest
 
 from cherwell import API, INCIDENT, Caller, settings
-from harness import Redis, eventually
+from harness import PATIENCE, Proxy, Redis, eventually
+from http1 import Closed
 
 LEASE = 1
 ALWAYS, OPEN = "Always", "Open"
@@ -79,6 +82,15 @@ def portal_settings(folder, capacity=5, cherwell=None, users=USERS, idle="60s", 
     return {**made, "quotas": NO_LIMIT}
 
 
+def begin(gate):
+    """Until a pool has been seen for one lease nobody gets a seat."""
+    first = Caller(gate, "fence", ALWAYS)
+    eventually(lambda: first.view("x").status == 404, LEASE + 5, "the first seat")
+    assert first.logout().status == 200
+    eventually(lambda: used(gate) == 0, 5, "it is free")
+    return gate
+
+
 @pytest.fixture
 def own_redis(start, tmp_path):
     return start(Redis(str(tmp_path), "own-redis"))
@@ -86,13 +98,9 @@ def own_redis(start, tmp_path):
 
 @pytest.fixture
 def portal(proxy, tmp_path, own_redis):
-    def make(name="one", **how):
-        gate = proxy(name=name, store=own_redis.url, workers=1, **portal_settings(tmp_path, **how))
-        first = Caller(gate, "fence", ALWAYS)  # until a pool has been seen for one lease nobody gets a seat
-        eventually(lambda: first.view("x").status == 404, LEASE + 5, "the first seat")
-        assert first.logout().status == 200
-        eventually(lambda: used(gate) == 0, 5, "it is free")
-        return gate
+    def make(name="one", workers=1, **how):
+        gate = proxy(name=name, store=own_redis.url, workers=workers, **portal_settings(tmp_path, **how))
+        return begin(gate)
 
     return make
 
@@ -132,19 +140,47 @@ def do(caller, case, own, other):
     return caller.run(step_name(case["alters"], case["kind"], case["field"]), record)
 
 
-@pytest.mark.parametrize("view", ["deny", "free"])
-def test_every_row_of_the_table_holds_through_the_proxy(portal, crm, view):
-    gate = portal(cherwell={"always_site_view": view}, capacity=1000)
-    seen = {}
+def rows_of(view):
+    """Row -> (outcome, the cases that it decides)."""
+    rows = {}
     for case in combinations():
+        row, _, outcome = row_of(case)
+        if row == "C2" and case["action"] == "view" and view == "free":
+            row, outcome = "V1", "free"
+        rows.setdefault(row, (outcome, []))[1].append(case)
+    return rows
+
+
+ROWS = [(view, row) for view in ("deny", "free") for row in rows_of(view)]
+
+
+@pytest.fixture(scope="module")
+def gates_of_the_table(shared, session_folder, crm_process, tmp_path_factory):
+    """One proxy for each way in which a site may treat views, for all rows."""
+    made = {}
+
+    def gate(view):
+        if view not in made:
+            folder = tmp_path_factory.mktemp("table")
+            store = shared(Redis(str(folder), "table-redis"))
+            made[view] = shared(Proxy(str(folder), crm_process.url, store.url, f"table-{view}",
+                                      {"workers": 1, **portal_settings(folder, capacity=1000, cherwell={"always_site_view": view})}))
+            begin(made[view])
+        return made[view]
+
+    return gate
+
+
+@pytest.mark.parametrize("view, row", ROWS, ids=[f"{row}-always_site_view_{view}" for view, row in ROWS])
+def test_every_row_of_the_table_holds_through_the_proxy(gates_of_the_table, crm, view, row):
+    gate = gates_of_the_table(view)
+    outcome, cases = rows_of(view)[row]
+    for case in cases:
         user = who(case["right"], case["consume"])
         maker = Caller(gate, user, OPEN)
         own, other = maker.create(), others_record(gate, crm)
         assert maker.logout().status == 200
         caller = Caller(gate, user, ALWAYS if case["always"] else OPEN)
-        row, _, outcome = row_of(case)
-        if row == "C2" and case["action"] == "view" and view == "free":
-            row, outcome = "V1", "free"
         reply = do(caller, case, own, other)
         taken = reply.get("License-Seat") == "concurrent;taken"
         said = {(200, False): "free", (200, True): "consumes"}.get((reply.status, taken))
@@ -152,9 +188,42 @@ def test_every_row_of_the_table_holds_through_the_proxy(portal, crm, view):
             said = {"operation_not_licensed": "denied_rights", "license_required": "denied_cannot_edit"}.get(reply.json()["reason"])
             assert outcome != "denied_cannot_edit" or "cannot edit this record" in reply.json()["detail"]
         assert said == outcome, (row, case, reply)
-        seen[row] = seen.get(row, 0) + 1
         assert caller.logout().status == 200
-    assert set(seen) == {row[0] for row in TABLE} | ({"V1"} if view == "free" else set()), seen
+
+
+# ---------------------------------------------------------------- how the vendor's page is read where it is silent
+
+JOURNAL = "9a" * 16
+
+
+def journal_entry(caller, record, child="", object_id=JOURNAL):
+    return caller.call("POST", "/saverelatedbusinessobject", {"parentBusObId": INCIDENT, "parentBusObRecId": record, "relationshipId": "r",
+                                                              "busObId": object_id, "busObRecId": child, "fields": []})
+
+
+def test_V3_a_delete_is_an_edit(portal, crm):
+    gate = portal()
+    caller = Caller(gate, who(True, True), OPEN)
+    assert caller.delete(caller.create()).get("License-Seat") is None, "his own"
+    assert caller.delete(others_record(gate, crm)).get("License-Seat") == "concurrent;taken"
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_V4_a_journal_entry_that_is_saved_directly_is_an_edit_unless_its_object_is_listed(portal, crm, listed):
+    gate = portal(cherwell={"journal_objects": [JOURNAL.upper()]} if listed else {})
+    other = others_record(gate, crm)
+    poor = Caller(gate, who(True, False), OPEN)
+    reply = journal_entry(poor, other)
+    assert reply.status == 200 if listed else reply.json()["reason"] == "license_required", reply
+    rich = Caller(gate, who(True, True), OPEN)
+    assert journal_entry(rich, other).get("License-Seat") == (None if listed else "concurrent;taken")
+    if not listed:
+        return
+    assert journal_entry(Caller(gate, who(False, True), OPEN), other).json()["reason"] == "operation_not_licensed"
+    assert journal_entry(poor, other, child="e" * 42).json()["reason"] == "license_required", "an entry that is there is edited"
+    assert journal_entry(poor, other, object_id="ab" * 16).json()["reason"] == "license_required", "another detail is no journal"
+    assert used(gate) == 0
+    assert journal_entry(Caller(gate, who(True, True), ALWAYS), other).get("License-Seat") == "concurrent;taken", "V5: such a site comes first"
 
 
 def edit_others(caller, crm):
@@ -185,6 +254,53 @@ def test_a_log_out_frees_it_for_the_next_one(portal, crm):
     assert bob.save().status == 200, "his own need none"
     assert ann.logout().status == 200
     eventually(lambda: edit_others(bob, crm).status == 200, 11, "it is his")
+
+
+def test_a_log_out_of_one_client_leaves_the_licence_to_the_others(portal, crm):
+    one, two = portal("one", capacity=1), portal("two", capacity=1, workers=2)
+    other = others_record(one, crm)
+    desk, phone, bob = Caller(one, "ann", OPEN), Caller(two, "Ann", OPEN), Caller(one, "bob", OPEN)
+    assert desk.save(other, Details="x").get("License-Seat") == "concurrent;taken"
+    assert phone.save(other, Details="x").status == 200
+    assert phone.save(other, Details="x").get("License-Seat") is None, "one a user"
+    assert desk.logout().status == 200
+    over = time.monotonic() + 2 * LEASE
+    while time.monotonic() < over:
+        assert bob.save(other, Details="x").status == 429, "the phone has it"
+        assert phone.save(other, Details="x").get("License-Seat") is None
+        time.sleep(0.1)
+    assert used(one) == 1
+    assert phone.logout().status == 200
+    eventually(lambda: used(one) == 0, 5, "the last one is gone")
+    eventually(lambda: bob.save(other, Details="x").status == 200, 11, "it is his")
+
+
+def test_a_client_that_goes_without_a_word_holds_the_licence_until_its_session_ends(portal, crm):
+    gate = portal(capacity=1)
+    other = others_record(gate, crm)
+    desk, phone = Caller(gate, "ann", OPEN), Caller(gate, "ann", OPEN, headers={"X-Standin-Lifetime": "4"})
+    began = time.monotonic()
+    for caller in (desk, phone):
+        assert caller.save(other, Details="x").status == 200
+    assert desk.logout().status == 200
+    assert used(gate) == 1
+    eventually(lambda: used(gate) == 0, 8, "not for as long as the desk's session would have lasted")
+    assert 3 < time.monotonic() - began
+
+
+def test_after_the_last_log_out_no_proxy_takes_the_user_for_its_holder(portal, crm):
+    one, two = portal("one", capacity=1), portal("two", capacity=1)
+    other = others_record(one, crm)
+    ann, bob = Caller(one, "ann", OPEN), Caller(one, "bob", OPEN)
+    for gate in (one, two):
+        ann.gate = gate
+        assert ann.save(other, Details="x").status == 200
+    ann.gate = one
+    assert ann.logout().status == 200
+    eventually(lambda: bob.save(other, Details="x").status == 200, 11, "it is his")
+    again = Caller(two, "ann", OPEN)
+    refused = again.save(other, Details="x")
+    assert refused.status == 429 and refused.json()["reason"] == "concurrent_licenses_exhausted", "two knew her for the holder"
 
 
 def test_a_session_that_expires_frees_it(portal, crm):
@@ -277,6 +393,29 @@ def test_a_batch_with_one_record_of_others_takes_one(portal, crm):
     assert batch(own, other).get("License-Seat") == "concurrent;taken"
 
 
+def test_records_made_by_a_batch_are_the_callers_own(portal, crm):
+    gate = portal()
+    caller = Caller(gate, who(True, True), OPEN)
+    other = others_record(gate, crm)
+
+    def batch(*records):
+        return caller.call("POST", "/savebusinessobjectbatch",
+                           {"saveRequests": [{"busObId": INCIDENT, "busObRecId": record, "fields": []} for record in records]})
+
+    made = [one["busObRecId"] for one in batch("", "", "").json()["responses"]]
+    for record in made:
+        assert caller.save(record, Details="x").get("License-Seat") is None, "he made it"
+    assert used(gate) == 0
+    mixed = batch("", other, "f" * 42, "")
+    assert mixed.get("License-Seat") == "concurrent;taken"
+    first, _, missing, last = mixed.json()["responses"]
+    assert missing["hasError"]
+    poor = Caller(gate, "bob", OPEN)
+    for record in (first["busObRecId"], last["busObRecId"]):
+        assert caller.save(record, Details="x").status == 200
+    assert poor.save(first["busObRecId"], Details="x").get("License-Seat") == "concurrent;taken", "it is another's"
+
+
 def test_a_one_step_without_a_record_alters_unless_it_is_declared(portal, crm):
     gate = portal()
     caller = Caller(gate, who(True, True), OPEN)
@@ -361,3 +500,99 @@ def test_the_account_logs_in_again_when_its_token_has_ended(asking, crm):
         assert client.request("POST", "/_standin/expire", body=b"").status == 204
     outside, caller = Caller(crm_gate(crm), who(True, False), OPEN), Caller(gate, who(True, False), OPEN)
     assert caller.save(outside.create(), Details="x").status == 200
+
+
+# ---------------------------------------------------------------- many at once
+
+class Worker(threading.Thread):
+    """A customer who logs in, edits records of others, and logs out or just goes; through any proxy."""
+
+    LIFETIME = 5
+
+    def __init__(self, name, gates, record, until, seed):
+        super().__init__()
+        self.user, self.gates, self.record, self.until, self.random = name, gates, record, until, random.Random(seed)
+        self.held, self.statuses, self.wrong = [], {}, []
+
+    def run(self):
+        time.sleep(self.random.uniform(0, 2))
+        while time.monotonic() < self.until:
+            try:
+                self.stay()
+            except (OSError, Closed, AssertionError) as error:
+                if isinstance(error, AssertionError) and "401" not in str(error) and "50" not in str(error):
+                    self.wrong.append(str(error))
+            time.sleep(self.random.uniform(0.1, 1.5))
+
+    def stay(self):
+        asked = time.monotonic()
+        caller = Caller(self.random.choice(self.gates), self.user, OPEN, headers={"X-Standin-Lifetime": str(self.LIFETIME)})
+        ends, since = asked + self.LIFETIME - 0.1, None
+        try:
+            for _ in range(self.random.randint(1, 8)):
+                caller.gate = self.random.choice(self.gates)
+                reply = caller.save(self.record, Details="x")
+                self.statuses[reply.status] = self.statuses.get(reply.status, 0) + 1
+                if reply.status == 200 and since is None:
+                    since = time.monotonic()
+                if reply.status == 429 and since is not None:
+                    self.wrong.append(f"{self.user} lost the licence of a session that goes on")
+                if reply.status != 200:
+                    break
+                time.sleep(self.random.uniform(0.1, 0.5))
+        finally:
+            leaves = self.random.random() < 0.7
+            ends = min(ends, time.monotonic()) if leaves else ends
+            if since is not None and since < ends:
+                self.held.append((since, ends))
+        if leaves:
+            caller.gate = self.random.choice(self.gates)
+            caller.logout()
+
+
+def most_held(workers):
+    edges = []
+    for worker in workers:
+        joined = []  # one a user: a session that was left open goes on beside the next one
+        for start, end in sorted(worker.held):
+            if joined and start <= joined[-1][1]:
+                joined[-1][1] = max(joined[-1][1], end)
+            else:
+                joined.append([start, end])
+        for start, end in joined:
+            edges += [(start, 1), (end, -1)]
+    return max(itertools.accumulate(step for _, step in sorted(edges)))
+
+
+def test_a_hundred_customers_contend_for_forty_licences_while_proxies_are_killed(portal, crm):
+    gates = [portal(name, capacity=40) for name in ("one", "two", "three")]
+    record = others_record(gates[0], crm)
+    seed = random.randrange(1 << 30)
+    print("seed", seed)
+    dice, until = random.Random(seed), time.monotonic() + 20
+    workers = [Worker(f"customer{number}", gates, record, until, seed + number) for number in range(100)]
+    for worker in workers:
+        worker.start()
+    kills = 0
+    while time.monotonic() < until - 4:
+        time.sleep(dice.uniform(0.5, 2))
+        victim = dice.choice(gates)
+        victim.signal(signal.SIGKILL)
+        victim.child.wait(10)
+        kills += 1
+        time.sleep(dice.uniform(0, 1))
+        victim.launch()
+        victim.wait_ready()
+    for worker in workers:
+        worker.join()
+    over, statuses = time.monotonic(), {}
+    for worker in workers:
+        for status, count in worker.statuses.items():
+            statuses[status] = statuses.get(status, 0) + count
+    most = most_held(workers)
+    print("statuses", statuses, "kills", kills, "most", most)
+    assert [text for worker in workers for text in worker.wrong] == []
+    assert 30 <= most <= 40, most
+    assert kills >= 3 and statuses[429] > 20 and statuses[200] > 200, (kills, statuses)
+    eventually(lambda: used(gates[0]) == 0, Worker.LIFETIME + 3, "all licences are free")
+    assert time.monotonic() - over < (Worker.LIFETIME + 2) * PATIENCE

@@ -90,6 +90,25 @@ def test_a_token_is_of_one_site(pair, crm, user):
     assert one.call("GET", API + "/serviceinfo?site_name=it&site_name=hr", other.auth).status == 400
 
 
+def test_the_site_is_the_one_of_the_address_that_was_sent_and_of_the_one_that_is_asked_for(proxy, tmp_path, crm, user):
+    gate = proxy(routes=[{"path_prefix": "/CherwellPortal/HR/rest", "upstream": "crm", "rewrite": {"replace_prefix": "/CherwellAPI"}},
+                         {"path_prefix": "/desk", "upstream": "crm", "rewrite": {"replace_prefix": "/CherwellPortal/IT"}},
+                         {"path_prefix": "/CherwellPortal/HR/swap", "upstream": "crm", "rewrite": {"replace_prefix": "/CherwellPortal/IT"}},
+                         {"path_prefix": "/", "upstream": "crm"}], **settings(tmp_path))
+    it, hr = Caller(gate, user, "IT"), Caller(gate, user, "HR")
+    crm.reset()
+    for path, theirs, other in (("/CherwellPortal/HR/rest/api/V1/serviceinfo", hr, it),
+                                ("/desk/Command/Queries.GoToRecord?BusObID=" + INCIDENT, it, hr)):
+        refused = gate.call("GET", path, other.auth)
+        assert refused.status == 401 and refused.json()["reason"] == "token_invalid", (path, refused)
+        assert crm.counts()["requests"] == 0
+        assert gate.call("GET", path, theirs.auth).status in (200, 404), path
+        crm.reset()
+    for caller in (it, hr):
+        assert gate.call("GET", "/CherwellPortal/HR/swap/Command/Queries.GoToRecord?BusObID=" + INCIDENT, caller.auth).status == 400, "two sites"
+        assert gate.call("GET", "/CherwellPortal/HR/rest/api/V1/serviceinfo?site_name=it", caller.auth).status == 400
+
+
 def test_a_new_token_of_a_one_step_is_the_same_session(pair, crm, user):
     one, two = pair
     caller = Caller(one, user, "IT")

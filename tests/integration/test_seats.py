@@ -228,11 +228,12 @@ class Session(threading.Thread):
         while time.monotonic() < self.until:
             for _ in range(self.random.randint(1, 10)):
                 sent = time.monotonic()
+                gate = self.random.choice(self.gates)
                 try:
-                    reply = self.random.choice(self.gates).call("GET", CASES, headers)
+                    reply = gate.call("GET", CASES, headers)
                     self.statuses[reply.status] = self.statuses.get(reply.status, 0) + 1
                     if reply.status == 200:
-                        self.served.append((sent, time.monotonic()))
+                        self.served.append((sent, time.monotonic(), gate))
                     elif reply.status == 429:
                         assert int(reply.get("Retry-After")) >= 1
                         break
@@ -242,13 +243,16 @@ class Session(threading.Thread):
             time.sleep(self.random.uniform(0.2, 6))
 
 
-def most_at_once(sessions, held_for):
-    """Who was served between `sent` and `received` surely held a seat from then on to `sent` + idle."""
+def most_at_once(sessions, held_for, kills):
+    """Who was served between `sent` and `received` surely held a seat from then on to `sent` + idle, unless the proxy was killed
+    before it had surely told the store of that call: a lease later it takes nobody for a holder that it has not renewed."""
     edges = []
     for session in sessions:
         joined = []
-        for sent, received in session.served:
+        for sent, received, gate in session.served:
             start, end = received, sent + held_for
+            if any(victim is gate and sent <= when <= received + LEASE for victim, when in kills):
+                continue
             if start >= end:
                 continue
             if joined and start <= joined[-1][1]:
@@ -274,13 +278,13 @@ def test_a_hundred_sessions_contend_for_forty_seats_while_proxies_are_killed(por
     sessions = [Session(f"user{number}", gates, until, seed + number) for number in range(100)]
     for session in sessions:
         session.start()
-    kills = 0
+    kills = []
     while time.monotonic() < until - 4:
         time.sleep(dice.uniform(0.5, 2))
         victim = dice.choice(gates)
+        kills.append((victim, time.monotonic()))
         victim.signal(signal.SIGKILL)
         victim.child.wait(10)
-        kills += 1
         time.sleep(dice.uniform(0, 1))
         victim.launch()
         victim.wait_ready()
@@ -291,12 +295,11 @@ def test_a_hundred_sessions_contend_for_forty_seats_while_proxies_are_killed(por
     for session in sessions:
         for status, count in session.statuses.items():
             statuses[status] = statuses.get(status, 0) + count
-    # A killed proxy takes the last sixth of a lease of renewals with it, and Redis counts in milliseconds of its own.
-    most = most_at_once(sessions, idle - LEASE / 6 - 0.3)
-    print("statuses", statuses, "kills", kills, "most", most)
+    most = most_at_once(sessions, idle - 0.05, kills)  # Redis counts in milliseconds of its own
+    print("statuses", statuses, "kills", len(kills), "most", most)
     assert most <= 40
     assert most >= 35, "the pool was really full"
-    assert kills >= 3 and statuses[429] > 50 and statuses[200] > 300, (kills, statuses)
+    assert len(kills) >= 3 and statuses[429] > 50 and statuses[200] > 300, (kills, statuses)
     eventually(lambda: pools(gates[0])["concurrent"]["used"] == 0, idle + 2, "all seats are free")
     assert time.monotonic() - over < idle + LEASE / 6 + 1 * PATIENCE
 

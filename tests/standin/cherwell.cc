@@ -101,8 +101,8 @@ Cherwell::Record* Cherwell::find(const std::string& object, const std::string& i
   return nullptr;
 }
 
-Reply Cherwell::save(const Request& request, const Owner& owner) {
-  const json::object body = object_of(request);
+// nullopt: there is no such record.
+std::optional<json::object> Cherwell::save(const json::object& body, const Owner& owner) {
   const std::string object = text_of(body, "busObId"), id = text_of(body, "busObRecId"),
                     public_id = text_of(body, "busObPublicId");
   Record* record = nullptr;
@@ -113,16 +113,16 @@ Reply Cherwell::save(const Request& request, const Owner& owner) {
   } else {
     record = find(object, id, public_id);
   }
-  if (record == nullptr) return refused(404, "RECORDNOTFOUND");
+  if (record == nullptr) return std::nullopt;
   if (const json::value* fields = body.if_contains("fields"); fields != nullptr && fields->is_array())
     for (const json::value& field : fields->get_array())
       if (field.is_object() && !text_of(field.get_object(), "name").empty())
         record->fields[text_of(field.get_object(), "name")] = text_of(field.get_object(), "value");
-  return json_reply(200, json::serialize(json::object{{"busObPublicId", record->public_id},
-                                                      {"busObRecId", record->id},
-                                                      {"cacheKey", nullptr},
-                                                      {"fieldValidationErrors", json::array()},
-                                                      {"hasError", false}}));
+  return json::object{{"busObPublicId", record->public_id},
+                      {"busObRecId", record->id},
+                      {"cacheKey", nullptr},
+                      {"fieldValidationErrors", json::array()},
+                      {"hasError", false}};
 }
 
 Reply Cherwell::run(const Request& request, const std::string& token) {
@@ -144,7 +144,22 @@ Reply Cherwell::serve(const Request& request, const std::string& token,
     tokens_.erase(token);
     return text_reply(200, "");
   }
-  if (operation == "savebusinessobject") return save(request, owner);
+  if (operation == "savebusinessobject") {
+    const auto saved = save(object_of(request), owner);
+    return saved ? json_reply(200, json::serialize(*saved)) : refused(404, "RECORDNOTFOUND");
+  }
+  if (operation == "savebusinessobjectbatch") {
+    const json::object body = object_of(request);
+    json::array responses;
+    if (const json::value* saves = body.if_contains("saveRequests"); saves != nullptr && saves->is_array())
+      for (const json::value& one : saves->get_array()) {
+        auto saved = one.is_object() ? save(one.get_object(), owner) : std::nullopt;
+        responses.push_back(
+            saved ? json::value(*saved)
+                  : json::value{{"busObRecId", nullptr}, {"busObPublicId", nullptr}, {"hasError", true}});
+      }
+    return json_reply(200, json::serialize(json::object{{"responses", std::move(responses)}}));
+  }
   if (operation.starts_with("runonestepaction")) return run(request, token);
   if (operation == "getbusinessobject" || operation == "deletebusinessobject") {
     Record* record = find(value_behind(words, "busobid"), value_behind(words, "busobrecid"),

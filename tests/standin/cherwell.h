@@ -37,7 +37,7 @@ class Cherwell {
   Reply token(const Request& request);
   std::string open(const Owner& owner);
   Reply serve(const Request& request, const std::string& token, const std::vector<std::string>& words);
-  Reply save(const Request& request, const Owner& owner);
+  std::optional<boost::json::object> save(const boost::json::object& body, const Owner& owner);
   Reply run(const Request& request, const std::string& token);
   Record* find(const std::string& object, const std::string& id, const std::string& public_id);
 

@@ -169,6 +169,21 @@ TEST(ZohoBulk, JobsNameTheirModules) {
   EXPECT_EQ(zoho("GET /crm/bulk/v8/write/1"), "metadata");
 }
 
+TEST(Cherwell, ADetailThatIsMadeIsToldAndOneThatIsChangedIsNot) {
+  const auto related = [](const std::string& rest) {
+    const std::string body = R"({"parentBusObId":"a","parentBusObRecId":"b",)" + rest + "}";
+    const Told told{"POST /CherwellAPI/api/V1/saverelatedbusinessobject", body, kJson};
+    EXPECT_EQ(told.cherwell(), "a edit");
+    return told.classify(Dialect::cherwell).makes_related;
+  };
+  EXPECT_EQ(related(R"("busObId":"9a")"), "9a");
+  EXPECT_EQ(related(R"("busObId":"9a","busObRecId":"","busObPublicId":null)"), "9a");
+  EXPECT_EQ(related(R"("busObId":"9a","busObRecId":"c")"), "");
+  EXPECT_EQ(related(R"("busObId":"9a","busObPublicId":"7")"), "");
+  EXPECT_EQ(related(R"("busObId":"9a","busobid":"9b")"), "");
+  EXPECT_EQ(related(R"("fields":[])"), "");
+}
+
 TEST(Cherwell, TheOperationsNameDecides) {
   const std::string api = "/CHERWELLapi/api/v1/";
   EXPECT_EQ(cherwell("GET " + api + "GetBusinessObject/BusObId/6DD53665C0C24CAB86870A21CF6434AE/PublicId/1"),

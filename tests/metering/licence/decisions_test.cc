@@ -158,6 +158,22 @@ TEST(Decisions, AOneStepIsWhatItIsDeclaredToBe) {
   EXPECT_FALSE(portal.decide(run, Owner::other, "DefType:OneStepDef#Scope:Global#Id:whole").consumes);
 }
 
+TEST(Decisions, AJournalEntryThatIsSavedDirectlyIsOneWhereItsObjectIsListed) {
+  Rulebook book = rulebook();
+  book.journal_objects = {"journalnote"};
+  Portal portal(book);
+  const auto saved_below = [&](const char* child, Owner owner) {
+    portal.call = {.kind = Kind::objects, .uses = {use(Operation::edit)}, .makes_related = child};
+    return portal.policy.decide(portal.user, portal.call, {}, std::span(&owner, 1));
+  };
+  EXPECT_FALSE(saved_below("JournalNote", Owner::other).consumes);
+  EXPECT_EQ(saved_below("JournalNote", Owner::other).units.size(), 1U) << "it is an operation all the same";
+  EXPECT_TRUE(saved_below("Task", Owner::other).consumes);
+  EXPECT_FALSE(saved_below("Task", Owner::own).consumes);
+  portal.user.security_right = false;
+  EXPECT_EQ(saved_below("JournalNote", Owner::other).reason, Reason::operation_not_licensed);
+}
+
 TEST(Decisions, OnAnAlwaysUseSiteEverythingConsumesAndStaffNever) {
   Rulebook book = rulebook();
   book.always_use_sites = {"it"};

@@ -317,7 +317,7 @@ TEST_F(Cluster, SeatsOfAMovedSlotStayTakenAndTheirFenceIsTheNewServersOwn) {
     pool.id = fmt::format("pool{}", i);
   auto take = [&](const std::string& member) {
     std::optional<Result<seats::TakeReply>> answer;
-    seat_store.take(pool, member, [&](Result<seats::TakeReply>&& reply) { answer = std::move(reply); });
+    seat_store.take(pool, member, "", [&](Result<seats::TakeReply>&& reply) { answer = std::move(reply); });
     EXPECT_TRUE(client.loop.run_until([&] { return answer.has_value(); }));
     return std::move(*answer);
   };

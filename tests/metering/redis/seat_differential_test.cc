@@ -23,7 +23,8 @@ using namespace std::chrono_literals;
 
 struct Seen {
   std::map<TakeReply::Status, int> takes;
-  int lost = 0, given_back = 0, released = 0, invited = 0, invitations_full = 0, settled_free = 0;
+  int lost = 0, given_back = 0, released = 0, invited = 0, invitations_full = 0, settled_free = 0, left = 0,
+      stayed = 0;
 };
 
 class Differential {
@@ -50,6 +51,8 @@ class Differential {
       take(pool, member);
     else if (dice < 75)
       renew(pool);
+    else if (dice < 83 && pool.kind == Kind::concurrent)
+      leave(pool, member);
     else if (dice < 85)
       release(pool, member);
     else if (dice < 95)
@@ -73,9 +76,12 @@ class Differential {
     model_.set_now(now_);
   }
   void take(const Pool& pool, const std::string& member) {
-    auto real = parse_seat_take(client_.run(client_.scripts.seat_take, seat_take_call(pool, run_, member)));
+    // Many clients at times: the store remembers the latest of a member.
+    const std::string client = random_.below(3) == 0 ? "" : some_client();
+    auto real =
+        parse_seat_take(client_.run(client_.scripts.seat_take, seat_take_call(pool, run_, member, client)));
     ASSERT_TRUE(real) << real.error().message;
-    const TakeReply twin = model_.take(pool, member);
+    const TakeReply twin = model_.take(pool, member, client);
     EXPECT_EQ(real->status, twin.status);
     EXPECT_EQ(real->left, twin.left);
     EXPECT_EQ(real->used, twin.used);
@@ -141,6 +147,19 @@ class Differential {
     EXPECT_EQ(*real, twin);
     seen.released += twin ? 1 : 0;
   }
+  std::string some_client() { return fmt::format("{:x}", 0xc00 + random_.below(random_.one_in(2) ? 3 : 60)); }
+  void leave(const Pool& pool, const std::string& member) {
+    std::vector<std::string> clients;
+    for (std::uint64_t left = random_.below(4); left > 0; --left) clients.push_back(some_client());
+    auto real = parse_seat_release(
+        client_.run(client_.scripts.seat_leave, seat_leave_call(pool, run_, member, clients)));
+    ASSERT_TRUE(real) << real.error().message;
+    const bool had = model_.list(pool, 0, 0, member).own.has_value();
+    const bool twin = model_.leave(pool, member, clients);
+    EXPECT_EQ(*real, twin);
+    (twin ? seen.left : seen.stayed) += had ? 1 : 0;
+    list(pool, member);
+  }
   void list(const Pool& pool, const std::string& member) {
     const std::uint64_t offset = random_.below(4), count = random_.below(5);
     auto real = parse_seat_list(
@@ -184,6 +203,8 @@ TEST(SeatDifferential, ScriptsAndModelGiveTheSameReplies) {
     all.lost += history.seen.lost;
     all.given_back += history.seen.given_back;
     all.released += history.seen.released;
+    all.left += history.seen.left;
+    all.stayed += history.seen.stayed;
     all.invited += history.seen.invited;
     all.invitations_full += history.seen.invitations_full;
     all.settled_free += history.seen.settled_free;
@@ -194,6 +215,8 @@ TEST(SeatDifferential, ScriptsAndModelGiveTheSameReplies) {
   EXPECT_GT(all.lost, 100);
   EXPECT_GT(all.given_back, 100);
   EXPECT_GT(all.released, 100);
+  EXPECT_GT(all.left, 50);
+  EXPECT_GT(all.stayed, 50);
   EXPECT_GT(all.invited, 100);
   EXPECT_GT(all.invitations_full, 100);
   EXPECT_GT(all.settled_free, 100);

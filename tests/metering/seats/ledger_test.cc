@@ -22,9 +22,14 @@ class Line final : public SeatStore {
  public:
   explicit Line(SeatModel& model) : model_(model) {}
 
-  void take(const Pool& pool, std::string member, std::function<void(Result<TakeReply>&&)> done) override {
+  void take(const Pool& pool, std::string member, std::string client,
+            std::function<void(Result<TakeReply>&&)> done) override {
     ++takes;
-    send([this, pool, member] { return model_.take(pool, member); }, std::move(done));
+    send([this, pool, member, client] { return model_.take(pool, member, client); }, std::move(done));
+  }
+  void leave(const Pool& pool, std::string member, std::vector<std::string> clients,
+             std::function<void(Result<bool>&&)> done) override {
+    send([this, pool, member, clients] { return model_.leave(pool, member, clients); }, std::move(done));
   }
   void renew(const Pool& pool, std::vector<Renewal> renewals,
              std::function<void(Result<RenewReply>&&)> done) override {
@@ -80,9 +85,11 @@ class Worker {
       : line(model), ledger(line, [&now] { return now; }, options) {}
 
   // nullopt: still waiting.
-  std::optional<Outcome> call(const Pool& pool, std::string_view user, Milliseconds hold = 0ms) {
+  std::optional<Outcome> call(const Pool& pool, std::string_view user, Milliseconds hold = 0ms,
+                              ClientId client = kNoClient) {
     auto later = std::make_shared<std::optional<Outcome>>();
-    auto at_once = ledger.take(pool, {"acme", user}, [later](Outcome&& outcome) { *later = outcome; }, hold);
+    auto at_once =
+        ledger.take(pool, {"acme", user}, [later](Outcome&& outcome) { *later = outcome; }, hold, client);
     return at_once ? at_once : *later;
   }
 
@@ -153,11 +160,79 @@ TEST_F(SeatLedgerTest, WhoLeavesFreesTheSeatAndMayTakeItAgain) {
   EXPECT_TRUE(worker.call(kAtOnce, "ann", 600s)->taken);
   EXPECT_TRUE(worker.call(kAtOnce, "bob", 600s)->taken);
   EXPECT_EQ(worker.call(kAtOnce, "cid", 600s)->status, Status::full);
-  worker.ledger.leave(kAtOnce, {"acme", "ann"});
+  worker.ledger.leave(kAtOnce, {"acme", "ann"}, {});
   EXPECT_TRUE(worker.call(kAtOnce, "cid", 600s)->taken) << "what was refused is forgotten too";
   EXPECT_EQ(worker.call(kAtOnce, "ann", 600s)->status, Status::full);
-  worker.ledger.leave(kAtOnce, {"acme", "cid"});
+  worker.ledger.leave(kAtOnce, {"acme", "cid"}, {});
   EXPECT_TRUE(other.call(kAtOnce, "ann", 600s)->taken);
+}
+
+TEST_F(SeatLedgerTest, ALogOutFreesTheSeatWhenTheUsersLastClientIsGone) {
+  Worker worker(model, now), other(model, now);
+  EXPECT_TRUE(worker.call(kAtOnce, "ann", 600s, 11)->taken);
+  EXPECT_FALSE(other.call(kAtOnce, "ann", 600s, 22)->taken) << "one a user";
+  EXPECT_TRUE(worker.call(kAtOnce, "bob", 600s, 33)->taken);
+  worker.ledger.leave(kAtOnce, {"acme", "ann"}, {11});
+  EXPECT_EQ(worker.call(kAtOnce, "cid", 600s, 44)->status, Status::full) << "her other client has it";
+  EXPECT_EQ(other.call(kAtOnce, "ann", 600s, 22)->status, Status::held);
+  other.ledger.leave(kAtOnce, {"acme", "ann"}, {22});
+  EXPECT_TRUE(other.call(kAtOnce, "cid", 600s, 44)->taken);
+}
+
+TEST_F(SeatLedgerTest, WhoLogsInAnewIsBelievedByNoWorkerBeforeTheStore) {
+  Worker worker(model, now), other(model, now);
+  EXPECT_TRUE(worker.call(kAtOnce, "ann", 600s, 11)->taken);
+  EXPECT_FALSE(other.call(kAtOnce, "ann", 600s, 11)->taken);
+  worker.ledger.leave(kAtOnce, {"acme", "ann"}, {11});
+  EXPECT_TRUE(worker.call(kAtOnce, "bob", 600s, 33)->taken);
+  EXPECT_TRUE(worker.call(kAtOnce, "cid", 600s, 44)->taken);
+  EXPECT_EQ(other.call(kAtOnce, "ann", 600s, 22)->status, Status::full)
+      << "this worker has not heard of the log-out, and asks all the same";
+}
+
+TEST_F(SeatLedgerTest, AClientAsksOnceAndAgainBeforeItsNoteEnds) {
+  Worker worker(model, now);
+  worker.call(kAtOnce, "ann", 60s, 11);
+  worker.call(kAtOnce, "ann", 60s, 22);
+  EXPECT_EQ(worker.line.takes, 2);
+  for (int i = 0; i < 9; ++i) {
+    pass(5s);
+    worker.ledger.tick();
+    EXPECT_EQ(worker.call(kAtOnce, "ann", 60s, 11)->status, Status::held);
+  }
+  EXPECT_EQ(worker.line.takes, 2);
+  pass(6s);
+  worker.ledger.tick();
+  worker.call(kAtOnce, "ann", 60s, 11);
+  EXPECT_EQ(worker.line.takes, 3) << "its note would have ended in 9 s";
+  worker.ledger.leave(kAtOnce, {"acme", "ann"}, {22});
+  Worker other(model, now);
+  EXPECT_FALSE(other.call(kAtOnce, "ann", 60s, 55)->taken) << "it is hers still";
+}
+
+TEST_F(SeatLedgerTest, ASessionThatIsAboutToEndDoesNotAskWithEachCall) {
+  Worker worker(model, now);
+  worker.call(kAtOnce, "ann", 40s, 11);
+  for (int left = 39; left > 0; --left) {
+    pass(1s);
+    worker.ledger.tick();
+    EXPECT_EQ(worker.call(kAtOnce, "ann", Milliseconds(left * 1'000), 11)->status, Status::held);
+  }
+  EXPECT_EQ(worker.line.takes, 1);
+}
+
+TEST_F(SeatLedgerTest, ClientsThatWaitForOneAnswerAreAllNoted) {
+  Worker worker(model, now);
+  worker.line.slow = true;
+  for (ClientId client : {11, 22, 33}) EXPECT_FALSE(worker.call(kAtOnce, "ann", 600s, client));
+  for (int i = 0; i < 4; ++i) worker.line.arrive();
+  EXPECT_EQ(worker.line.takes, 3);
+  worker.line.slow = false;
+  worker.ledger.leave(kAtOnce, {"acme", "ann"}, {11, 22});
+  Worker other(model, now);
+  EXPECT_FALSE(other.call(kAtOnce, "ann", 600s, 44)->taken) << "the third one has it";
+  other.ledger.leave(kAtOnce, {"acme", "ann"}, {33, 44});
+  EXPECT_TRUE(other.call(kAtOnce, "ann", 600s, 55)->taken);
 }
 
 TEST_F(SeatLedgerTest, CallsThatAskAtTheSameTimeAreOneQuestionAndOneOfThemTookTheSeat) {

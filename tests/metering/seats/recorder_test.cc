@@ -19,8 +19,13 @@ class ModelStore final : public SeatStore {
  public:
   SeatModel model;
   bool away = false;
-  void take(const Pool& pool, std::string member, std::function<void(Result<TakeReply>&&)> done) override {
-    answer([&] { return model.take(pool, member); }, done);
+  void take(const Pool& pool, std::string member, std::string client,
+            std::function<void(Result<TakeReply>&&)> done) override {
+    answer([&] { return model.take(pool, member, client); }, done);
+  }
+  void leave(const Pool& pool, std::string member, std::vector<std::string> clients,
+             std::function<void(Result<bool>&&)> done) override {
+    answer([&] { return model.leave(pool, member, clients); }, done);
   }
   void renew(const Pool& pool, std::vector<Renewal> renewals,
              std::function<void(Result<RenewReply>&&)> done) override {
@@ -62,8 +67,8 @@ class SeatRecorderTest : public ::testing::Test {
     now += time;
     store.model.set_now(now);
   }
-  void take(const Pool& pool, const std::string& user) {
-    recorder.take(pool, member_of({"acme", user}), [](auto&&) {});
+  void take(const Pool& pool, const std::string& user, const std::string& client = "") {
+    recorder.take(pool, member_of({"acme", user}), client, [](auto&&) {});
   }
   void renew(const std::string& user) {
     recorder.renew(kAtOnce, {{.member = member_of({"acme", user}), .idle_left = 120s}}, [](auto&&) {});
@@ -132,6 +137,19 @@ TEST_F(SeatRecorderTest, TheEndOfWhoStopsIsWrittenByTheRenewalsOfOthers) {
   ASSERT_EQ(written.size(), 3U);
   EXPECT_EQ(written[2].user, "ann");
   EXPECT_EQ(written[2].until_ms - written[0].time_ms, 180'000);
+}
+
+TEST_F(SeatRecorderTest, ALogOutIsWrittenWhenNoOtherClientHoldsTheSeat) {
+  take(kAtOnce, "ann", "a1");
+  take(kAtOnce, "ann", "b2");
+  auto leave = [&](const std::string& client) {
+    recorder.leave(kAtOnce, member_of({"acme", "ann"}), {client}, [](auto&&) {});
+  };
+  pass(1s), leave("a1");
+  EXPECT_EQ(written.size(), 1U);
+  pass(1s), leave("b2");
+  ASSERT_EQ(written.size(), 2U);
+  EXPECT_EQ(written[1].until_ms, now.count());
 }
 
 TEST_F(SeatRecorderTest, ASeatThatIsTakenAgainBeginsAnew) {

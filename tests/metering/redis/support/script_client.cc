@@ -63,10 +63,10 @@ T expect(Result<T> result) {
 ScriptClient::ScriptClient(const Server& server, bool virtual_time)
     : scripts(virtual_time ? Scripts::with_clock(kVirtualClock) : Scripts::standard()),
       context_(connect(server)) {
-  for (const Script* script : {&scripts.op, &scripts.replay, &scripts.ping, &scripts.states,
-                               &scripts.accounts, &scripts.set_override, &scripts.reset, &scripts.seat_take,
-                               &scripts.seat_renew, &scripts.seat_release, &scripts.seat_list,
-                               &scripts.seat_invite, &scripts.seat_settle}) {
+  for (const Script* script :
+       {&scripts.op, &scripts.replay, &scripts.ping, &scripts.states, &scripts.accounts,
+        &scripts.set_override, &scripts.reset, &scripts.seat_take, &scripts.seat_renew, &scripts.seat_release,
+        &scripts.seat_leave, &scripts.seat_list, &scripts.seat_invite, &scripts.seat_settle}) {
     const Reply loaded = command({"SCRIPT", "LOAD", script->text});
     if (loaded.is_error()) std::fprintf(stderr, "%s\n", loaded.text.c_str());
     CHECK(loaded.text == script->sha1, "a script is accepted, under its own name");

@@ -72,8 +72,8 @@ struct ScriptedPort final : ExchangePort {
     known_sessions.erase(key);
     if (!defer_session) exchange->on_session_written();
   }
-  std::optional<seats::Outcome> take_seat(const seats::Pool& pool, const identity::Principal&,
-                                          Milliseconds) override {
+  std::optional<seats::Outcome> take_seat(const seats::Pool& pool, const identity::Principal&, Milliseconds,
+                                          seats::ClientId) override {
     seats_asked.push_back(pool.id);
     return seat;
   }
