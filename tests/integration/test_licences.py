@@ -69,6 +69,17 @@ def test_bpmonline_grants_what_its_licence_sheet_says(everything_owned, crm, use
         assert granted(everything_owned, crm, bearer(user, licenses=[licence]), creatio, entity) == rights, licence
 
 
+# Sections of the CRM that no portal has.
+NOT_ON_THE_SHEET = ["Invoice", "Project", "Employee", "Campaign", "BulkEmail", "Event"]
+
+
+@pytest.mark.parametrize("entity", NOT_ON_THE_SHEET)
+def test_bpmonline_grants_nothing_in_sections_that_are_not_on_the_sheet(everything_owned, crm, user, entity):
+    who = bearer(user, licenses=[SELF_SERVICE, CUSTOMER, PARTNER])
+    for letter in "RCED":
+        assert verdict(everything_owned, crm, who, *creatio(letter, entity)) == "section_not_licensed", letter
+
+
 # With which main products each portal is sold.
 SOLD = [
     ("studio", "-", "ok", "-"),

@@ -80,7 +80,8 @@ DECISIONS = [
 ]
 
 
-@pytest.mark.parametrize("at_release, purchased, active, free, billable, one_more", DECISIONS)
+@pytest.mark.parametrize("at_release, purchased, active, free, billable, one_more", DECISIONS,
+                         ids=[f"Z{number}-at_release_{row[0]}-bought_{row[1]}-active_{row[2]}" for number, row in enumerate(DECISIONS, start=1)])
 def test_the_decision_table_of_the_notice(portal, crm, at_release, purchased, active, free, billable, one_more):
     gate = portal(client_users_at_release=at_release, purchased=purchased)
     fill(gate, active)
