@@ -184,8 +184,12 @@ std::map<std::string, SeatSweep::Pool> SeatSweep::count(std::int64_t first_ms, s
   }
   std::ranges::sort(moments);
   std::map<std::string, Pool> pools;
-  std::map<std::tuple<std::string, std::string, std::string>, std::int64_t>
-      held;  // pool, tenant, user -> until
+  using Holder = std::tuple<std::string, std::string, std::string>;  // pool, tenant, user
+  std::map<Holder, std::int64_t> held;                               // until when
+  // Who takes a seat and leaves it within one millisecond has left it.
+  std::set<std::pair<Holder, std::int64_t>> over;
+  for (const auto& [entry, organization] : entries_)
+    if (entry.until_ms <= entry.time_ms) over.insert({{entry.pool, entry.tenant, entry.user}, entry.time_ms});
   auto reach = [&](SeatSweep::Counts& counts, std::int64_t time) {
     if (time >= first_ms) counts.most = std::max(counts.most, counts.end);
   };
@@ -205,11 +209,11 @@ std::map<std::string, SeatSweep::Pool> SeatSweep::count(std::int64_t first_ms, s
     Pool& pool = pools[entry.pool];
     pool.named = entry.named;
     Counts& counts = pool.organizations[{entry.tenant, organization}];
-    const std::tuple key{entry.pool, entry.tenant, entry.user};
+    const Holder key{entry.pool, entry.tenant, entry.user};
     auto found = held.find(key);
     if (moment.begins) {
       if (found == held.end()) {
-        if (entry.goes_on) continue;
+        if (entry.goes_on || over.contains({key, entry.time_ms})) continue;
         held.emplace(key, entry.until_ms);
         ++counts.end, ++pool.total.end;
       } else {

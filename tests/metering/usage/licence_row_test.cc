@@ -256,6 +256,16 @@ TEST(SeatSweep, AnEndIsMovedOnAndALogOutEndsIt) {
   EXPECT_EQ(left.total("concurrent", 0, 200).most, 1U);
 }
 
+TEST(SeatSweep, WhoTakesASeatAndLeavesItWithinAMillisecondHasLeftIt) {
+  Seats seats;
+  for (int user = 0; user < 5; ++user) {
+    seats.at_once(10 + user, std::to_string(user), 100);
+    seats.at_once(10 + user, std::to_string(user), 10 + user);
+  }
+  EXPECT_LE(seats.total("concurrent", 0, 200).most, 1U);
+  EXPECT_EQ(seats.total("concurrent", 0, 50).end, 0U);
+}
+
 TEST(SeatSweep, TheStoreKnowsOfMoreThanTheJournalsHere) {
   Seats seats;
   seats.named(10, "ann", "north", 41);
@@ -292,7 +302,10 @@ TEST(SeatSweep, EqualsTheNaiveCountOfEveryMoment) {
         if (fact.time == now && fact.until <= now) held.erase(fact.user);
       if (now == 20) most = held.size();
       for (const Fact& fact : facts)
-        if (fact.time == now && fact.until > now) held[fact.user] = std::max(held[fact.user], fact.until);
+        if (fact.time == now && fact.until > now && !std::ranges::any_of(facts, [&](const Fact& other) {
+              return other.user == fact.user && other.time == now && other.until <= now;
+            }))
+          held[fact.user] = std::max(held[fact.user], fact.until);
       if (now >= 20 && now < 50) {
         most = std::max<std::uint64_t>(most, held.size());
         end = held.size();
