@@ -279,8 +279,12 @@ class Validator {
   }
   static bool is_loopback_url(std::string_view url) {
     std::string_view host = url.substr(url.find("://") + 3);
-    return host.starts_with("127.") || host.starts_with("[::1]") ||
-           starts_with_ignore_case(host, "localhost");
+    host = host.substr(0, host.find_first_of("/?#"));
+    if (const std::size_t at = host.rfind('@'); at != std::string_view::npos) host.remove_prefix(at + 1);
+    if (host.starts_with('[')) return host.starts_with("[::1]");
+    host = host.substr(0, host.find(':'));
+    return equals_ignore_case(host, "localhost") ||
+           (host.starts_with("127.") && host.find_first_not_of("0123456789.") == std::string_view::npos);
   }
 
   void check_sessions(const Sessions& sessions) {

@@ -366,6 +366,27 @@ INSTANTIATE_TEST_SUITE_P(
                         "claims.user must not be empty"},
         IdentityMistake{"algorithms: [HS256], secret_file: k, leeway: 2h", "is outside 0 .. 1h"}));
 
+// Of keys that are fetched: only to this machine itself may they come in the clear without a word.
+TEST(Parse, OnlyThisMachineIsThisMachine) {
+  const auto warned = [](std::string_view url) {
+    const ParseOutcome outcome =
+        parse(fmt::format("version: 1\nupstreams: {{crm: {{servers: [\"http://a:1\"]}}}}\n"
+                          "identity: {{jwt: [{{algorithms: [RS256], jwks_url: \"{}\"}}]}}\n",
+                          url),
+              "t.yaml", {});
+    return std::ranges::any_of(complaints(outcome), [](const std::string& text) {
+      return text.find("whoever is between") != std::string::npos;
+    });
+  };
+  for (const std::string_view own : {"http://localhost/k", "http://LOCALHOST:8080/k", "http://127.0.0.1:1",
+                                     "http://127.8.9.1/k?a=b", "http://[::1]:80/k"})
+    EXPECT_FALSE(warned(own)) << own;
+  for (const std::string_view other :
+       {"http://localhost.example/k", "http://127.example/k", "http://127.0.0.1.example:80/k", "http://example?@localhost/k",
+        "http://[::1:2]/k", "http://localhostage/"})
+    EXPECT_TRUE(warned(other)) << other;
+}
+
 TEST(ParseEnvironment, ReferenceIsReplacedAndMissingVariableIsNamed) {
   ParseOutcome set = parse_with("access_log: {file: \"${DIR}/a-${N:-1}.log\"}\n", {{"DIR", "/var"}});
   EXPECT_EQ(set.settings.access_log.file, "/var/a-1.log");
