@@ -8,16 +8,16 @@ RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
       g++ cmake ninja-build pkg-config ca-certificates \
       libevent-dev libssl-dev libcurl4-openssl-dev libfmt-dev libspdlog-dev libyaml-cpp-dev libsimdjson-dev libcli11-dev \
-      libboost1.81-dev prometheus-cpp-dev libhiredis-dev libxxhash-dev libsqlite3-dev \
+      libboost1.81-dev prometheus-cpp-dev libhiredis-dev libxxhash-dev libsqlite3-dev libgtest-dev libgmock-dev libbenchmark-dev \
+      ccache git redis-server nginx-light wrk python3 openssl \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
-COPY CMakeLists.txt ./
+COPY CMakeLists.txt CMakePresets.json dev ./
 COPY metering metering
 COPY proxy proxy
 COPY config config
-RUN cmake -S . -B /build -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTOLLGATE_TESTS=OFF -DTOLLGATE_BENCH=OFF \
- && ninja -C /build tollgate \
- && strip /build/tollgate
+COPY bench/compare bench/compare
+RUN ./dev build --tuned && strip build/tuned/tollgate
 
 FROM debian:12-slim
 # libevent no older than 2.1.12-stable-8+deb12u1: the first with the security fixes of September 2026.
@@ -29,7 +29,7 @@ RUN apt-get update \
  && groupadd --system --gid 10001 tollgate \
  && useradd --system --uid 10001 --gid 10001 --home-dir /var/lib/tollgate --create-home --shell /usr/sbin/nologin tollgate \
  && mkdir -p /etc/tollgate
-COPY --from=build /build/tollgate /usr/local/bin/tollgate
+COPY --from=build /source/build/tuned/tollgate /usr/local/bin/tollgate
 COPY LICENSE /usr/share/doc/tollgate/LICENSE
 USER 10001:10001
 WORKDIR /var/lib/tollgate
