@@ -99,20 +99,7 @@ bool copy_plain(std::string_view text, char* to) {
   return other == 0;
 }
 
-}  // namespace
-
-char* write_json_string(char* to, std::string_view text) {
-  if (!copy_plain(text, to + 1)) {
-    std::string escaped;
-    append_json_string(escaped, text);
-    std::memcpy(to, escaped.data(), escaped.size());
-    return to + escaped.size();
-  }
-  *to = to[1 + text.size()] = '"';
-  return to + 2 + text.size();
-}
-
-void append_json_string(std::string& out, std::string_view text) {
+void append_escaped(std::string& out, std::string_view text) {
   out.push_back('"');
   std::size_t i = 0;
   while (i < text.size()) {
@@ -154,6 +141,31 @@ void append_json_string(std::string& out, std::string_view text) {
     ++i;
   }
   out.push_back('"');
+}
+
+}  // namespace
+
+char* write_json_string(char* to, std::string_view text) {
+  if (!copy_plain(text, to + 1)) {
+    std::string escaped;
+    append_escaped(escaped, text);
+    std::memcpy(to, escaped.data(), escaped.size());
+    return to + escaped.size();
+  }
+  *to = to[1 + text.size()] = '"';
+  return to + 2 + text.size();
+}
+
+// Nearly every text stands for itself: copied and looked at in one go, and taken back where it does not.
+void append_json_string(std::string& out, std::string_view text) {
+  const std::size_t from = out.size(), size = from + 2 + text.size();
+  bool plain = false;
+  out.resize_and_overwrite(size, [&](char* all, std::size_t /*room*/) {
+    all[from] = all[size - 1] = '"';
+    plain = copy_plain(text, all + from + 1);
+    return plain ? size : from;
+  });
+  if (!plain) append_escaped(out, text);
 }
 
 void JsonWriter::value(double number) {

@@ -1,4 +1,5 @@
 // The endings: replies of our own, time-outs, the client's departure, and the fact about it all.
+#include <fmt/compile.h>
 #include <fmt/format.h>
 
 #include "proxy/flow/exchange.h"
@@ -113,11 +114,11 @@ void Exchange::send_local_reply() {
   head_sent_ = true;
   const bool head_only = head_ != nullptr && head_->method == "HEAD";
   scratch_.clear();
-  fmt::format_to(std::back_inserter(scratch_), "HTTP/1.1 {} {}\r\nDate: {}\r\n", reply.status,
+  fmt::format_to(std::back_inserter(scratch_), FMT_COMPILE("HTTP/1.1 {} {}\r\nDate: {}\r\n"), reply.status,
                  status_phrase(reply.status), port_.date());
   scratch_.append(reply.fields);
-  fmt::format_to(std::back_inserter(scratch_), "X-Request-Id: {}\r\nContent-Length: {}\r\n", call_.request_id,
-                 reply.body.size());
+  fmt::format_to(std::back_inserter(scratch_), FMT_COMPILE("X-Request-Id: {}\r\nContent-Length: {}\r\n"),
+                 call_.request_id, reply.body.size());
   if (!keep_alive_)
     scratch_.append("Connection: close\r\n");
   else if (client_version() == 0)

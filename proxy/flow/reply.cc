@@ -1,7 +1,9 @@
 #include "proxy/flow/reply.h"
 
+#include <fmt/compile.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <bit>
 #include <map>
 
@@ -15,9 +17,13 @@ namespace {
 constexpr std::string_view kProblemFields =
     "Content-Type: application/problem+json\r\nCache-Control: no-store\r\n";
 
+constexpr std::size_t kProblemBytes = 1024;  // that nearly every body fits into
+
 std::string problem_type(const Call& call, Reason reason) {
   std::string type = call.snapshot->settings.proxy.problem_base_url;
-  for (char c : code(reason)) type.push_back(c == '_' ? '-' : c);
+  const std::size_t from = type.size();
+  type += code(reason);
+  std::replace(type.begin() + static_cast<std::ptrdiff_t>(from), type.end(), '_', '-');
   return type;
 }
 
@@ -26,6 +32,7 @@ std::string problem_type(const Call& call, Reason reason) {
 template <class More>
 std::string problem_body(const Call& call, Reason reason, std::string_view detail, More&& more) {
   std::string body;
+  body.reserve(kProblemBytes);
   JsonWriter json(body);
   json.object([&] {
     json.field("type", problem_type(call, reason));
@@ -73,11 +80,11 @@ void write_count(JsonWriter& json, std::string_view name, std::uint64_t count, s
 
 std::string hours_and_minutes(Milliseconds span) {
   auto seconds = quota::seconds_up(span);
-  if (seconds < 120) return fmt::format("{} seconds", seconds);
-  if (seconds < 7'200) return fmt::format("{} minutes", (seconds + 59) / 60);
+  if (seconds < 120) return fmt::format(FMT_COMPILE("{} seconds"), seconds);
+  if (seconds < 7'200) return fmt::format(FMT_COMPILE("{} minutes"), (seconds + 59) / 60);
   const auto minutes = (seconds + 59) / 60;
-  return minutes % 60 == 0 ? fmt::format("{} h", minutes / 60)
-                           : fmt::format("{} h {} min", minutes / 60, minutes % 60);
+  return minutes % 60 == 0 ? fmt::format(FMT_COMPILE("{} h"), minutes / 60)
+                           : fmt::format(FMT_COMPILE("{} h {} min"), minutes / 60, minutes % 60);
 }
 
 }  // namespace
@@ -124,13 +131,12 @@ LocalReply quota_exceeded(const Call& call, std::span<const std::uint32_t> viola
     const std::string_view what = rule.on == quota::Scope::credits ? "credits" : "calls";
     if (never)
       detail =
-          fmt::format("This request costs {} {}, more than the limit of {} of quota '{}' ({} s rolling).",
+          fmt::format(FMT_COMPILE("This request costs {} {}, more than the limit of {} of quota '{}' ({} s rolling)."),
                       charge.units, what, worst->limit, rule.name, window);
     else
       detail = fmt::format(
-          "{} of {} {} of quota '{}' were {} in the last {} s; this request needs {}. There is room "
-          "again in {}. "
-          "The window is rolling: it does not reset at midnight.",
+          FMT_COMPILE("{} of {} {} of quota '{}' were {} in the last {} s; this request needs {}. There is room "
+                      "again in {}. The window is rolling: it does not reset at midnight."),
           worst->used, worst->limit, what, rule.name, rule.on == quota::Scope::credits ? "spent" : "made",
           window, charge.units, hours_and_minutes(wait));
   }
