@@ -67,6 +67,8 @@ class Conversation {
   Conversation(const DirectorySource& source, const std::atomic<bool>& stopping)
       : source_(source), stopping_(stopping), curl_(curl_easy_init()) {
     CHECK(curl_ != nullptr, "out of memory");
+    // Any cookie makes libcurl keep cookies, in memory; the usual empty CURLOPT_COOKIEFILE leaks at a reset (7.88).
+    curl_easy_setopt(curl_, CURLOPT_COOKIELIST, "Set-Cookie: none=; max-age=0; domain=localhost; path=/");
   }
   ~Conversation() { curl_easy_cleanup(curl_); }
   Conversation(const Conversation&) = delete;
@@ -157,7 +159,6 @@ class Conversation {
     std::array<char, CURL_ERROR_SIZE> error{};
     set(CURLOPT_URL, address.c_str());
     set(CURLOPT_HTTPHEADER, fields);
-    set(CURLOPT_COOKIEFILE, "");  // cookies are kept, in memory
     set(CURLOPT_USERAGENT, "tollgate");
     set(CURLOPT_ACCEPT_ENCODING, "");
     set(CURLOPT_PROTOCOLS_STR, "http,https");
