@@ -10,8 +10,8 @@ machine's noise.
 
 One request at a time over 16 keep-alive connections, 1000 users in turn, each with its token verified and its lease there
 before counting begins; token, licence, exact quota in Redis, journal, access log and metrics are on. The figure is what the
-worker spends in the events of its sockets and at the ends of its turns: what timers do by the clock is told apart, since it depends on how fast the
-machine is. nginx as a plain reverse proxy is counted beside it.
+worker spends in the events of its sockets and at the ends of its turns: what timers do by the clock is told apart, since it
+depends on how fast the machine is. nginx as a plain reverse proxy is counted beside it.
 """
 import argparse
 import collections

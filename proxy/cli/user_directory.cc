@@ -109,12 +109,13 @@ void UserDirectory::keep(const Kept& kept) const {
                      written.error().message));
 }
 
+std::shared_ptr<net::DirectorySync> UserDirectory::current() const {
+  const std::lock_guard lock(mutex_);
+  return sync_;
+}
+
 std::optional<admin::Sources::UserSync> UserDirectory::status() const {
-  std::shared_ptr<net::DirectorySync> sync;
-  {
-    const std::lock_guard lock(mutex_);
-    sync = sync_;
-  }
+  const std::shared_ptr<net::DirectorySync> sync = current();
   if (sync == nullptr) return std::nullopt;
   const net::DirectorySync::Status now = sync->status();
   return admin::Sources::UserSync{.url = sync->source().url,
@@ -128,11 +129,7 @@ std::optional<admin::Sources::UserSync> UserDirectory::status() const {
 
 std::vector<telemetry::Family> UserDirectory::metrics() const {
   using Type = telemetry::Family::Type;
-  std::shared_ptr<net::DirectorySync> sync;
-  {
-    const std::lock_guard lock(mutex_);
-    sync = sync_;
-  }
+  const std::shared_ptr<net::DirectorySync> sync = current();
   std::vector<telemetry::Family> out;
   if (sync == nullptr) return out;
   const net::DirectorySync::Status now = sync->status();
@@ -171,11 +168,7 @@ std::vector<telemetry::Family> UserDirectory::metrics() const {
 void UserDirectory::connect(admin::Sources& sources) {
   sources.user_sync = [this] { return status(); };
   sources.sync_users = [this](admin::Sources::Changed done) {
-    std::shared_ptr<net::DirectorySync> sync;
-    {
-      const std::lock_guard lock(mutex_);
-      sync = sync_;
-    }
+    const std::shared_ptr<net::DirectorySync> sync = current();
     if (sync == nullptr)
       return done(
           fail(Origin::config, "identity.directory.sync has no url: the CRM is not asked for users."));

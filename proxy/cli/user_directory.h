@@ -56,6 +56,7 @@ class UserDirectory {
   bool take(Kept& kept, const std::shared_ptr<const CrmUsers>& users) const;
   void keep(const Kept& kept) const;
   std::optional<admin::Sources::UserSync> status() const;
+  std::shared_ptr<net::DirectorySync> current() const;  // any thread
 
   const Swap swap_;
   const Log log_;

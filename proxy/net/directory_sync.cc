@@ -16,6 +16,7 @@
 #include "metering/base/check.h"
 #include "metering/base/json_text.h"
 #include "metering/identity/creatio_login.h"
+#include "proxy/net/event_loop.h"
 
 namespace tollgate::net {
 namespace {
@@ -26,10 +27,6 @@ using Kind = SyncFailure::Kind;
 
 constexpr Milliseconds kTakeAgain{100};
 
-MonotonicTime monotonic_now() {
-  return MonotonicTime(
-      std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now().time_since_epoch()));
-}
 UnixTime unix_now() {
   return UnixTime(std::chrono::duration_cast<Duration>(std::chrono::system_clock::now().time_since_epoch()));
 }
@@ -75,7 +72,7 @@ class Conversation {
   Conversation& operator=(const Conversation&) = delete;
 
   void forget() { csrf_.clear(); }  // the session
-  void begin(Milliseconds at_most) { deadline_ = monotonic_now() + at_most; }
+  void begin(Milliseconds at_most) { deadline_ = EventLoop::now() + at_most; }
 
   // The body of a 200.
   std::expected<std::string, SyncFailure> get(const std::string& address) {
@@ -172,7 +169,7 @@ class Conversation {
       set(CURLOPT_CAINFO, source_.ca_file.c_str());
       set(CURLOPT_CAPATH, static_cast<const char*>(nullptr));
     }
-    const auto left = std::chrono::ceil<Milliseconds>(deadline_ - monotonic_now());
+    const auto left = std::chrono::ceil<Milliseconds>(deadline_ - EventLoop::now());
     set(CURLOPT_TIMEOUT_MS,
         static_cast<long>(std::clamp<std::int64_t>(left.count(), 1, source_.timeout.count())));
     set(CURLOPT_NOPROGRESS, 0L);

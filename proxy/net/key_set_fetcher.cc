@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "metering/base/check.h"
+#include "proxy/net/event_loop.h"
 
 namespace tollgate::net {
 namespace {
@@ -31,11 +32,6 @@ constexpr Milliseconds kIntervalMin{
     100};  // whatever the configuration says: a dead server is not asked in a tight loop
 
 // The only clock of this file: what the thread passes to step().
-MonotonicTime monotonic_now() {
-  return MonotonicTime(
-      std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now().time_since_epoch()));
-}
-
 bool is_own_host(const std::string& host) {
   if (host == "localhost" || host == "[::1]") return true;
   in_addr address{};
@@ -388,7 +384,7 @@ struct KeySetFetcher::Impl {
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, nullptr);
     while (!stopping.load(std::memory_order_acquire)) {
-      MonotonicTime now = monotonic_now();
+      MonotonicTime now = EventLoop::now();
       MonotonicTime next = step(now);
       if (stopping.load(std::memory_order_acquire)) return;
       wait(std::chrono::ceil<Milliseconds>(next - now));
@@ -419,7 +415,7 @@ KeySetFetcher::~KeySetFetcher() {
 void KeySetFetcher::start(Milliseconds first_load) {
   CHECK(!impl_->thread.joinable(), "started twice");
   impl_->stopping.store(false, std::memory_order_release);
-  impl_->read_files(monotonic_now());
+  impl_->read_files(EventLoop::now());
   impl_->thread = std::thread([this] { impl_->run(); });
   std::unique_lock lock(impl_->mutex);
   impl_->settled.wait_for(lock, first_load, [this] {

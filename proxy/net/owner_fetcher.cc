@@ -18,16 +18,12 @@
 #include "metering/base/check.h"
 #include "metering/catalogue/cherwell_reply.h"
 #include "metering/identity/cherwell_login.h"
+#include "proxy/net/event_loop.h"
 
 namespace tollgate::net {
 namespace {
 
 constexpr std::size_t kReplyMax = 1024 * 1024;
-
-MonotonicTime monotonic_now() {
-  return MonotonicTime(
-      std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now().time_since_epoch()));
-}
 
 UnixTime unix_now() {
   return UnixTime(std::chrono::duration_cast<Duration>(std::chrono::system_clock::now().time_since_epoch()));
@@ -93,7 +89,7 @@ struct OwnerFetcher::Impl {
       set(CURLOPT_CAINFO, source.ca_file.c_str());
       set(CURLOPT_CAPATH, static_cast<const char*>(nullptr));
     }
-    const auto left = std::chrono::ceil<Milliseconds>(deadline - monotonic_now());
+    const auto left = std::chrono::ceil<Milliseconds>(deadline - EventLoop::now());
     set(CURLOPT_TIMEOUT_MS, static_cast<long>(std::max<std::int64_t>(1, left.count())));
     set(CURLOPT_NOPROGRESS, 0L);
     set(CURLOPT_XFERINFOFUNCTION, &on_progress);
@@ -172,7 +168,7 @@ struct OwnerFetcher::Impl {
       if (stopping.load()) break;
       const Key key = std::move(queue.front());
       queue.pop_front();
-      const MonotonicTime now = monotonic_now();
+      const MonotonicTime now = EventLoop::now();
       const bool too_late = now - asked.at(key).since > source.timeout;
       if (!too_late && now >= paused_until) {
         lock.unlock();
@@ -181,7 +177,7 @@ struct OwnerFetcher::Impl {
         if (!answered && !stopping.load() && log)
           log(fmt::format("look-up of a record's owner at {}: {}", source.url, why));
         lock.lock();
-        if (!answered) paused_until = monotonic_now() + kPause;
+        if (!answered) paused_until = EventLoop::now() + kPause;
       }
       auto node = asked.extract(key);
       lock.unlock();
@@ -225,13 +221,13 @@ OwnerFetcher::~OwnerFetcher() {
 void OwnerFetcher::find(const std::string& upstream, const std::string& record, std::function<void()> done) {
   {
     std::lock_guard lock(impl_->mutex);
-    const bool paused = monotonic_now() < impl_->paused_until;
+    const bool paused = EventLoop::now() < impl_->paused_until;
     const bool full = impl_->asked.size() >= kWaitingMax && !impl_->asked.contains({upstream, record});
     if (!impl_->stopping.load() && !paused && !full) {
       const auto [at, first] = impl_->asked.try_emplace({upstream, record});
       at->second.waiting.push_back(std::move(done));
       if (!first) return;
-      at->second.since = monotonic_now();
+      at->second.since = EventLoop::now();
       impl_->queue.push_back(at->first);
       impl_->asked_for.notify_one();
       return;

@@ -14,7 +14,7 @@ namespace tollgate::net {
 namespace {
 
 constexpr int kTurnsMax = 16;  // rounds of reading and writing before others have their turn
-constexpr std::size_t kDirectWrite = 16 * 1024;  // from here on bytes are sent without being copied first
+constexpr std::size_t kDirectWrite = UpstreamConnection::kDirectWrite;
 
 }  // namespace
 
@@ -354,7 +354,7 @@ void Session::upstream_expect(std::string_view method, bool upgrade) {
   upstream_->expect(method, upgrade);
 }
 void Session::upstream_write(std::string_view bytes) {
-  if (bytes.size() >= UpstreamConnection::kDirectWrite) exchange_.on_upstream_sends();
+  if (bytes.size() >= kDirectWrite) exchange_.on_upstream_sends();
   upstream_->write(bytes);
 }
 std::size_t Session::upstream_backlog() const {
