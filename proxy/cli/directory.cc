@@ -1,7 +1,8 @@
 #include "proxy/cli/directory.h"
 
 #include <fmt/format.h>
-#include <simdjson.h>
+
+#include "proxy/cli/admin_json.h"
 
 namespace tollgate::cli {
 namespace {
@@ -33,7 +34,7 @@ std::vector<std::vector<std::string>> overview_rows(simdjson::dom::object direct
 }
 
 // What counts, and what file and CRM say of it.
-std::vector<std::vector<std::string>> user_rows(const Element& user) {
+std::vector<std::vector<std::string>> user_rows(simdjson::dom::object user) {
   std::vector<std::vector<std::string>> rows{{"WHAT", "COUNTS", "FROM", "FILE", "CRM"}};
   simdjson::dom::object counts;
   if (user["counts"].get(counts) != simdjson::SUCCESS) return rows;
@@ -65,13 +66,9 @@ int run_directory(const DirectoryArguments& arguments, Console& console) {
     return kExitOk;
   }
   simdjson::dom::parser parser;
-  Element answer;
   simdjson::dom::object object;
-  if (parser.parse(reply.body).get(answer) != simdjson::SUCCESS || answer.get(object) != simdjson::SUCCESS) {
-    print_error(console, "the reply is no JSON");
-    return kExitFailed;
-  }
-  const auto rows = arguments.user.empty() ? overview_rows(object) : user_rows(answer);
+  if (!read_json(parser, reply.body, object, console)) return kExitFailed;
+  const auto rows = arguments.user.empty() ? overview_rows(object) : user_rows(object);
   if (rows.size() == 1)
     console.err << "there is no directory: users are as their tokens say\n";
   else

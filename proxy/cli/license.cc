@@ -1,8 +1,8 @@
 #include "proxy/cli/license.h"
 
 #include <fmt/format.h>
-#include <simdjson.h>
 
+#include "proxy/cli/admin_json.h"
 #include "proxy/cli/seat_import.h"
 
 namespace tollgate::cli {
@@ -34,8 +34,7 @@ Pools find_pools(const LicenseArguments& arguments, Console& console) {
   if (pools.code != kExitOk) return pools;
   simdjson::dom::parser parser;
   simdjson::dom::array products;
-  if (parser.parse(reply.body).get(products) != simdjson::SUCCESS) {
-    print_error(console, "the reply is no JSON");
+  if (!read_json(parser, reply.body, products, console)) {
     pools.code = kExitFailed;
     return pools;
   }
@@ -58,10 +57,7 @@ int list(const LicenseArguments& arguments, Console& console) {
   }
   simdjson::dom::parser parser;
   simdjson::dom::array products;
-  if (parser.parse(reply.body).get(products) != simdjson::SUCCESS) {
-    print_error(console, "the reply is no JSON");
-    return kExitFailed;
-  }
+  if (!read_json(parser, reply.body, products, console)) return kExitFailed;
   Rows rows{{"PRODUCT", "TITLE", "AVAILABLE", "SEATS", "CAPACITY", "USED", "BILLABLE"}};
   for (Element product : products)
     rows.push_back({member(product, "id"), member(product, "title"),

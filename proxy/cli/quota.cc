@@ -1,10 +1,10 @@
 #include "proxy/cli/quota.h"
 
 #include <fmt/format.h>
-#include <simdjson.h>
 
 #include "config/values.h"
 #include "metering/base/json_text.h"
+#include "proxy/cli/admin_json.h"
 
 namespace tollgate::cli {
 namespace {
@@ -37,10 +37,7 @@ std::string grants_text(const Element& quota) {
 int print_quotas(const std::string& body, Console& console) {
   simdjson::dom::parser parser;
   Element document;
-  if (parser.parse(body).get(document) != simdjson::SUCCESS) {
-    print_error(console, "the reply is no JSON");
-    return kExitFailed;
-  }
+  if (!read_json(parser, body, document, console)) return kExitFailed;
   std::vector<std::vector<std::string>> rows{
       {"QUOTA", "LIMIT", "USED", "REMAINING", "CONFIGURED", "OVERRIDE", "GRANTS"}};
   auto add = [&](const Element& quota) {

@@ -1,9 +1,9 @@
 #include "proxy/cli/usage.h"
 
 #include <fmt/format.h>
-#include <simdjson.h>
 
 #include "config/values.h"
+#include "proxy/cli/admin_json.h"
 
 namespace tollgate::cli {
 namespace {
@@ -67,10 +67,7 @@ int run_usage(const UsageArguments& arguments, Console& console) {
   }
   simdjson::dom::parser parser;
   Element document;
-  if (parser.parse(reply.body).get(document) != simdjson::SUCCESS) {
-    print_error(console, "the reply is no JSON");
-    return kExitFailed;
-  }
+  if (!read_json(parser, reply.body, document, console)) return kExitFailed;
   print_limits(document, console);
   print_objects(document, console);
   return kExitOk;
