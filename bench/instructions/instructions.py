@@ -35,7 +35,7 @@ import peers  # noqa: E402
 FIGURES = os.path.join(HERE, "figures.json")
 TOLERANCE, TOLERANCE_ALLOCATIONS = 0.03, 0.5
 CONNECTIONS, WARM_UP, REQUESTS = 16, 2_000, 3_000
-# What a socket's event calls, and what the end of a turn does for all of them; neither calls the other.
+# What tells that a socket is ready, and the end of a turn, where all that is ready is handled; neither calls the other.
 EVENTS = ["tollgate::net::Watch::on_event(int, short, void*)", "tollgate::net::EventLoop::on_turn_end(int, short, void*)"]
 ALLOCATORS = {"malloc", "calloc", "realloc", "memalign", "aligned_alloc", "posix_memalign"}
 REPLY_BYTES = 1024

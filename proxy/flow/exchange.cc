@@ -41,10 +41,10 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   client_end_ = ClientEnd::keep;
   keep_alive_ = head != nullptr && head->keep_alive;
   session_pending_ = holding_ = held_end_ = watches_body_ = watches_owners_ = false;
-  buffered_ = store_pending_ = charged_ = given_back_ = client_lost_ = upstream_held_ = upstream_reused_ = upstream_written_ =
-      body_written_ = upgrade_ = stale_retry_used_ = head_sent_ = continue_sent_ = reply_chunked_ =
-          reply_until_close_ = reply_early_ = client_paused_ = upstream_paused_ = client_finished_ = upstream_finished_ =
-              false;
+  buffered_ = store_pending_ = charged_ = given_back_ = client_lost_ = upstream_held_ = upstream_reused_ =
+      upstream_written_ = body_written_ = upgrade_ = stale_retry_used_ = head_sent_ = continue_sent_ =
+          reply_chunked_ = reply_until_close_ = reply_early_ = client_paused_ = upstream_paused_ =
+              client_finished_ = upstream_finished_ = false;
   retries_ = attempts_ = informational_ = 0;
   status_ = 0;
   bytes_in_ = bytes_out_ = discarded_ = 0;
@@ -170,7 +170,8 @@ void Exchange::on_request_body(std::string_view payload) {
   bytes_in_ += payload.size();
   if (call_.route != nullptr && call_.route->max_body != 0 && bytes_in_ > call_.route->max_body &&
       reply_ != Reply::tunnel && request_ != Request::discarding)
-    return on_request_body_refused({Reason::body_too_large, "The request body is larger than this route accepts."});
+    return on_request_body_refused(
+        {Reason::body_too_large, "The request body is larger than this route accepts."});
   if (reply_ == Reply::tunnel || request_ == Request::streaming) return write_request_payload(payload);
   if (request_ == Request::buffering) {
     if (body_.size() + payload.size() > Gate::body_max(call_))
@@ -332,7 +333,8 @@ void Exchange::acquire(bool fresh) {
   call_.tell(&Life::asks_upstream, upstream_config_->name, attempts_);
   arm_upstream(Milliseconds::max());
   ExchangePort::Upstream upstream;
-  const ExchangePort::Wanted wanted{.fresh = fresh, .again = attempts_ > 1, .hash_key = hash_key()};
+  const ExchangePort::Wanted wanted{
+      .fresh = fresh, .again = attempts_ > 1, .once = !replayable(), .hash_key = hash_key()};
   if (port_.upstream_acquire(*call_.route, wanted, upstream)) on_upstream_ready(upstream);
 }
 

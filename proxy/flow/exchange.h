@@ -107,6 +107,7 @@ class ExchangePort {
   struct Wanted {
     bool fresh = false;         // not one from the idle pool
     bool again = false;         // the call is tried again: by another server, if there is one
+    bool once = false;          // it cannot be sent again: not on a connection that has just been closed
     std::string_view hash_key;  // what chooses the server with `balance: hash`
   };
   struct Upstream {
@@ -150,7 +151,7 @@ class ExchangePort {
   virtual void leave_seat(const seats::Pool&, const identity::Principal&,
                           const std::vector<seats::ClientId>&) {}          // SeatLedger::leave
   virtual void charge(std::span<const quota::AccountCharge> charges) = 0;  // -> on_charge
-  virtual void read_usage(const Call& call) = 0;                       // -> on_usage
+  virtual void read_usage(const Call& call) = 0;                           // -> on_usage
   virtual void give_back(std::span<const quota::AccountCharge> charges, const quota::Receipt& receipt) = 0;
 
   virtual void set_timer(Timer timer, Milliseconds after) = 0;
@@ -311,14 +312,14 @@ class Exchange {
   std::string body_;                          // buffered for inspection
   std::vector<http::TrailerField> trailers_;  // of a buffered body
   std::string scratch_;  // heads under construction; its memory is kept from one exchange to the next
-  std::vector<usage::CountedOperation> operations_;                 // for the fact; memory kept
-  std::vector<usage::ChargedAccount> accounts_;       // of call_.charges, those that limit; memory kept
-  std::vector<std::string_view> shadow_violated_;     // names of rules; memory kept
-  usage::CallHandle journalled_;                      // the call's entry in the journal
+  std::vector<usage::CountedOperation> operations_;  // for the fact; memory kept
+  std::vector<usage::ChargedAccount> accounts_;      // of call_.charges, those that limit; memory kept
+  std::vector<std::string_view> shadow_violated_;    // names of rules; memory kept
+  usage::CallHandle journalled_;                     // the call's entry in the journal
   std::vector<std::string_view> dropped_fields_, dropped_cookies_;  // credentials of others; memory kept
-  std::vector<std::string> reply_dropped_;  // what Connection of the reply names
-  std::string identity_lines_;              // for the upstream's head; memory kept
-  std::string held_;        // of the reply, until what it says about a session is known to the others
+  std::vector<std::string> reply_dropped_;                          // what Connection of the reply names
+  std::string identity_lines_;                                      // for the upstream's head; memory kept
+  std::string held_;         // of the reply, until what it says about a session is known to the others
   std::string owners_body_;  // of a reply that may say whose records are
   struct SessionWrite {
     identity::SessionKey key;
@@ -343,7 +344,7 @@ class Exchange {
   bool held_end_ = false;         // and is complete
   bool watches_body_ = false;     // of the reply: it goes to watched_body_ too
   bool watches_owners_ = false;   // and to owners_body_
-  bool charged_ = false;     // the ledger admitted it and nothing was given back
+  bool charged_ = false;          // the ledger admitted it and nothing was given back
   bool given_back_ = false;
   bool client_lost_ = false;
   bool upstream_held_ = false;  // a connection, or an acquisition under way

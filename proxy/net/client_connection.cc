@@ -25,7 +25,7 @@ ClientConnection::ClientConnection(Worker& worker, int fd, std::string_view peer
 ClientConnection::~ClientConnection() = default;
 
 void ClientConnection::start() {
-  watch_.start(worker_.loop(), transport_.fd(), this, &ClientConnection::on_event);
+  watch_.start(worker_.loop(), WatchKind::client, transport_.fd(), this, &ClientConnection::on_event);
   if (transport_.tls() || phase_ == Phase::announced)
     worker_.loop().set(timer_, worker_.settings().timeouts.tls_handshake);
   else

@@ -5,13 +5,17 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "metering/base/check.h"
 
 namespace tollgate::net {
 
 namespace {
 
-constexpr Milliseconds kWallClock{10};  // so often its distance to the monotonic clock is looked at
+constexpr std::size_t kEventsATime = 32;  // are handled at what counts as one time
+constexpr Milliseconds kWallClock{10};    // so often its distance to the monotonic clock is looked at
 
 Duration read_clock(clockid_t clock) {
   timespec t{};
@@ -107,9 +111,36 @@ void EventLoop::bind_turn_end(void* owner, void (*task)(void*)) {
   turn_end_task_ = task;
 }
 
-// An event made active while others are handled comes behind them, in the same turn.
 void EventLoop::want_turn_end() {
+  turn_end_wanted_ = true;
+  end_turn();
+}
+
+// An event made active while others are handled comes behind them, in the same turn.
+void EventLoop::end_turn() {
+  if (turn_ != Turn::begun) return;
+  turn_ = Turn::ends_soon;
   event_active(turn_end_event_, EV_TIMEOUT, 0);
+}
+
+void EventLoop::collect(Watch& watch) {
+  ready_[static_cast<std::size_t>(watch.kind_)].push_back(&watch);
+  end_turn();
+}
+
+void EventLoop::drop(const Watch& watch) {
+  auto& ready = ready_[static_cast<std::size_t>(watch.kind_)];
+  const auto at = std::ranges::find(ready, &watch);
+  if (at != ready.end()) *at = nullptr;
+}
+
+void EventLoop::handle(std::vector<Watch*>& ready) {
+  for (std::size_t i = 0; i < ready.size(); ++i) {
+    if (i % kEventsATime == kEventsATime - 1) event_begins();
+    Watch* watch = ready[i];
+    if (watch != nullptr) watch->ready_(watch->owner_, std::exchange(watch->what_, 0));
+  }
+  ready.clear();
 }
 
 void EventLoop::defer(std::function<void()> task) {
@@ -142,11 +173,16 @@ void EventLoop::on_wake(int, short, void* self) {
 
 void EventLoop::on_timer(int, short, void* self) {
   auto* loop = static_cast<EventLoop*>(self);
-  loop->event_begins();
-  loop->armed_for_ = MonotonicTime::min();  // no event_add for each timer set while firing
-  loop->timers_.expire(loop->now());
-  loop->armed_for_ = MonotonicTime::max();
-  loop->arm();
+  loop->timers_due_ = true;
+  loop->end_turn();
+}
+
+void EventLoop::expire_timers() {
+  timers_due_ = false;
+  armed_for_ = MonotonicTime::min();  // no event_add for each timer set while firing
+  timers_.expire(now());
+  armed_for_ = MonotonicTime::max();
+  arm();
 }
 
 void EventLoop::on_deferred(int, short, void* self) {
@@ -159,12 +195,17 @@ void EventLoop::on_deferred(int, short, void* self) {
 
 void EventLoop::on_turn_end(int, short, void* self) {
   auto* loop = static_cast<EventLoop*>(self);
+  loop->turn_ = Turn::ends;
   loop->event_begins();
-  loop->turn_end_task_(loop->turn_end_owner_);
+  for (auto& ready : loop->ready_) loop->handle(ready);
+  if (loop->timers_due_) loop->expire_timers();
+  while (std::exchange(loop->turn_end_wanted_, false)) loop->turn_end_task_(loop->turn_end_owner_);
+  loop->turn_ = Turn::begun;
 }
 
-void Watch::start(EventLoop& loop, int fd, void* owner, void (*ready)(void*, short)) {
+void Watch::start(EventLoop& loop, WatchKind kind, int fd, void* owner, void (*ready)(void*, short)) {
   CHECK(event_ == nullptr, "one watch, one descriptor");
+  kind_ = kind;
   loop_ = &loop;
   owner_ = owner;
   ready_ = ready;
@@ -178,12 +219,14 @@ void Watch::stop() {
   if (event_ == nullptr) return;
   event_free(event_);
   event_ = nullptr;
+  if (what_ != 0) loop_->drop(*this);
+  what_ = 0;
 }
 
 void Watch::on_event(int, short what, void* self) {
   auto* watch = static_cast<Watch*>(self);
-  watch->loop_->event_begins();
-  watch->ready_(watch->owner_, what);
+  if (watch->what_ == 0) watch->loop_->collect(*watch);
+  watch->what_ = static_cast<short>(watch->what_ | what);
 }
 
 }  // namespace tollgate::net

@@ -63,7 +63,7 @@ struct LocalService::Impl : std::enable_shared_from_this<LocalService::Impl> {
       transport.open(fd, nullptr);
       timer.bind(this, [](void* self) { static_cast<Connection*>(self)->drop(); });
       service.loop.set(timer, kIdleMax);
-      watch.start(service.loop, fd, this, &Connection::on_event);
+      watch.start(service.loop, WatchKind::client, fd, this, &Connection::on_event);
     }
     static void on_event(void* self, short what) {
       auto* connection = static_cast<Connection*>(self);

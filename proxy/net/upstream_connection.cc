@@ -75,7 +75,7 @@ void UpstreamConnection::connect_next() {
     }
     transport_.open(fd, tls_ == nullptr ? nullptr : tls_->new_session(tls_host_));
     state_ = State::connecting;
-    watch_.start(loop_, fd, this, &UpstreamConnection::on_event);
+    watch_.start(loop_, WatchKind::upstream, fd, this, &UpstreamConnection::on_event);
     return;
   }
   // Not from within acquire(): the user hears of it in the next turn.

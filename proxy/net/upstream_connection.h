@@ -69,13 +69,18 @@ class UpstreamConnection {
   void use(UpstreamUser& user);  // from idle, or bound while connecting
   void idle_until(MonotonicTime deadline);
   bool stale();  // idle: closed, or bytes are there that nobody asked for
+  bool event_waits() const {
+    return watch_.event_waits();
+  }  // the loop knows something that was not handled yet
   void close();
   std::size_t server() const { return server_; }
   UpstreamUser* user() const { return user_; }
   bool reused() const { return uses_ > 1; }
   std::string_view label() const { return label_; }
   // For Host, where nobody names another: a Unix socket has no name of its own.
-  std::string_view authority() const { return label_.starts_with("unix:") ? "localhost" : std::string_view(label_); }
+  std::string_view authority() const {
+    return label_.starts_with("unix:") ? "localhost" : std::string_view(label_);
+  }
   void set_label(std::string label) { label_ = std::move(label); }
   std::string error() const { return error_; }
   bool timed_out() const { return timed_out_; }  // why connecting failed
@@ -83,7 +88,8 @@ class UpstreamConnection {
 
   // ---- the user's
   void expect(std::string_view method, bool upgrade);
-  static constexpr std::size_t kDirectWrite = 16 * 1024;  // from here on bytes are sent without being copied first
+  static constexpr std::size_t kDirectWrite =
+      16 * 1024;                       // from here on bytes are sent without being copied first
   void write(std::string_view bytes);  // sent by flush(), or at once when there are so many
   std::size_t backlog() const { return out_.size(); }
   bool can_send() const { return writable_ && !out_.empty(); }

@@ -206,9 +206,9 @@ void UpstreamPool::failed(const UpstreamConnection& connection, std::string_view
 
 // ---------------------------------------------------------------- connections
 
-// Each is looked at first: bytes that came while nobody asked, and that the loop has not told of yet, would
+// Never one with an event that waits to be handled and leaves something to be read: bytes that came while nobody asked would
 // be taken for the reply to the next request.
-UpstreamConnection* UpstreamPool::take_idle(std::size_t index) {
+UpstreamConnection* UpstreamPool::take_idle(std::size_t index, bool look) {
   Server& server = servers_[index];
   while (!server.idle.empty()) {
     UpstreamConnection* connection = server.idle.back();
@@ -216,19 +216,19 @@ UpstreamConnection* UpstreamPool::take_idle(std::size_t index) {
     --idle_count_;
     around_.counters.idle.fetch_sub(1, std::memory_order_relaxed);
     tell_idle(index);
-    if (!connection->stale()) return connection;
+    if ((!look && !connection->event_waits()) || !connection->stale()) return connection;
     destroy(*connection);
   }
   return nullptr;
 }
 
 // Those of servers that are well first; never one of a server that is down.
-UpstreamConnection* UpstreamPool::take_any_idle() {
+UpstreamConnection* UpstreamPool::take_any_idle(bool look) {
   weigh(around_.loop.now(), Balancer::kNone);
   for (const bool well : {true, false})
     for (std::size_t i = 0; i < servers_.size(); ++i)
       if (!is_down(i) && (candidates_[i].share > 0) == well)
-        if (UpstreamConnection* connection = take_idle(i)) return connection;
+        if (UpstreamConnection* connection = take_idle(i, look)) return connection;
   return nullptr;
 }
 
@@ -246,8 +246,8 @@ UpstreamConnection* UpstreamPool::acquire(UpstreamUser& user, const flow::Exchan
     return nullptr;
   }
   const std::size_t server = choose_server(user);
-  UpstreamConnection* connection = fresh ? nullptr : take_idle(server);
-  if (connection == nullptr && !fresh && !has_room()) connection = take_any_idle();
+  UpstreamConnection* connection = fresh ? nullptr : take_idle(server, wanted.once);
+  if (connection == nullptr && !fresh && !has_room()) connection = take_any_idle(wanted.once);
   if (connection != nullptr) {
     begin_use(*connection, user);
     return connection;
@@ -402,7 +402,7 @@ void UpstreamPool::serve_queue() {
     while (!pool->queue_.empty()) {
       UpstreamUser& user = *pool->queue_.front();
       if (pool->all_down()) return;  // their time-outs tell them
-      UpstreamConnection* connection = pool->take_any_idle();
+      UpstreamConnection* connection = pool->take_any_idle(user.waiting.wanted.once);
       if (connection == nullptr && !pool->has_room()) return;
       pool->give_up(user);
       if (connection != nullptr) {

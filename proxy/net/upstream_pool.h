@@ -40,7 +40,7 @@ struct ServerHealth {
   std::string upstream, server;
   std::atomic<bool> reachable{true};           // the last attempt to connect did not fail
   std::atomic<std::int64_t> ejected_until{0};  // nanoseconds of MonotonicTime
-  std::atomic<std::uint64_t> idle{0};     // connections
+  std::atomic<std::uint64_t> idle{0};          // connections
   std::atomic<std::uint64_t> waiting{0};  // requests, for whatever server of the pool: told by its first one
   std::atomic<std::uint64_t> in_flight{0}, calls_total{0}, failures_total{0}, ejections_total{0};
   std::shared_ptr<CheckedServer> checked;  // nullptr: no health checks
@@ -66,8 +66,8 @@ class UpstreamPool : public std::enable_shared_from_this<UpstreamPool> {
   }  // for connections from now on
 
   // A connection in use by `user`, or nullptr: upstream_ready or upstream_failed follows, never from within
-  // this call. An idle one is looked at before it is taken (one recv). The hash key stays in place until
-  // then.
+  // this call. For a call that cannot be sent again an idle one is looked at before it is taken (one recv);
+  // for others what the loop has told of it will do. The hash key stays in place until then.
   UpstreamConnection* acquire(UpstreamUser& user, const flow::ExchangePort::Wanted& wanted);
   bool may_repeat();                 // a call that a server may have received: takes it from the budget
   void give_up(UpstreamUser& user);  // while it waits
@@ -94,7 +94,7 @@ class UpstreamPool : public std::enable_shared_from_this<UpstreamPool> {
     ServerUrl url;
     std::vector<Endpoint> addresses;  // empty until resolved
     std::size_t next_address = 0;     // they take turns
-    std::string lookup_error;  // of the last look-up that failed; empty until then
+    std::string lookup_error;         // of the last look-up that failed; empty until then
     Resolver::Handle lookup;
     std::vector<UpstreamConnection*> idle;  // the last is taken first
   };
@@ -112,8 +112,8 @@ class UpstreamPool : public std::enable_shared_from_this<UpstreamPool> {
   bool still_its_own(const UpstreamConnection& connection) const;
   void begin_use(UpstreamConnection& connection, UpstreamUser& user);
   void count_call(std::size_t server, int change);
-  UpstreamConnection* take_any_idle();
-  UpstreamConnection* take_idle(std::size_t server);
+  UpstreamConnection* take_any_idle(bool look);
+  UpstreamConnection* take_idle(std::size_t server, bool look);
   void open(UpstreamUser& user, std::size_t server);
   void start_connecting(UpstreamConnection& connection);
   void enqueue(UpstreamUser& user, Milliseconds patience, flow::UpstreamFailure failure);

@@ -400,6 +400,26 @@ TEST(TimeOut, IdleUpstreamConnectionIsClosed) {
   EXPECT_EQ(upstream.connections(), 2);
 }
 
+TEST(UpstreamFailure, BytesThatNobodyAskedForAnswerNobody) {
+  std::latch answered(1);
+  Upstream upstream([&](Peer& peer) {
+    peer.read_head();
+    const bool first = !answered.try_wait();
+    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    if (!first) return;
+    answered.wait();
+    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged");
+    peer.read_all();
+  });
+  Proxy proxy(settings({upstream.url()}));
+  EXPECT_EQ(proxy.ask(get("/")).body, "ok");
+  EXPECT_EQ(proxy.server->counters().upstream.idle, 1U);
+  answered.count_down();
+  while (proxy.server->counters().upstream.idle > 0) std::this_thread::yield();
+  EXPECT_EQ(proxy.ask(get("/")).body, "ok");
+  EXPECT_EQ(upstream.connections(), 2);
+}
+
 TEST(TimeOut, ClientThatDoesNotReadIsGivenUp) {
   Upstream upstream([](Peer& peer) {
     peer.read_head();
