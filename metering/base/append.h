@@ -5,6 +5,7 @@
 #pragma once
 #include <algorithm>
 #include <charconv>
+#include <concepts>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -40,7 +41,7 @@ class Appender {
       for (std::size_t i = 0; i < size; ++i) at[i] = from[i];
     return at + size;
   }
-  Appender& decimal(std::uint64_t number) {
+  Appender& decimal(std::integral auto number) {
     char* at = room(20);
     at_ = std::to_chars(at, at + 20, number).ptr;
     return *this;

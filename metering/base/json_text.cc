@@ -168,6 +168,18 @@ void append_json_string(std::string& out, std::string_view text) {
   if (!plain) append_escaped(out, text);
 }
 
+void JsonWriter::put_string(std::string_view text) {
+  char* const at = to_->room(2 + text.size());
+  if (copy_plain(text, at + 1)) {
+    *at = at[1 + text.size()] = '"';
+    to_->advance_to(at + 2 + text.size());
+  } else {
+    std::string escaped;
+    append_escaped(escaped, text);
+    to_->text(escaped);
+  }
+}
+
 void JsonWriter::value(double number) {
   if (!std::isfinite(number)) return null();
   raw(fmt::format("{}", number));

@@ -6,8 +6,11 @@
 #pragma once
 #include <concepts>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
+
+#include "metering/base/append.h"
 
 namespace tollgate {
 
@@ -16,40 +19,37 @@ void append_json_string(std::string& out, std::string_view text);
 // The same to a place with room for 2 + 6 bytes a byte; the end of what was written. For lines written in one go.
 char* write_json_string(char* to, std::string_view text);
 
+// `out` has its new size once the outermost value is complete, and must not be touched before.
 class JsonWriter {
  public:
   explicit JsonWriter(std::string& out) : out_(out) {}
 
   template <class Body>
   void object(Body&& body) {
-    open('{');
-    body();
-    close('}');
+    nest('{', body, '}');
   }
   template <class Body>
   void array(Body&& body) {
-    open('[');
-    body();
-    close(']');
+    nest('[', body, ']');
   }
   void key(std::string_view name) {
     separate();
-    append_json_string(out_, name);
-    out_.push_back(':');
+    put_string(name);
+    to_->text(":");
     first_ = true;
   }
   void value(std::string_view text) {
-    separate();
-    append_json_string(out_, text);
+    item([&] { put_string(text); });
   }
   void value(const char* text) { value(std::string_view(text)); }
   void value(bool yes) { raw(yes ? "true" : "false"); }
-  void value(std::integral auto number) { raw(std::to_string(number)); }
+  void value(std::integral auto number) {
+    item([&] { to_->decimal(number); });
+  }
   void value(double number);  // shortest form that reads back the same; not finite becomes null
   void null() { raw("null"); }
   void raw(std::string_view json) {  // json: already valid JSON
-    separate();
-    out_.append(json);
+    item([&] { to_->text(json); });
   }
   template <class T>
   void field(std::string_view name, const T& v) {
@@ -68,20 +68,32 @@ class JsonWriter {
   }
 
  private:
-  void separate() {
-    if (!first_) out_.push_back(',');
-    first_ = false;
-  }
-  void open(char c) {
+  template <class Write>
+  void item(Write&& write) {
+    if (depth_++ == 0) to_.emplace(out_);
     separate();
-    out_.push_back(c);
-    first_ = true;
+    write();
+    if (--depth_ == 0) to_.reset();
   }
-  void close(char c) {
-    out_.push_back(c);
+  template <class Body>
+  void nest(char open, Body&& body, char close) {
+    item([&] {
+      to_->text({&open, 1});
+      first_ = true;
+      body();
+      to_->text({&close, 1});
+      first_ = false;
+    });
+  }
+  void separate() {
+    if (!first_) to_->text(",");
     first_ = false;
   }
+  void put_string(std::string_view text);
+
   std::string& out_;
+  std::optional<Appender> to_;  // within a value
+  unsigned depth_ = 0;
   bool first_ = true;
 };
 

@@ -1,7 +1,5 @@
 // The endings: replies of our own, time-outs, the client's departure, and the fact about it all.
-#include <fmt/compile.h>
-#include <fmt/format.h>
-
+#include "metering/base/append.h"
 #include "proxy/flow/exchange.h"
 #include "proxy/flow/status_phrase.h"
 
@@ -114,20 +112,20 @@ void Exchange::send_local_reply() {
   head_sent_ = true;
   const bool head_only = head_ != nullptr && head_->method == "HEAD";
   scratch_.clear();
-  fmt::format_to(std::back_inserter(scratch_), FMT_COMPILE("HTTP/1.1 {} {}\r\nDate: {}\r\n"), reply.status,
-                 status_phrase(reply.status), port_.date());
-  scratch_.append(reply.fields);
-  fmt::format_to(std::back_inserter(scratch_), FMT_COMPILE("X-Request-Id: {}\r\nContent-Length: {}\r\n"),
-                 call_.request_id, reply.body.size());
-  if (!keep_alive_)
-    scratch_.append("Connection: close\r\n");
-  else if (client_version() == 0)
-    scratch_.append("Connection: keep-alive\r\n");
-  scratch_.append("\r\n");
-  if (!head_only) {
-    scratch_.append(reply.body);
-    bytes_out_ += reply.body.size();
+  {
+    Appender to(scratch_);
+    to.text("HTTP/1.1 ").decimal(reply.status).text(" ").text(status_phrase(reply.status));
+    to.text("\r\nDate: ").text(port_.date()).text("\r\n").text(reply.fields);
+    to.text("X-Request-Id: ").text(call_.request_id);
+    to.text("\r\nContent-Length: ").decimal(reply.body.size()).text("\r\n");
+    if (!keep_alive_)
+      to.text("Connection: close\r\n");
+    else if (client_version() == 0)
+      to.text("Connection: keep-alive\r\n");
+    to.text("\r\n");
+    if (!head_only) to.text(reply.body);
   }
+  if (!head_only) bytes_out_ += reply.body.size();
   port_.client_write(scratch_);
   reply_ = Reply::flushing;
   settle_if_flushed();

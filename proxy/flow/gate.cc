@@ -69,7 +69,7 @@ Gate::Gate(std::size_t token_cache_entries, std::uint64_t hash_seed)
     : cache_(token_cache_entries, hash_seed) {}
 
 void Gate::forget(Call& call) {
-  constexpr std::size_t kKept = 8, kTextKept = 1024;  // one large batch must not make the worker large
+  constexpr std::size_t kKept = 8, kTextKept = 2048;  // one large batch must not make the worker large
   if (call.charges.capacity() > 0 && call.charges.size() <= kKept) spare_charges_ = std::move(call.charges);
   const auto emptied = [](auto& list) {
     auto memory = list.capacity() <= kKept ? std::move(list) : std::remove_reference_t<decltype(list)>{};
@@ -85,7 +85,8 @@ void Gate::forget(Call& call) {
     memory.clear();
     return memory;
   };
-  std::string request_id = emptied_text(call.request_id), fields = emptied_text(call.response_fields);
+  std::string request_id = emptied_text(call.request_id), fields = emptied_text(call.response_fields),
+              reply_fields = emptied_text(call.reply.fields), reply_body = emptied_text(call.reply.body);
   std::destroy_at(&call);  // half the work of assigning a new one
   std::construct_at(&call);
   call.classification.uses = std::move(uses);
@@ -94,6 +95,8 @@ void Gate::forget(Call& call) {
   call.receipt.items = std::move(items);
   call.request_id = std::move(request_id);
   call.response_fields = std::move(fields);
+  call.reply.fields = std::move(reply_fields);
+  call.reply.body = std::move(reply_body);
 }
 
 void Gate::fail(Call& call, Reason reason, std::string_view detail) {
@@ -311,7 +314,7 @@ Next Gate::on_charge(Call& call, quota::ChargeOutcome&& outcome) {
       return Next::forward;
     case quota::ChargeOutcome::Status::exceeded:
       std::swap(call.states, outcome.states);
-      reply_with(call, quota_exceeded(call, outcome.violated));
+      reply_with(call, quota_exceeded(call, outcome.violated, std::move(call.reply)));
       call.reply.fields += call.response_fields;
       return Next::reply;
     case quota::ChargeOutcome::Status::unavailable:

@@ -7,6 +7,7 @@
 #include <bit>
 #include <map>
 
+#include "metering/base/append.h"
 #include "metering/base/json_text.h"
 #include "metering/quota/keys.h"
 #include "metering/quota/rate_limit_fields.h"
@@ -18,11 +19,14 @@ constexpr std::string_view kProblemFields =
     "Content-Type: application/problem+json\r\nCache-Control: no-store\r\n";
 
 constexpr std::size_t kProblemBytes = 1024;  // that nearly every body fits into
+constexpr std::size_t kDetailBytes = 256;    // and every detail
 
 std::string problem_type(const Call& call, Reason reason) {
-  std::string type = call.snapshot->settings.proxy.problem_base_url;
-  const std::size_t from = type.size();
-  type += code(reason);
+  const std::string& base = call.snapshot->settings.proxy.problem_base_url;
+  const std::size_t from = base.size();
+  std::string type;
+  type.reserve(from + code(reason).size());
+  type.append(base).append(code(reason));
   std::replace(type.begin() + static_cast<std::ptrdiff_t>(from), type.end(), '_', '-');
   return type;
 }
@@ -30,8 +34,10 @@ std::string problem_type(const Call& call, Reason reason) {
 // The members that every problem has; `more` writes further ones. OData 4 JSON Format section 21.1 wants `error` with
 // code and message at the top level; OData 3 verbose JSON clients read the same member.
 template <class More>
-std::string problem_body(const Call& call, Reason reason, std::string_view detail, More&& more) {
-  std::string body;
+std::string problem_body(const Call& call, Reason reason, std::string_view detail, More&& more,
+                         std::string memory = {}) {
+  std::string body = std::move(memory);
+  body.clear();
   body.reserve(kProblemBytes);
   JsonWriter json(body);
   json.object([&] {
@@ -49,6 +55,41 @@ std::string problem_body(const Call& call, Reason reason, std::string_view detai
       });
   });
   return body;
+}
+
+std::string hours_and_minutes(Milliseconds span) {
+  auto seconds = quota::seconds_up(span);
+  if (seconds < 120) return fmt::format(FMT_COMPILE("{} seconds"), seconds);
+  if (seconds < 7'200) return fmt::format(FMT_COMPILE("{} minutes"), (seconds + 59) / 60);
+  const auto minutes = (seconds + 59) / 60;
+  return minutes % 60 == 0 ? fmt::format(FMT_COMPILE("{} h"), minutes / 60)
+                           : fmt::format(FMT_COMPILE("{} h {} min"), minutes / 60, minutes % 60);
+}
+
+// More than it may cost at all, or when there is room again.
+std::string quota_detail(const quota::Rule& rule, const quota::AccountState& state, std::uint64_t units,
+                         bool never) {
+  std::string detail;
+  detail.reserve(kDetailBytes);
+  Appender to(detail);
+  const bool credits = rule.on == quota::Scope::credits;
+  const std::string_view what = credits ? " credits" : " calls";
+  const auto window = std::chrono::duration_cast<Seconds>(rule.window).count();
+  if (never) {
+    to.text("This request costs ")
+        .decimal(units)
+        .text(what)
+        .text(", more than the limit of ")
+        .decimal(state.limit);
+    to.text(" of quota '").text(rule.name).text("' (").decimal(window).text(" s rolling).");
+  } else {
+    to.decimal(state.used).text(" of ").decimal(state.limit).text(what).text(" of quota '").text(rule.name);
+    to.text(credits ? "' were spent in the last " : "' were made in the last ").decimal(window);
+    to.text(" s; this request needs ").decimal(units).text(". There is room again in ");
+    to.text(hours_and_minutes(state.admitted_after));
+    to.text(". The window is rolling: it does not reset at midnight.");
+  }
+  return detail;
 }
 
 LocalReply reply_with(const Call& call, Reason reason, std::string_view detail) {
@@ -78,15 +119,6 @@ void write_count(JsonWriter& json, std::string_view name, std::uint64_t count, s
     json.value(count);
 }
 
-std::string hours_and_minutes(Milliseconds span) {
-  auto seconds = quota::seconds_up(span);
-  if (seconds < 120) return fmt::format(FMT_COMPILE("{} seconds"), seconds);
-  if (seconds < 7'200) return fmt::format(FMT_COMPILE("{} minutes"), (seconds + 59) / 60);
-  const auto minutes = (seconds + 59) / 60;
-  return minutes % 60 == 0 ? fmt::format(FMT_COMPILE("{} h"), minutes / 60)
-                           : fmt::format(FMT_COMPILE("{} h {} min"), minutes / 60, minutes % 60);
-}
-
 }  // namespace
 
 LocalReply problem(const Call& call, Reason reason, std::string_view detail) {
@@ -108,53 +140,37 @@ LocalReply unauthorized(const Call& call, Reason reason, std::string_view detail
   return reply;
 }
 
-LocalReply quota_exceeded(const Call& call, std::span<const std::uint32_t> violated) {
-  Milliseconds wait{0};
+LocalReply quota_exceeded(const Call& call, std::span<const std::uint32_t> violated, LocalReply memory) {
+  if (violated.empty()) return problem(call, Reason::quota_exceeded, "The quota is used up.");
   bool never = false;
-  const quota::AccountState* worst = nullptr;
-  std::uint32_t worst_index = 0;
-  for (std::uint32_t index : violated) {
+  const std::uint32_t* worst = nullptr;
+  for (const std::uint32_t& index : violated) {
     const quota::AccountState& state = call.states[index];
-    if (state.admitted_after == Milliseconds::max()) never = true;
-    if (worst == nullptr || state.admitted_after > wait) {
-      worst = &state;
-      worst_index = index;
-      wait = state.admitted_after;
-    }
+    never = never || state.admitted_after == Milliseconds::max();
+    if (worst == nullptr || state.admitted_after > call.states[*worst].admitted_after) worst = &index;
   }
   const auto& rules = call.snapshot->rules.rules();
-  std::string detail = "The quota is used up.";
-  if (worst != nullptr) {
-    const quota::AccountCharge& charge = call.charges[worst_index];
-    const quota::Rule& rule = rules[charge.rule];
-    auto window = std::chrono::duration_cast<Seconds>(rule.window).count();
-    const std::string_view what = rule.on == quota::Scope::credits ? "credits" : "calls";
-    if (never)
-      detail =
-          fmt::format(FMT_COMPILE("This request costs {} {}, more than the limit of {} of quota '{}' ({} s rolling)."),
-                      charge.units, what, worst->limit, rule.name, window);
-    else
-      detail = fmt::format(
-          FMT_COMPILE("{} of {} {} of quota '{}' were {} in the last {} s; this request needs {}. There is room "
-                      "again in {}. The window is rolling: it does not reset at midnight."),
-          worst->used, worst->limit, what, rule.name, rule.on == quota::Scope::credits ? "spent" : "made",
-          window, charge.units, hours_and_minutes(wait));
-  }
+  const quota::AccountState& state = call.states[*worst];
+  const quota::AccountCharge& charge = call.charges[*worst];
+  const std::string detail = quota_detail(rules[charge.rule], state, charge.units, never);
   LocalReply reply{.status = info(Reason::quota_exceeded).status,
                    .reason = Reason::quota_exceeded,
-                   .fields = std::string(kProblemFields),
+                   .fields = rate_limit_lines(call, violated, std::move(memory.fields)),
                    .body = {}};
-  reply.body = problem_body(call, Reason::quota_exceeded, detail, [&](JsonWriter& json) {
-    json.field_array("violated-policies", [&] {
-      for (std::uint32_t index : violated) json.value(rules[call.charges[index].rule].name);
-    });
-    if (worst == nullptr) return;
-    json.field("limit", worst->limit);
-    json.field("used", worst->used);
-    json.field("units", call.charges[worst_index].units);
-    if (auto seconds = quota::retry_after_seconds(call.states, violated)) json.field("retry_after", *seconds);
-  });
-  reply.fields += rate_limit_lines(call, violated);
+  reply.fields += kProblemFields;
+  reply.body = problem_body(
+      call, Reason::quota_exceeded, detail,
+      [&](JsonWriter& json) {
+        json.field_array("violated-policies", [&] {
+          for (std::uint32_t index : violated) json.value(rules[call.charges[index].rule].name);
+        });
+        json.field("limit", state.limit);
+        json.field("used", state.used);
+        json.field("units", charge.units);
+        if (auto seconds = quota::retry_after_seconds(call.states, violated))
+          json.field("retry_after", *seconds);
+      },
+      std::move(memory.body));
   return reply;
 }
 

@@ -20,7 +20,8 @@ LocalReply unauthorized(const Call& call, Reason reason, std::string_view detail
 
 // 429 for call.states and the indexes of the charges without room. Retry-After is the moment at which the same call
 // would be admitted, rounded up to a second; it is left out when the call can never fit (more units than the limit).
-LocalReply quota_exceeded(const Call& call, std::span<const std::uint32_t> violated);
+// memory: a reply that is no longer needed, whose memory is used again.
+LocalReply quota_exceeded(const Call& call, std::span<const std::uint32_t> violated, LocalReply memory = {});
 
 // No seat is free in the pool that the call wants: 403 for named seats, 429 for concurrent ones. Retry-After is the moment at
 // which the first may become free, as long as its holder makes no call.
