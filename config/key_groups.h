@@ -44,6 +44,8 @@ Choice choice(Enum* target, Names names) {
           [target](std::size_t i) { *target = static_cast<Enum>(i); }, std::move(names)};
 }
 
+// may: what the service account has to be allowed to; timeout: what it bounds.
+Fields describe_creatio_access(CreatioAccess& access, const std::string& may, const std::string& timeout);
 Fields describe_identity(Identity& identity);
 Fields describe_licensing(Licensing& licensing);
 

@@ -41,8 +41,9 @@ struct ObjectUse {
   Via via = Via::primary;
   std::uint32_t part = 0;  // which operation of the batch
   bool in_batch = false;   // the part is a batch item: shown as "batch[part]"
-  // Cherwell: which record, as cherwell_record() names it (cherwell_reply.h); "" when none is named. Of a create: the object
-  // alone.
+  // Which single record, "" when none is named: a list, of which the CRM shows what the user may see.
+  // Cherwell: as cherwell_record() names it (cherwell_reply.h); of a create the object alone.
+  // Creatio, of objects whose records have an owner that matters (Schema::add_owned): creatio_record.h.
   std::string record{};
 };
 

@@ -43,7 +43,7 @@ std::string lookup_identity(const LookupSource& source) {
         std::string_view(source.prefix), std::string_view(source.more_form), std::string_view(source.at),
         std::string_view(rules.user_claim), std::string_view(rules.tenant_claim),
         std::string_view(rules.organization_claim), std::string_view(rules.user_type_claim),
-        std::string_view(rules.licenses_claim)})
+        std::string_view(rules.licenses_claim), std::string_view(rules.account_claim)})
     add(part);
   for (const auto* list : {&source.headers, &rules.audience}) {
     for (const std::string& part : *list) add(part);

@@ -31,6 +31,9 @@ struct Section {
   std::vector<std::string> children;  // a write on them is an edit of the section, a read a read
   std::vector<std::string> lookups;   // known, in no section: free
   std::vector<std::string> feed;      // basic functions: free
+  // Column with the Account that owns a record of the root or of a view ("PartnerId"): portal users have the section for
+  // their own organization's records alone. "": for all that the CRM shows them.
+  std::string own_organization{};
 };
 
 // Pools of seats that belong to no product.
@@ -108,6 +111,9 @@ struct Rulebook {
   // Not empty: every object is licensed, and these rows say what a call on it takes. There are no products then.
   std::vector<DecisionRow> decisions;
   // From the operator's settings:
+  // Whose single records are can be found out, so that Section::own_organization is enforced; else that is left to the
+  // CRM.
+  bool asks_owners = false;
   std::vector<std::string> always_use_sites;  // folded (identity::session_user)
   bool always_site_view_free = false, security_right_default = true, consume_license_default = true;
   std::vector<std::string> journal_objects;  // lower case: who makes one below a record makes a journal entry

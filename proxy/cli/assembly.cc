@@ -69,6 +69,7 @@ identity::LookupSource source_of(std::string name, const config::Lookup& lookup,
   source.rules.licenses_claim = claims.licenses;
   source.rules.site_claim = claims.site;
   source.rules.customer_claim = claims.customer;
+  source.rules.account_claim = claims.account;
   source.rules.security_right_claim = claims.security_right;
   source.rules.consume_license_claim = claims.consume_license;
   return source;

@@ -37,6 +37,7 @@ net::DirectorySource directory_source(const config::LoadedConfig& loaded) {
                   .user_active = wanted.users.active,
                   .user_type = wanted.users.type,
                   .user_organization = wanted.users.organization,
+                  .user_account = wanted.users.account,
                   .licenses = wanted.licenses.entity,
                   .license_user = wanted.licenses.user,
                   .license_name = wanted.licenses.name,

@@ -1,7 +1,9 @@
-// Whose the records of a call are, where the licence depends on it.
+// Whose the records of a call are, where the licence depends on it: by the rulebook's table (Cherwell, the requester of a
+// record) or in a section of one's own organization only (Creatio, the account that a record belongs to).
 #include <algorithm>
 
 #include "metering/base/ascii.h"
+#include "metering/catalogue/creatio_record.h"
 #include "proxy/flow/gate_steps.h"
 
 namespace tollgate::flow {
@@ -19,12 +21,39 @@ bool contains_ignore_case(std::string_view text, std::string_view part) {
          }).begin() != text.end();
 }
 
+licence::Owner owner_if(bool own) {
+  return own ? licence::Owner::own : licence::Owner::other;
+}
+
+// Of a record in a section of one's own organization only.
+licence::Owner organization_of(const Call& call, const std::string& record, UnixTime now) {
+  const Snapshot& snapshot = *call.snapshot;
+  const std::string& account = call.token->principal.account;
+  const catalogue::CreatioRecord named = catalogue::read_creatio_record(record);
+  if (account.empty()) return licence::Owner::other;
+  if (!named.owner.empty()) return owner_if(named.owner == account);
+  const auto known = snapshot.owners->find(call.route->upstream, record, now,
+                                           snapshot.settings.licensing.creatio.record_age);
+  return known ? owner_if(*known == account) : licence::Owner::unknown;
+}
+
 }  // namespace
 
 void Gate::look_at_owners(Call& call, const catalogue::Request& request, UnixTime now) {
+  call.owners.clear();
+  if (call.snapshot->policy.by_table()) return look_at_requesters(call, request, now);
+  const auto& uses = call.classification.uses;
+  if (std::ranges::all_of(uses, &std::string::empty, &catalogue::ObjectUse::record)) return;
+  for (const catalogue::ObjectUse& use : uses) {
+    call.owners.push_back(use.record.empty() ? licence::Owner::unknown
+                                             : organization_of(call, use.record, now));
+    call.moves_owner |= !use.record.empty() && use.operation != catalogue::Operation::read;
+  }
+}
+
+void Gate::look_at_requesters(Call& call, const catalogue::Request& request, UnixTime now) {
   const Snapshot& snapshot = *call.snapshot;
   const config::CherwellLicensing& settings = snapshot.settings.licensing.cherwell;
-  call.owners.clear();
   for (const catalogue::ObjectUse& use : call.classification.uses) {
     auto& owner = call.owners.emplace_back(licence::Owner::unknown);
     const bool alters =
@@ -32,8 +61,7 @@ void Gate::look_at_owners(Call& call, const catalogue::Request& request, UnixTim
     call.learns = call.learns || !alters;
     if (use.record.empty()) continue;
     const auto known = snapshot.owners->find(call.route->upstream, use.record, now, settings.record_age);
-    if (known)
-      owner = is_requester(call.token->principal, *known) ? licence::Owner::own : licence::Owner::other;
+    if (known) owner = owner_if(is_requester(call.token->principal, *known));
     for (const std::string& field : settings.owner_fields)
       if (alters && contains_ignore_case(request.body, field)) call.moves_owner = true;
   }
