@@ -167,7 +167,8 @@ Fields describe_pass(IdentityPass& pass) {
 Fields describe_directory_sync(DirectorySync& sync) {
   DirectorySync::Users& users = sync.users;
   DirectorySync::Licenses& licenses = sync.licenses;
-  Fields fields = describe_creatio_access(sync, "may read users and licences", "Longest wait for each reply.");
+  Fields fields =
+      describe_creatio_access(sync, "may read users and licences", "Longest wait for each reply.");
   Fields own{
       {"system", Text{&sync.system, Format::any, {"creatio"}}, "Whose API is asked."},
       {"interval", Span{&sync.interval, 1s, kDay},

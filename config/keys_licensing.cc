@@ -74,9 +74,9 @@ Fields describe_creatio(CreatioLicensing& creatio) {
        "Records whose owner this proxy remembers, 300 bytes each. Changes with a restart."},
       {"record_age", Span{&creatio.record_age, 1s, kDay}, "How long an owner is believed to stay the same."},
       {"lookup",
-       Group{describe_creatio_access(
-           creatio.lookup, "may read the records of these sections",
-           "Longest look-up, log-in included; a call waits twice that at most, and is refused without an answer.")},
+       Group{describe_creatio_access(creatio.lookup, "may read the records of these sections",
+                                     "Longest look-up, log-in included; a call waits twice that at most, and "
+                                     "is refused without an answer.")},
        "Asks the CRM whose a record is that a portal user names. Without it that check is left to the CRM."},
   };
 }
@@ -140,7 +140,8 @@ Fields describe_licensing(Licensing& licensing) {
       {"main_product_users", Number{&licensing.main_product_users, 0, 100'000'000},
        "Licensed users of the main product; portal seats of some products depend on it."},
       {"directory_file", Text{&licensing.directory_file, Format::input_file},
-       "CSV with the columns user, organization, license, user_type, active, certificate, for Creatio account, "
+       "CSV with the columns user, organization, license, user_type, active, certificate, for Creatio "
+       "account, "
        "and for Cherwell customer, security_right, consume_license; wins over the token's claims and over "
        "`identity.directory.sync`."},
       {"rules_file", Text{&licensing.rules_file, Format::input_file},
@@ -152,7 +153,8 @@ Fields describe_licensing(Licensing& licensing) {
       {"cherwell", Group{describe_cherwell(licensing.cherwell)},
        "`cherwell`: circumstances of its licence rules that no call tells. See licences.md."},
       {"creatio", Group{describe_creatio(licensing.creatio)},
-       "`bpmonline`, `creatio_partner`: sections that are open for the user's own organization only (the partner "
+       "`bpmonline`, `creatio_partner`: sections that are open for the user's own organization only (the "
+       "partner "
        "program). See licences.md."},
       {"concurrent_seats", Group{describe_concurrent_seats(licensing.concurrent_seats)},
        "How many portal users may be active at once; with every `system`. See licences.md."},

@@ -75,7 +75,7 @@ struct Outlier {
 
 struct Upstream {
   std::string name;
-  std::vector<std::string> servers;  // "http://host:port", "https://host:port", "unix:/path"
+  std::vector<std::string> servers;              // "http://host:port", "https://host:port", "unix:/path"
   std::map<std::string, std::uint64_t> weights;  // server -> 1 .. 1000; 1 for those that are not in it
   Balance balance = Balance::round_robin;
   std::string hash_key = "user";  // user | ip | header:NAME
@@ -122,8 +122,8 @@ struct Route {
   std::string host;               // "" matches every Host
   std::string path_prefix = "/";  // longest prefix wins, matched on whole segments of the normalised path
   std::string upstream;
-  bool metered = true;        // false: proxied without token, licence or quota (health pages, public assets)
-  bool allow_upgrade = true;  // WebSocket and other Upgrade requests
+  bool metered = true;         // false: proxied without token, licence or quota (health pages, public assets)
+  bool allow_upgrade = true;   // WebSocket and other Upgrade requests
   std::uint64_t max_body = 0;  // largest request body on this route, beside limits.max_body; 0: no limit
   Rewrite rewrite;
   FieldEdits request_fields, reply_fields;
@@ -278,10 +278,10 @@ enum class CertificateUser : std::uint8_t {
 
 // How OData of Creatio is asked by an account of our own (proxy/net/creatio_conversation.h).
 struct CreatioAccess {
-  std::string url;  // "https://crm.example/0": /odata stands below it; "": nobody is asked
-  std::string ca_file;
-  std::string user, password_file;  // the service account; or
-  std::string authorization_file;   // the value of Authorization
+  std::string url{};  // "https://crm.example/0": /odata stands below it; "": nobody is asked
+  std::string ca_file{};
+  std::string user{}, password_file{};  // the service account; or
+  std::string authorization_file{};     // the value of Authorization
   Milliseconds timeout{10'000};
 };
 
@@ -412,8 +412,8 @@ struct Licensing {
   std::string edition;  // which of the vendor's documents applies where they disagree; "": the preset's own
   std::vector<std::string> main_products;
   std::uint32_t main_product_users = 0;
-  std::string directory_file;  // CSV: user, organization, license, user_type, certificate
-  std::string rules_file;      // a rulebook of one's own instead of the preset
+  std::string directory_file;              // CSV: user, organization, license, user_type, certificate
+  std::string rules_file;                  // a rulebook of one's own instead of the preset
   std::vector<PortalUserType> user_types;  // zoho
   PortalSeatSettings portal_seats;         // zoho
   CherwellLicensing cherwell;

@@ -132,9 +132,11 @@ class Validator {
   // are the proxy's own.
   void check_own_field(const std::string& path, std::string_view name) {
     static constexpr std::string_view kOwn[] = {
-        "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive",
-        "proxy-connection", "host", "expect", "max-forwards", "date", "forwarded", "x-forwarded-for",
-        "x-forwarded-proto", "x-forwarded-host", "x-request-id"};
+        "connection",  "content-length",  "transfer-encoding", "te",
+        "trailer",     "upgrade",         "keep-alive",        "proxy-connection",
+        "host",        "expect",          "max-forwards",      "date",
+        "forwarded",   "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host",
+        "x-request-id"};
     if (std::ranges::any_of(kOwn, [&](std::string_view own) { return equals_ignore_case(own, name); }))
       error(path, fmt::format("{}: {} is set by the proxy itself", path, name));
   }
@@ -144,7 +146,8 @@ class Validator {
       for (const auto& [name, value] : *fields) {
         check_own_field(path + kind, name);
         if (std::ranges::any_of(value, [](char c) { return (c >= 0 && c < ' ' && c != '\t') || c == 127; }))
-          error(path + kind, fmt::format("{}{}: the value of {} holds a control character", path, kind, name));
+          error(path + kind,
+                fmt::format("{}{}: the value of {} holds a control character", path, kind, name));
       }
   }
 

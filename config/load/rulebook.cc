@@ -7,6 +7,7 @@
 #include <set>
 
 #include "config/load/yaml_reader.h"
+#include "config/values.h"
 #include "embedded_bpmonline.h"
 #include "embedded_cherwell.h"
 #include "embedded_creatio_partner.h"
@@ -192,8 +193,7 @@ class RulebookReader {
                {"children", list(section.children, "children")},
                {"lookups", list(section.lookups, "lookups")},
                {"feed", list(section.feed, "feed")},
-               {"own_organization",
-                [&](const Node& n) { read_owner_column(n, section); }}});
+               {"own_organization", [&](const Node& n) { read_owner_column(n, section); }}});
     // The UId may stand before the entity in the file.
     for (const auto& [uid_node, uid] : section_uids_) add_uid(uid, uid_node, section.entity);
     section_uids_.clear();
@@ -208,7 +208,8 @@ class RulebookReader {
 
   void add_uid(const std::string& uid, const Node& node, const std::string& object) {
     if (yaml_.error()) return;
-    if (!is_guid(uid)) return yaml_.fail_at(node, fmt::format("\"{}\" is no UId: 32 hexadecimal digits", uid));
+    if (!is_guid(uid))
+      return yaml_.fail_at(node, fmt::format("\"{}\" is no UId: 32 hexadecimal digits", uid));
     if (!book_.uids.emplace(to_lower(uid), object).second)
       yaml_.fail_at(node, fmt::format("UId {} is listed twice", uid));
   }
@@ -573,8 +574,8 @@ Result<void> apply_settings(licence::Rulebook& rulebook, const Catalogue& catalo
   for (const PortalUserType& type : licensing.user_types)
     if (auto added = add_user_type(rulebook, type); !added) return added;
   if (auto applied = apply_cherwell(rulebook, licensing.cherwell); !applied) return applied;
-  rulebook.asks_owners = rulebook.decisions.empty() && rulebook.system != "none" &&
-                         !licensing.creatio.lookup.url.empty();
+  rulebook.asks_owners =
+      rulebook.decisions.empty() && rulebook.system != "none" && !licensing.creatio.lookup.url.empty();
   rulebook.main_products.clear();
   rulebook.main_product_users = licensing.main_product_users;
   rulebook.portal_seats.client_users_at_release = licensing.portal_seats.client_users_at_release;

@@ -63,8 +63,8 @@ std::string_view name(Kind kind);
 struct Classification {
   Kind kind = Kind::foreign;
   std::vector<ObjectUse> uses;
-  bool counted = true;        // false: bound by the licence but free (later chunks of one file upload)
-  std::string process;        // Cherwell: key of the One-Step that the request runs; "" when it runs none
+  bool counted = true;  // false: bound by the licence but free (later chunks of one file upload)
+  std::string process;  // Cherwell: key of the One-Step that the request runs; "" when it runs none
   std::string
       makes_related;  // Cherwell: object of which it makes a record below that of `uses`; "": it makes none
   std::string reject_detail;  // for reject: what is wrong, for the caller

@@ -90,8 +90,9 @@ struct EnumValue {
     return text && (trim(*text) == digits || equals_ignore_case(trim(*text), name));
   }
 };
-constexpr EnumValue kEqual{3, "3", "equal"};                    // comparisonType (CrtNUI: Terrasoft.ComparisonType)
-constexpr EnumValue kPrimaryColumn{34, "34", "primarycolumn"};  // macrosType (CrtNUI: Terrasoft.QueryMacrosType)
+constexpr EnumValue kEqual{3, "3", "equal"};  // comparisonType (CrtNUI: Terrasoft.ComparisonType)
+constexpr EnumValue kPrimaryColumn{34, "34",
+                                   "primarycolumn"};  // macrosType (CrtNUI: Terrasoft.QueryMacrosType)
 
 // The id that a parameter holds: {"parameter":{"value":"5f3e.."}}, or of a look-up {"value":{"value":"5f3e.."}}.
 std::optional<std::string> id_of(JsonObject expression) {

@@ -112,9 +112,8 @@ std::string CreatioUserReader::address(std::size_t skip) const {
   Wanted wanted;
   const bool users = part_ == Part::users;
   const auto columns = users
-                           ? std::vector{&names_.user_id, &names_.user_name, &names_.user_active,
-                                         &names_.user_type, &names_.user_organization,
-                                         &names_.user_account}
+                           ? std::vector{&names_.user_id,   &names_.user_name,         &names_.user_active,
+                                         &names_.user_type, &names_.user_organization, &names_.user_account}
                            : std::vector{&names_.license_user, &names_.license_name, &names_.license_active};
   for (const std::string* column : columns) wanted.add(*column);
   std::string filter;

@@ -89,9 +89,7 @@ void Policy::Index::add_products(const Rulebook& rulebook) {
       }
     }
     if (product.seats) capped |= ProductSet{1} << i;
-    for (const std::string& with : product.available_with)
-      if (with == "ALL" || std::ranges::find(rulebook.main_products, with) != rulebook.main_products.end())
-        available |= ProductSet{1} << i;
+    if (is_available(rulebook, product)) available |= ProductSet{1} << i;
   }
 }
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "metering/base/check.h"
+#include "metering/catalogue/creatio_record.h"
 #include "metering/licence/index.h"
 
 namespace tollgate::licence {
@@ -116,6 +117,34 @@ std::optional<std::uint64_t> seat_capacity(const Rulebook& rulebook, const Produ
   if (each > 0 && rulebook.main_product_users > 0)
     capacity = std::min(capacity.value_or(UINT64_MAX), each * rulebook.main_product_users);
   return capacity;
+}
+
+bool is_available(const Rulebook& rulebook, const Product& product) {
+  return std::ranges::any_of(product.available_with, [&](const std::string& with) {
+    return with == "ALL" || std::ranges::find(rulebook.main_products, with) != rulebook.main_products.end();
+  });
+}
+
+std::vector<std::string_view> sections_left_to_crm(const Rulebook& rulebook) {
+  std::vector<std::string_view> captions;
+  if (rulebook.asks_owners) return captions;
+  for (const Section& section : rulebook.sections) {
+    const bool granted = std::ranges::any_of(rulebook.products, [&](const Product& product) {
+      const auto rights = product.rights.find(section.id);
+      return rights != product.rights.end() && rights->second != 0 && is_available(rulebook, product);
+    });
+    if (granted && !section.own_organization.empty()) captions.push_back(section.caption);
+  }
+  return captions;
+}
+
+Owner owner_for(const identity::Principal& caller, const ObjectUse& use,
+                const std::optional<std::string>& account) {
+  if (use.record.empty()) return Owner::unknown;
+  if (caller.account.empty()) return Owner::other;
+  const std::string_view named = catalogue::read_creatio_record(use.record).owner;
+  if (named.empty() && !account) return Owner::unknown;
+  return (named.empty() ? *account : named) == caller.account ? Owner::own : Owner::other;
 }
 
 Policy::Policy(std::shared_ptr<const Rulebook> rulebook)

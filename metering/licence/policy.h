@@ -35,6 +35,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -63,6 +64,10 @@ struct ResolvedUse {
 
 // Whose the record of a use is.
 enum class Owner : std::uint8_t { unknown, own, other };
+// Of a record in a section of one's own organization only. account: the one that owns it, as far as that is known, "" when
+// none does; a use that names an owner in place of a record (catalogue/creatio_record.h) needs none.
+Owner owner_for(const identity::Principal& caller, const catalogue::ObjectUse& use,
+                const std::optional<std::string>& account);
 
 struct Decision {
   Reason reason = Reason::ok;

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "metering/base/ascii.h"
-#include "metering/catalogue/creatio_record.h"
 #include "proxy/flow/gate_steps.h"
 
 namespace tollgate::flow {
@@ -21,22 +20,6 @@ bool contains_ignore_case(std::string_view text, std::string_view part) {
          }).begin() != text.end();
 }
 
-licence::Owner owner_if(bool own) {
-  return own ? licence::Owner::own : licence::Owner::other;
-}
-
-// Of a record in a section of one's own organization only.
-licence::Owner organization_of(const Call& call, const std::string& record, UnixTime now) {
-  const Snapshot& snapshot = *call.snapshot;
-  const std::string& account = call.token->principal.account;
-  const catalogue::CreatioRecord named = catalogue::read_creatio_record(record);
-  if (account.empty()) return licence::Owner::other;
-  if (!named.owner.empty()) return owner_if(named.owner == account);
-  const auto known = snapshot.owners->find(call.route->upstream, record, now,
-                                           snapshot.settings.licensing.creatio.record_age);
-  return known ? owner_if(*known == account) : licence::Owner::unknown;
-}
-
 }  // namespace
 
 void Gate::look_at_owners(Call& call, const catalogue::Request& request, UnixTime now) {
@@ -44,10 +27,12 @@ void Gate::look_at_owners(Call& call, const catalogue::Request& request, UnixTim
   if (call.snapshot->policy.by_table()) return look_at_requesters(call, request, now);
   const auto& uses = call.classification.uses;
   if (std::ranges::all_of(uses, &std::string::empty, &catalogue::ObjectUse::record)) return;
+  const Snapshot& snapshot = *call.snapshot;
+  const Milliseconds age = snapshot.settings.licensing.creatio.record_age;
   for (const catalogue::ObjectUse& use : uses) {
-    call.owners.push_back(use.record.empty() ? licence::Owner::unknown
-                                             : organization_of(call, use.record, now));
-    call.moves_owner |= !use.record.empty() && use.operation != catalogue::Operation::read;
+    const auto account = snapshot.owners->find(call.route->upstream, use.record, now, age);
+    call.owners.push_back(licence::owner_for(call.token->principal, use, account));
+    call.moves_owner |= use.operation != catalogue::Operation::read;
   }
 }
 
@@ -61,7 +46,8 @@ void Gate::look_at_requesters(Call& call, const catalogue::Request& request, Uni
     call.learns = call.learns || !alters;
     if (use.record.empty()) continue;
     const auto known = snapshot.owners->find(call.route->upstream, use.record, now, settings.record_age);
-    if (known) owner = owner_if(is_requester(call.token->principal, *known));
+    if (known)
+      owner = is_requester(call.token->principal, *known) ? licence::Owner::own : licence::Owner::other;
     for (const std::string& field : settings.owner_fields)
       if (alters && contains_ignore_case(request.body, field)) call.moves_owner = true;
   }
