@@ -167,8 +167,9 @@ Fields describe_pass(IdentityPass& pass) {
 Fields describe_directory_sync(DirectorySync& sync) {
   DirectorySync::Users& users = sync.users;
   DirectorySync::Licenses& licenses = sync.licenses;
-  Fields fields =
-      describe_creatio_access(sync, "may read users and licences", "Longest wait for each reply.");
+  Fields fields = describe_creatio_access(
+      sync, "Service account that logs in with forms, and may read users and licences.",
+      "Longest wait for each reply.");
   Fields own{
       {"system", Text{&sync.system, Format::any, {"creatio"}}, "Whose API is asked."},
       {"interval", Span{&sync.interval, 1s, kDay},
@@ -208,14 +209,14 @@ Fields describe_directory_sync(DirectorySync& sync) {
 
 }  // namespace
 
-Fields describe_creatio_access(CreatioAccess& access, const std::string& may, const std::string& timeout) {
+Fields describe_creatio_access(CreatioAccess& access, std::string_view user, std::string_view timeout) {
   return {
       {"url", Text{&access.url, Format::web_url},
        "Address of the CRM below which `/odata` stands: `https://crm.example/0`, without a number where "
        "addresses have none. Default: nobody is asked."},
       {"ca_file", Text{&access.ca_file, Format::input_file},
        "Authorities to trust for `url`. Default: the system's store."},
-      {"user", Text{&access.user}, "Service account that logs in with forms, and " + may + "."},
+      {"user", Text{&access.user}, user},
       {"password_file", Text{&access.password_file, Format::input_file}, "File with its password."},
       {"authorization_file", Text{&access.authorization_file, Format::input_file},
        "File with the value of `Authorization` (`Bearer ...`), in place of `user` and `password_file`."},

@@ -74,9 +74,11 @@ Fields describe_creatio(CreatioLicensing& creatio) {
        "Records whose owner this proxy remembers, 300 bytes each. Changes with a restart."},
       {"record_age", Span{&creatio.record_age, 1s, kDay}, "How long an owner is believed to stay the same."},
       {"lookup",
-       Group{describe_creatio_access(creatio.lookup, "may read the records of these sections",
-                                     "Longest look-up, log-in included; a call waits twice that at most, and "
-                                     "is refused without an answer.")},
+       Group{describe_creatio_access(
+           creatio.lookup,
+           "Service account that logs in with forms, and may read the records of these sections.",
+           "Longest look-up, log-in included; a call waits twice that at most, and "
+           "is refused without an answer.")},
        "Asks the CRM whose a record is that a portal user names. Without it that check is left to the CRM."},
   };
 }
