@@ -5,6 +5,7 @@
 
 #include "config/load/rulebook.h"
 #include "metering/base/check.h"
+#include "metering/base/percent.h"
 #include "metering/redis/probe.h"
 #include "tollgate_version.h"
 
@@ -89,10 +90,10 @@ std::shared_ptr<const identity::LookupSource> token_lookup(const config::LoadedC
     source.active = true;
     source.rules.audience = wanted.audience;
     const std::string secret = secret_in(loaded, wanted.client_secret_file);
-    identity::append_form(source.more_form, "token_type_hint", "access_token");
+    append_form(source.more_form, "token_type_hint", "access_token");
     if (wanted.client_auth == "form") {
-      identity::append_form(source.more_form, "client_id", wanted.client_id);
-      identity::append_form(source.more_form, "client_secret", secret);
+      append_form(source.more_form, "client_id", wanted.client_id);
+      append_form(source.more_form, "client_secret", secret);
     } else if (!wanted.client_id.empty()) {
       source.headers.push_back(identity::basic_of_client(wanted.client_id, secret));
     }
@@ -301,7 +302,9 @@ journal::JournalOptions journal_options(const config::Journal& settings, unsigne
 billing::AbsorberOptions absorber_options(const std::string& directory, journal::Journal& journal, Log log) {
   billing::AbsorberOptions options;
   options.book = directory + "/usage.sqlite";
-  options.release = [&journal](const std::string& stream, std::uint64_t below) { journal.release_below(stream, below); };
+  options.release = [&journal](const std::string& stream, std::uint64_t below) {
+    journal.release_below(stream, below);
+  };
   options.make_durable = [&journal] { return journal.commit(); };
   options.log = std::move(log);
   return options;
@@ -322,7 +325,8 @@ Result<void> check_store_settings(const config::Store& settings, const redis::Co
   for (const redis::Finding& finding : redis::strict_problems(report))
     problems += fmt::format("{}{}: {}", problems.empty() ? "" : "; ", finding.text, finding.advice);
   if (problems.empty()) return {};
-  return fail(Origin::store, fmt::format("store.strict: {} does not keep the promises: {}", connection.url.describe(), problems));
+  return fail(Origin::store, fmt::format("store.strict: {} does not keep the promises: {}",
+                                         connection.url.describe(), problems));
 }
 
 }  // namespace tollgate::cli
