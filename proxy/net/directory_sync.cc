@@ -9,10 +9,7 @@
 #include <thread>
 #include <vector>
 
-#include "metering/base/ascii.h"
 #include "metering/base/check.h"
-#include "metering/base/json_text.h"
-#include "metering/identity/creatio_login.h"
 #include "proxy/net/event_loop.h"
 #include "proxy/net/http_transfer.h"
 
@@ -29,105 +26,13 @@ std::unexpected<SyncFailure> failed(Kind kind, std::string text) {
   return std::unexpected(SyncFailure{kind, std::move(text)});
 }
 
-// The address of the application: workspaces have a number, the log-in has none.
-std::string application_of(const std::string& url) {
-  const std::size_t slash = url.rfind('/');
-  return slash != url.npos && parse_decimal(std::string_view(url).substr(slash + 1)) ? url.substr(0, slash)
-                                                                                     : url;
-}
-
-// One conversation with the CRM: a session, and what is asked in it. Of one thread.
-class Conversation {
- public:
-  Conversation(const DirectorySource& source, const std::atomic<bool>& stopping)
-      : source_(source), stopping_(stopping) {
-    transfer_.keep_cookies();
-  }
-
-  void forget() { csrf_.clear(); }  // the session
-  void begin(Milliseconds at_most) { deadline_ = EventLoop::now() + at_most; }
-
-  // The body of a 200.
-  std::expected<std::string, SyncFailure> get(const std::string& address) {
-    for (int attempt = 0;; ++attempt) {
-      if (source_.authorization.empty() && csrf_.empty())
-        if (auto entered = log_in(); !entered) return std::unexpected(entered.error());
-      auto reply = ask(address, std::nullopt);
-      if (!reply) return std::unexpected(reply.error());
-      const int status = reply->status;
-      // A session that has ended: 401, or the way to the page where people log in.
-      if ((status == 401 || status == 302) && source_.authorization.empty() && attempt == 0) {
-        csrf_.clear();
-        continue;
-      }
-      if (status == 200) return std::move(reply->body);
-      const std::string what = address.substr(0, address.find('?'));
-      if (status == 401 || status == 302)
-        return failed(Kind::log_in, fmt::format("{} answered {}: the account is not let in", what, status));
-      return failed(Kind::status, fmt::format("{} answered {}", what, status));
-    }
-  }
-
- private:
-  std::expected<void, SyncFailure> log_in() {
-    transfer_.forget_cookies();  // the session before
-    std::string body;
-    JsonWriter json(body);
-    json.object([&] {
-      json.field("UserName", source_.user);
-      json.field("UserPassword", source_.password);
-    });
-    const std::string address = application_of(source_.url) + "/ServiceModel/AuthService.svc/Login";
-    auto reply = ask(address, std::move(body));
-    if (!reply) return std::unexpected(reply.error());
-    if (reply->status != 200)
-      return failed(Kind::log_in, fmt::format("{} answered {}", address, reply->status));
-    if (!identity::creatio_login_reply(reply->body))
-      return failed(Kind::log_in, fmt::format("{} does not let the user \"{}\" in", address, source_.user));
-    csrf_ = "BPMCSRF: " + transfer_.cookie("BPMCSRF");
-    return {};
-  }
-
-  // json: sent with POST; none: GET.
-  std::expected<HttpReply, SyncFailure> ask(const std::string& address, std::optional<std::string> json) {
-    const auto left = std::chrono::ceil<Milliseconds>(deadline_ - EventLoop::now());
-    HttpRequest request{.url = address,
-                        .fields = {"Accept: application/json"},
-                        .body = std::move(json),
-                        .ca_file = source_.ca_file,
-                        .timeout = std::min(left, source_.timeout),
-                        .reply_max = DirectorySync::kReplyMax,
-                        .compressed = true,
-                        .stop = &stopping_};
-    if (request.body) {
-      request.fields.emplace_back("Content-Type: application/json");
-      request.fields.emplace_back("ForceUseSession: true");
-    } else if (!source_.authorization.empty()) {
-      request.fields.push_back("Authorization: " + source_.authorization);
-    } else {
-      request.fields.push_back(csrf_);
-    }
-    HttpOutcome outcome = transfer_.perform(std::move(request));
-    if (outcome) return *std::move(outcome);
-    const TransferFailure& failure = outcome.error();
-    return failed(failure.too_large ? Kind::too_large : Kind::unreachable,
-                  fmt::format("{}: {}", address.substr(0, address.find('?')), failure.text));
-  }
-
-  const DirectorySource& source_;
-  const std::atomic<bool>& stopping_;
-  HttpTransfer transfer_;
-  std::string csrf_;  // line of the session that is open; "": none
-  MonotonicTime deadline_{};
-};
-
 }  // namespace
 
 struct DirectorySync::Impl {
   Impl(DirectorySource the_source, Take the_take, Log the_log)
       : source(std::move(the_source)), take(std::move(the_take)), log(std::move(the_log)) {}
 
-  std::expected<identity::CreatioUsers, SyncFailure> read(Conversation& conversation) const {
+  std::expected<identity::CreatioUsers, SyncFailure> read(CreatioConversation& conversation) const {
     conversation.begin(kSyncMax);
     CreatioUserReader reader(source.names, source.url, source.limits);
     while (!reader.next().empty()) {
@@ -183,7 +88,7 @@ struct DirectorySync::Impl {
     return true;
   }
 
-  std::expected<void, SyncFailure> sync(Conversation& conversation) {
+  std::expected<void, SyncFailure> sync(CreatioConversation& conversation) {
     auto got = read(conversation);
     if (stopping.load()) return failed(Kind::unreachable, "stopped");
     if (!got) {
@@ -198,7 +103,7 @@ struct DirectorySync::Impl {
   }
 
   void run() {
-    Conversation conversation(source, stopping);
+    CreatioConversation conversation(source, kReplyMax, stopping);
     std::unique_lock lock(mutex);
     while (!stopping.load()) {
       std::vector<Done> waiting = std::exchange(asked, {});
@@ -276,7 +181,7 @@ void DirectorySync::stop() {
 
 std::expected<std::string, SyncFailure> try_directory(const DirectorySource& source) {
   const std::atomic<bool> stopping{false};
-  Conversation conversation(source, stopping);
+  CreatioConversation conversation(source, DirectorySync::kReplyMax, stopping);
   conversation.begin(3 * source.timeout);
   CreatioUserReader reader(source.names, source.url, source.limits);
   std::string seen;

@@ -7,22 +7,13 @@
 #include <deque>
 #include <map>
 #include <mutex>
-#include <optional>
 #include <thread>
+#include <utility>
 
-#include "metering/base/check.h"
-#include "metering/base/percent.h"
-#include "metering/catalogue/cherwell_reply.h"
-#include "metering/identity/cherwell_login.h"
 #include "proxy/net/event_loop.h"
 #include "proxy/net/http_transfer.h"
 
 namespace tollgate::net {
-namespace {
-
-constexpr std::size_t kReplyMax = 1024 * 1024;
-
-}  // namespace
 
 struct OwnerFetcher::Impl {
   struct Key {
@@ -34,76 +25,9 @@ struct OwnerFetcher::Impl {
     std::vector<std::function<void()>> waiting;
   };
 
-  Impl(OwnerSource the_source, std::function<void(const std::string&)> the_log)
-      : source(std::move(the_source)), log(std::move(the_log)) {}
-
-  // form: sent with POST; none: GET. Nothing without a reply.
-  std::optional<HttpReply> ask(std::string url, std::optional<std::string> form) {
-    HttpRequest request{.url = std::move(url),
-                        .fields = {"Accept: application/json"},
-                        .body = std::move(form),
-                        .ca_file = source.ca_file,
-                        .timeout = std::chrono::ceil<Milliseconds>(deadline - EventLoop::now()),
-                        .reply_max = kReplyMax,
-                        .stop = &stopping};
-    if (!request.body) request.fields.push_back("Authorization: Bearer " + token);
-    HttpOutcome outcome = transfer.perform(std::move(request));
-    if (outcome) return *std::move(outcome);
-    why = outcome.error().text;
-    return std::nullopt;
-  }
-
-  bool log_in() {
-    std::string form;
-    append_form(form, "grant_type", "password");
-    append_form(form, "client_id", source.client_id);
-    append_form(form, "username", source.user);
-    append_form(form, "password", source.password);
-    const auto reply = ask(
-        fmt::format("{}/token?auth_mode={}", source.url, percent_encoded(source.auth_mode)), std::move(form));
-    if (!reply) return false;
-    const auto tokens = reply->status == 200 ? identity::read_cherwell_tokens(reply->body) : std::nullopt;
-    if (!tokens) why = fmt::format("no token: answered {}", reply->status);
-    token = tokens ? tokens->access_token : "";
-    return tokens.has_value();
-  }
-
-  // False: no answer that says anything.
-  bool look_up(const Key& key) {
-    const std::string_view record = key.record;
-    const std::size_t first = record.find('/'), second = record.find('/', first + 1);
-    CHECK(second != record.npos, "a record is named object/id/public id");
-    const std::string_view id = record.substr(first + 1, second - first - 1),
-                           public_id = record.substr(second + 1);
-    const std::string url = fmt::format(
-        "{}/api/V1/getbusinessobject/busobid/{}/{}/{}", source.url, percent_encoded(record.substr(0, first)),
-        id.empty() ? "publicid" : "busobrecid", percent_encoded(id.empty() ? public_id : id));
-    std::optional<HttpReply> reply;
-    for (int attempt = 0; attempt < 2; ++attempt) {
-      if (token.empty() && !log_in()) return false;
-      reply = ask(url, std::nullopt);
-      if (!reply || reply->status != 401) break;
-      token.clear();  // it has expired
-    }
-    if (!reply) return false;
-    if (reply->status != 200 && reply->status != 404) {
-      why = fmt::format("answered {}", reply->status);
-      return false;
-    }
-    if (reply->status == 200 && !catalogue::is_cherwell_reply(reply->body)) {
-      why = "answered with something else than a record";
-      return false;
-    }
-    const UnixTime now = EventLoop::calendar_now();
-    bool named = false;
-    for (const auto& seen : catalogue::read_cherwell_owners(reply->body, source.owner_fields, 1))
-      for (const std::string& name : seen.records) {
-        source.owners->learn(key.upstream, name, seen.owner, now);
-        named = named || name == key.record;
-      }
-    if (!named) source.owners->learn(key.upstream, key.record, "", now);
-    return true;
-  }
+  Impl(std::unique_ptr<OwnerSource> the_source, Milliseconds the_timeout,
+       std::function<void(const std::string&)> the_log)
+      : source(std::move(the_source)), timeout(the_timeout), log(std::move(the_log)) {}
 
   void run() {
     std::unique_lock lock(mutex);
@@ -113,13 +37,12 @@ struct OwnerFetcher::Impl {
       const Key key = std::move(queue.front());
       queue.pop_front();
       const MonotonicTime now = EventLoop::now();
-      const bool too_late = now - asked.at(key).since > source.timeout;
+      const bool too_late = now - asked.at(key).since > timeout;
       if (!too_late && now >= paused_until) {
         lock.unlock();
-        deadline = now + source.timeout;
-        const bool answered = look_up(key);
+        const auto answered = source->look_up(key.upstream, key.record, now + timeout);
         if (!answered && !stopping.load() && log)
-          log(fmt::format("look-up of a record's owner at {}: {}", source.url, why));
+          log(fmt::format("look-up of a record's owner at {}: {}", source->url(), answered.error()));
         lock.lock();
         if (!answered) paused_until = EventLoop::now() + kPause;
       }
@@ -134,11 +57,9 @@ struct OwnerFetcher::Impl {
       for (const auto& done : entry.waiting) done();
   }
 
-  const OwnerSource source;
+  const std::unique_ptr<OwnerSource> source;  // the thread's
+  const Milliseconds timeout;
   const std::function<void(const std::string&)> log;
-  HttpTransfer transfer;     // the thread's
-  std::string token, why;    // the thread's
-  MonotonicTime deadline{};  // the thread's
   std::mutex mutex;
   std::condition_variable asked_for;
   std::map<Key, Asked> asked;    // guarded by mutex
@@ -148,8 +69,9 @@ struct OwnerFetcher::Impl {
   std::thread thread;
 };
 
-OwnerFetcher::OwnerFetcher(OwnerSource source, std::function<void(const std::string&)> log)
-    : impl_(std::make_unique<Impl>(std::move(source), std::move(log))) {
+OwnerFetcher::OwnerFetcher(std::unique_ptr<OwnerSource> source, Milliseconds timeout,
+                           std::function<void(const std::string&)> log)
+    : impl_(std::make_unique<Impl>(std::move(source), timeout, std::move(log))) {
   impl_->thread = std::thread([impl = impl_.get()] {
     block_signals();
     impl->run();
@@ -182,6 +104,7 @@ void OwnerFetcher::stop() {
   {
     std::lock_guard lock(impl_->mutex);
     impl_->stopping = true;
+    impl_->source->stop();
     impl_->asked_for.notify_one();
   }
   if (impl_->thread.joinable()) impl_->thread.join();

@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <mutex>
 
+#include "proxy/net/cherwell_owners.h"
 #include "tests/proxy/net/support/sockets.h"
 
 namespace tollgate::net {
@@ -51,16 +52,14 @@ bool is_token(const std::string& request) {
 class Fetching {
  public:
   explicit Fetching(const std::string& url, Milliseconds timeout = 5s) {
-    OwnerSource source{.url = url,
-                       .ca_file = "",
-                       .user = "svc user",
-                       .password = "p&ss",
-                       .client_id = "client",
-                       .auth_mode = "Internal",
-                       .timeout = timeout,
-                       .owner_fields = {"CustomerRecID"},
-                       .owners = owners};
-    fetcher = std::make_unique<OwnerFetcher>(std::move(source), [this](const std::string& line) {
+    auto source = std::make_unique<CherwellOwners>(CherwellAccess{.url = url,
+                                                                  .ca_file = "",
+                                                                  .user = "svc user",
+                                                                  .password = "p&ss",
+                                                                  .client_id = "client",
+                                                                  .auth_mode = "Internal"},
+                                                   std::vector<std::string>{"CustomerRecID"}, owners);
+    fetcher = std::make_unique<OwnerFetcher>(std::move(source), timeout, [this](const std::string& line) {
       std::lock_guard lock(mutex_);
       lines_.push_back(line);
     });
