@@ -405,6 +405,7 @@ class Validator {
     const bool creatio = licensing.system == "bpmonline" || licensing.system == "creatio_partner";
     if (!creatio && set(path))
       warn(path, fmt::format("{} is without effect: licensing.system is {}", path, licensing.system));
+    if (!creatio) return;
     if (!licensing.creatio.lookup.url.empty())
       check_creatio_access(path + ".lookup", licensing.creatio.lookup);
     else if (set(path))

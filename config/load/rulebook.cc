@@ -575,7 +575,8 @@ Result<void> apply_settings(licence::Rulebook& rulebook, const Catalogue& catalo
     if (auto added = add_user_type(rulebook, type); !added) return added;
   if (auto applied = apply_cherwell(rulebook, licensing.cherwell); !applied) return applied;
   rulebook.asks_owners =
-      rulebook.decisions.empty() && rulebook.system != "none" && !licensing.creatio.lookup.url.empty();
+      rulebook.decisions.empty() && rulebook.system != "none" && !licensing.creatio.lookup.url.empty() &&
+      std::ranges::any_of(rulebook.sections, [](const auto& s) { return !s.own_organization.empty(); });
   rulebook.main_products.clear();
   rulebook.main_product_users = licensing.main_product_users;
   rulebook.portal_seats.client_users_at_release = licensing.portal_seats.client_users_at_release;

@@ -151,7 +151,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", list(SHAPES))
 def test_whatever_names_a_record(guarded, partners, user, shape):
     gate = guarded()
     who = partner(user, partners.ours)
@@ -179,7 +179,7 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", list(ROWS))
 @pytest.mark.parametrize("system", ["bpmonline", "creatio_partner"])
 def test_every_row_of_the_rule(guarded, partners, user, system, row):
     record, method, user_type, wanted = ROWS[row]
