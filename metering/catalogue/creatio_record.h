@@ -20,8 +20,8 @@ struct CreatioRecord {
 // The parts of such a name; views of it.
 CreatioRecord read_creatio_record(std::string_view record);
 
-// The owner that a reply to GET {entity}(id)?$select={column} names, as read_guid() spells it; "": it has none. nullopt:
-// the body is no such record.
+// The owner that a reply to GET {entity}(id)?$select={column} names, as read_guid() spells it; "": it has none.
+// nullopt: the body is no such record.
 std::optional<std::string> read_creatio_owner(std::string_view body, std::string_view column);
 
 }  // namespace tollgate::catalogue
