@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -44,6 +45,8 @@ Choice choice(Enum* target, Names names) {
           [target](std::size_t i) { *target = static_cast<Enum>(i); }, std::move(names)};
 }
 
+// user, timeout: what is said of these keys; literals.
+Fields describe_creatio_access(CreatioAccess& access, std::string_view user, std::string_view timeout);
 Fields describe_identity(Identity& identity);
 Fields describe_licensing(Licensing& licensing);
 

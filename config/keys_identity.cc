@@ -14,6 +14,8 @@ Fields describe_claims(JwtIssuer::Claims& claims) {
       {"site", Text{&claims.site}, "Cherwell: claim that names the portal's site."},
       {"customer", Text{&claims.customer},
        "Cherwell: claim with the user's own record, as requester fields hold it."},
+      {"account", Text{&claims.account},
+       "Creatio: claim with the id of the Account that the user's organization is."},
       {"security_right", Text{&claims.security_right},
        "Cherwell: claim that says whether the user may see records of others."},
       {"consume_license", Text{&claims.consume_license},
@@ -165,20 +167,13 @@ Fields describe_pass(IdentityPass& pass) {
 Fields describe_directory_sync(DirectorySync& sync) {
   DirectorySync::Users& users = sync.users;
   DirectorySync::Licenses& licenses = sync.licenses;
-  return {
+  Fields fields = describe_creatio_access(
+      sync, "Service account that logs in with forms, and may read users and licences.",
+      "Longest wait for each reply.");
+  Fields own{
       {"system", Text{&sync.system, Format::any, {"creatio"}}, "Whose API is asked."},
-      {"url", Text{&sync.url, Format::web_url},
-       "Address of the CRM below which `/odata` stands: `https://crm.example/0`, without a number where "
-       "addresses have none. Default: nobody is asked."},
-      {"ca_file", Text{&sync.ca_file, Format::input_file},
-       "Authorities to trust for `url`. Default: the system's store."},
-      {"user", Text{&sync.user}, "Service account that logs in with forms, and may read users and licences."},
-      {"password_file", Text{&sync.password_file, Format::input_file}, "File with its password."},
-      {"authorization_file", Text{&sync.authorization_file, Format::input_file},
-       "File with the value of `Authorization` (`Bearer ...`), in place of `user` and `password_file`."},
       {"interval", Span{&sync.interval, 1s, kDay},
        "How often all users are read. After a failure again within 30 s."},
-      {"timeout", Span{&sync.timeout, 10ms, 10min}, "Longest wait for each reply."},
       {"page_rows", Number{&sync.page_rows, 1, 20'000},
        "Rows asked for at a time; Creatio gives 20000 at most."},
       {"max_rows", Number{&sync.max_rows, 1, 10'000'000},
@@ -193,7 +188,9 @@ Fields describe_directory_sync(DirectorySync& sync) {
               {"type", Text{&users.type, Format::column_path, {}, false},
                "Column that is 0 for staff and 1 for portal users."},
               {"organization", Text{&users.organization, Format::column_path},
-               "Column of the organization, through look-ups. Empty: is left to tokens."}}},
+               "Column of the organization, through look-ups. Empty: is left to tokens."},
+              {"account", Text{&users.account, Format::column_path},
+               "Column of the organization's id, through look-ups. Empty: is left to tokens."}}},
        "Where users stand, for installations whose names differ."},
       {"licenses",
        Group{{{"entity", Text{&licenses.entity, Format::column_path},
@@ -206,9 +203,26 @@ Fields describe_directory_sync(DirectorySync& sync) {
                "Column that says whether it holds."}}},
        "Where licences stand, for installations whose names differ."},
   };
+  fields.insert(fields.end(), std::make_move_iterator(own.begin()), std::make_move_iterator(own.end()));
+  return fields;
 }
 
 }  // namespace
+
+Fields describe_creatio_access(CreatioAccess& access, std::string_view user, std::string_view timeout) {
+  return {
+      {"url", Text{&access.url, Format::web_url},
+       "Address of the CRM below which `/odata` stands: `https://crm.example/0`, without a number where "
+       "addresses have none. Default: nobody is asked."},
+      {"ca_file", Text{&access.ca_file, Format::input_file},
+       "Authorities to trust for `url`. Default: the system's store."},
+      {"user", Text{&access.user}, user},
+      {"password_file", Text{&access.password_file, Format::input_file}, "File with its password."},
+      {"authorization_file", Text{&access.authorization_file, Format::input_file},
+       "File with the value of `Authorization` (`Bearer ...`), in place of `user` and `password_file`."},
+      {"timeout", Span{&access.timeout, 10ms, 10min}, timeout},
+  };
+}
 
 Fields describe_identity(Identity& identity) {
   return {

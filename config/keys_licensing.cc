@@ -68,6 +68,21 @@ Fields describe_cherwell(CherwellLicensing& cherwell) {
   };
 }
 
+Fields describe_creatio(CreatioLicensing& creatio) {
+  return {
+      {"records", Number{&creatio.records, 100, 100'000'000},
+       "Records whose owner this proxy remembers, 300 bytes each. Changes with a restart."},
+      {"record_age", Span{&creatio.record_age, 1s, kDay}, "How long an owner is believed to stay the same."},
+      {"lookup",
+       Group{describe_creatio_access(
+           creatio.lookup,
+           "Service account that logs in with forms, and may read the records of these sections.",
+           "Longest look-up, log-in included; a call waits twice that at most, and "
+           "is refused without an answer.")},
+       "Asks the CRM whose a record is that a portal user names. Without it that check is left to the CRM."},
+  };
+}
+
 Fields describe_concurrent_seats(ConcurrentSeats& seats) {
   return {
       {"capacity", Number{&seats.capacity, 0, 10'000'000}, "Portal users at once; 0: no limit."},
@@ -127,8 +142,9 @@ Fields describe_licensing(Licensing& licensing) {
       {"main_product_users", Number{&licensing.main_product_users, 0, 100'000'000},
        "Licensed users of the main product; portal seats of some products depend on it."},
       {"directory_file", Text{&licensing.directory_file, Format::input_file},
-       "CSV with the columns user, organization, license, user_type, active, certificate, and for Cherwell "
-       "customer, security_right, consume_license; wins over the token's claims and over "
+       "CSV with the columns user, organization, license, user_type, active, certificate, for Creatio "
+       "account, "
+       "and for Cherwell customer, security_right, consume_license; wins over the token's claims and over "
        "`identity.directory.sync`."},
       {"rules_file", Text{&licensing.rules_file, Format::input_file},
        "A rulebook of one's own instead of the built-in one of `system`."},
@@ -138,6 +154,10 @@ Fields describe_licensing(Licensing& licensing) {
        "`zoho`: how many portal users there may be. See licences.md."},
       {"cherwell", Group{describe_cherwell(licensing.cherwell)},
        "`cherwell`: circumstances of its licence rules that no call tells. See licences.md."},
+      {"creatio", Group{describe_creatio(licensing.creatio)},
+       "`bpmonline`, `creatio_partner`: sections that are open for the user's own organization only (the "
+       "partner "
+       "program). See licences.md."},
       {"concurrent_seats", Group{describe_concurrent_seats(licensing.concurrent_seats)},
        "How many portal users may be active at once; with every `system`. See licences.md."},
       {"prices", named_items(&licensing.prices, describe_price),

@@ -75,7 +75,7 @@ struct Outlier {
 
 struct Upstream {
   std::string name;
-  std::vector<std::string> servers;  // "http://host:port", "https://host:port", "unix:/path"
+  std::vector<std::string> servers;              // "http://host:port", "https://host:port", "unix:/path"
   std::map<std::string, std::uint64_t> weights;  // server -> 1 .. 1000; 1 for those that are not in it
   Balance balance = Balance::round_robin;
   std::string hash_key = "user";  // user | ip | header:NAME
@@ -122,8 +122,8 @@ struct Route {
   std::string host;               // "" matches every Host
   std::string path_prefix = "/";  // longest prefix wins, matched on whole segments of the normalised path
   std::string upstream;
-  bool metered = true;        // false: proxied without token, licence or quota (health pages, public assets)
-  bool allow_upgrade = true;  // WebSocket and other Upgrade requests
+  bool metered = true;         // false: proxied without token, licence or quota (health pages, public assets)
+  bool allow_upgrade = true;   // WebSocket and other Upgrade requests
   std::uint64_t max_body = 0;  // largest request body on this route, beside limits.max_body; 0: no limit
   Rewrite rewrite;
   FieldEdits request_fields, reply_fields;
@@ -193,7 +193,7 @@ struct JwtIssuer {
   bool require_expiry = true;
   struct Claims {
     std::string user = "sub", tenant = "tenant", organization = "org", user_type = "user_type",
-                licenses = "licenses", site = "site", customer = "customer",
+                licenses = "licenses", site = "site", customer = "customer", account = "account",
                 security_right = "security_right", consume_license = "consume_license";
   } claims;
 };
@@ -276,20 +276,25 @@ enum class CertificateUser : std::uint8_t {
   spki_sha256
 };
 
+// How OData of Creatio is asked by an account of our own (proxy/net/creatio_conversation.h).
+struct CreatioAccess {
+  std::string url{};  // "https://crm.example/0": /odata stands below it; "": nobody is asked
+  std::string ca_file{};
+  std::string user{}, password_file{};  // the service account; or
+  std::string authorization_file{};     // the value of Authorization
+  Milliseconds timeout{10'000};
+};
+
 // The CRM, asked again and again who its users are (proxy/net/directory_sync.h). The names are those of
 // Creatio's entities and columns; metering/identity/creatio_users.h says where they are from.
-struct DirectorySync {
+struct DirectorySync : CreatioAccess {
   std::string system = "creatio";  // the only one
-  std::string url;                 // "https://crm.example/0": /odata stands below it; "": nobody is asked
-  std::string ca_file;
-  std::string user, password_file;  // the service account; or
-  std::string authorization_file;   // the value of Authorization
   Milliseconds interval{300'000};
-  Milliseconds timeout{10'000};  // of each request
   std::uint32_t page_rows = 5'000, max_rows = 500'000;
   struct Users {
     std::string entity = "SysAdminUnit", filter = "SysAdminUnitTypeValue eq 4", id = "Id", name = "Name",
-                active = "Active", type = "ConnectionType", organization = "Contact/Account/Name";
+                active = "Active", type = "ConnectionType", organization = "Contact/Account/Name",
+                account = "Contact/Account/Id";
   } users;
   struct Licenses {
     std::string entity = "SysLicUser", user = "SysUserId", name = "SysLicPackage/Name", active = "Active";
@@ -395,16 +400,24 @@ struct LicensePrice {
   std::string source, as_of;
 };
 
+// Sections that the rulebook opens for one's own organization only: whose single records are.
+struct CreatioLicensing {
+  std::uint32_t records = 100'000;   // whose owners this proxy remembers
+  Milliseconds record_age{300'000};  // and for how long
+  CreatioAccess lookup{.timeout = Milliseconds(2'000)};
+};
+
 struct Licensing {
   std::string system = "bpmonline";  // bpmonline | creatio_partner | zoho | cherwell | none
   std::string edition;  // which of the vendor's documents applies where they disagree; "": the preset's own
   std::vector<std::string> main_products;
   std::uint32_t main_product_users = 0;
-  std::string directory_file;  // CSV: user, organization, license, user_type, certificate
-  std::string rules_file;      // a rulebook of one's own instead of the preset
+  std::string directory_file;              // CSV: user, organization, license, user_type, certificate
+  std::string rules_file;                  // a rulebook of one's own instead of the preset
   std::vector<PortalUserType> user_types;  // zoho
   PortalSeatSettings portal_seats;         // zoho
   CherwellLicensing cherwell;
+  CreatioLicensing creatio;
   ConcurrentSeats concurrent_seats;
   std::vector<LicensePrice> prices;
   Milliseconds seat_lease{30'000};  // how long a seat is taken for held without having heard of the store

@@ -132,9 +132,11 @@ class Validator {
   // are the proxy's own.
   void check_own_field(const std::string& path, std::string_view name) {
     static constexpr std::string_view kOwn[] = {
-        "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive",
-        "proxy-connection", "host", "expect", "max-forwards", "date", "forwarded", "x-forwarded-for",
-        "x-forwarded-proto", "x-forwarded-host", "x-request-id"};
+        "connection",  "content-length",  "transfer-encoding", "te",
+        "trailer",     "upgrade",         "keep-alive",        "proxy-connection",
+        "host",        "expect",          "max-forwards",      "date",
+        "forwarded",   "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host",
+        "x-request-id"};
     if (std::ranges::any_of(kOwn, [&](std::string_view own) { return equals_ignore_case(own, name); }))
       error(path, fmt::format("{}: {} is set by the proxy itself", path, name));
   }
@@ -144,7 +146,8 @@ class Validator {
       for (const auto& [name, value] : *fields) {
         check_own_field(path + kind, name);
         if (std::ranges::any_of(value, [](char c) { return (c >= 0 && c < ' ' && c != '\t') || c == 127; }))
-          error(path + kind, fmt::format("{}{}: the value of {} holds a control character", path, kind, name));
+          error(path + kind,
+                fmt::format("{}{}: the value of {} holds a control character", path, kind, name));
       }
   }
 
@@ -384,13 +387,29 @@ class Validator {
       if (set(path)) warn(path, fmt::format("{} is without effect: there is no url", path));
       return;
     }
-    if (starts_with_ignore_case(sync.url, "http://") && !is_loopback_url(sync.url))
+    check_creatio_access(path, sync);
+  }
+
+  void check_creatio_access(const std::string& path, const CreatioAccess& access) {
+    if (starts_with_ignore_case(access.url, "http://") && !is_loopback_url(access.url))
       error(path + ".url", fmt::format("{}.url: whoever is between reads the password; use https://", path));
-    if (sync.url.find_first_of("?#") != sync.url.npos)
+    if (access.url.find_first_of("?#") != access.url.npos)
       error(path + ".url", fmt::format("{}.url: /odata is put behind it; it may have neither ? nor #", path));
-    const bool account = !sync.user.empty() && !sync.password_file.empty();
-    if (account != sync.authorization_file.empty() || sync.user.empty() != sync.password_file.empty())
+    const bool account = !access.user.empty() && !access.password_file.empty();
+    if (account != access.authorization_file.empty() || access.user.empty() != access.password_file.empty())
       error(path, fmt::format("{} needs user and password_file, or authorization_file", path));
+  }
+
+  void check_creatio_licensing(const Licensing& licensing) {
+    const std::string path = "licensing.creatio";
+    const bool creatio = licensing.system == "bpmonline" || licensing.system == "creatio_partner";
+    if (!creatio && set(path))
+      warn(path, fmt::format("{} is without effect: licensing.system is {}", path, licensing.system));
+    if (!creatio) return;
+    if (!licensing.creatio.lookup.url.empty())
+      check_creatio_access(path + ".lookup", licensing.creatio.lookup);
+    else if (set(path))
+      warn(path, fmt::format("{} is without effect: lookup has no url", path));
   }
 
   void check_pass(const Identity& identity) {
@@ -497,6 +516,7 @@ class Validator {
     const OwnerLookupSettings& lookup = licensing.cherwell.lookup;
     if (!lookup.url.empty() && (lookup.user.empty() || lookup.password_file.empty()))
       error("licensing.cherwell.lookup", "licensing.cherwell.lookup needs user and password_file");
+    check_creatio_licensing(licensing);
     const ConcurrentSeats& seats = licensing.concurrent_seats;
     if (seats.capacity > 0 && seats.idle < 2 * licensing.seat_lease)
       error("licensing.concurrent_seats.idle",

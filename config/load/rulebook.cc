@@ -7,28 +7,20 @@
 #include <set>
 
 #include "config/load/yaml_reader.h"
+#include "config/values.h"
 #include "embedded_bpmonline.h"
 #include "embedded_cherwell.h"
 #include "embedded_creatio_partner.h"
 #include "embedded_zoho.h"
 #include "metering/base/ascii.h"
 #include "metering/base/check.h"
+#include "metering/base/guid.h"
 #include "metering/identity/session.h"
 
 namespace tollgate::config {
 namespace {
 
 constexpr std::size_t kCustomSectionsMax = 3;
-
-bool is_uid(std::string_view text) {
-  std::size_t digits = 0;
-  for (char c : text) {
-    if (c == '-') continue;
-    if (hex_value(c) < 0) return false;
-    ++digits;
-  }
-  return digits == 32;
-}
 
 // Fills a Rulebook from the nodes; keeps which object stands where, so that each stands in one place only.
 class RulebookReader {
@@ -200,16 +192,24 @@ class RulebookReader {
                {"views", list(section.views, "views")},
                {"children", list(section.children, "children")},
                {"lookups", list(section.lookups, "lookups")},
-               {"feed", list(section.feed, "feed")}});
+               {"feed", list(section.feed, "feed")},
+               {"own_organization", [&](const Node& n) { read_owner_column(n, section); }}});
     // The UId may stand before the entity in the file.
     for (const auto& [uid_node, uid] : section_uids_) add_uid(uid, uid_node, section.entity);
     section_uids_.clear();
     book_.sections.push_back(std::move(section));
   }
 
+  void read_owner_column(const Node& node, licence::Section& section) {
+    section.own_organization = yaml_.text(node, "own_organization");
+    if (auto column = check_format(section.own_organization, Format::object_name); !column)
+      yaml_.fail_at(node, fmt::format("own_organization: \"{}\" is no column", section.own_organization));
+  }
+
   void add_uid(const std::string& uid, const Node& node, const std::string& object) {
     if (yaml_.error()) return;
-    if (!is_uid(uid)) return yaml_.fail_at(node, fmt::format("\"{}\" is no UId: 32 hexadecimal digits", uid));
+    if (!is_guid(uid))
+      return yaml_.fail_at(node, fmt::format("\"{}\" is no UId: 32 hexadecimal digits", uid));
     if (!book_.uids.emplace(to_lower(uid), object).second)
       yaml_.fail_at(node, fmt::format("UId {} is listed twice", uid));
   }
@@ -574,6 +574,9 @@ Result<void> apply_settings(licence::Rulebook& rulebook, const Catalogue& catalo
   for (const PortalUserType& type : licensing.user_types)
     if (auto added = add_user_type(rulebook, type); !added) return added;
   if (auto applied = apply_cherwell(rulebook, licensing.cherwell); !applied) return applied;
+  rulebook.asks_owners =
+      rulebook.decisions.empty() && rulebook.system != "none" && !licensing.creatio.lookup.url.empty() &&
+      std::ranges::any_of(rulebook.sections, [](const auto& s) { return !s.own_organization.empty(); });
   rulebook.main_products.clear();
   rulebook.main_product_users = licensing.main_product_users;
   rulebook.portal_seats.client_users_at_release = licensing.portal_seats.client_users_at_release;
@@ -628,6 +631,10 @@ std::shared_ptr<const catalogue::Schema> make_schema(
   for (const licence::Section& section : rulebook.sections) {
     schema->add_object(section.entity);
     add(section.views);
+    if (rulebook.asks_owners && !section.own_organization.empty()) {
+      schema->add_owned(section.entity, section.own_organization);
+      for (const std::string& view : section.views) schema->add_owned(view, section.own_organization);
+    }
     add(section.children);
     add(section.lookups);
     add(section.feed);

@@ -41,8 +41,9 @@ struct ObjectUse {
   Via via = Via::primary;
   std::uint32_t part = 0;  // which operation of the batch
   bool in_batch = false;   // the part is a batch item: shown as "batch[part]"
-  // Cherwell: which record, as cherwell_record() names it (cherwell_reply.h); "" when none is named. Of a create: the object
-  // alone.
+  // Which single record, "" when none is named: a list, of which the CRM shows what the user may see.
+  // Cherwell: as cherwell_record() names it (cherwell_reply.h); of a create the object alone.
+  // Creatio, of objects whose records have an owner that matters (Schema::add_owned): creatio_record.h.
   std::string record{};
 };
 
@@ -62,8 +63,8 @@ std::string_view name(Kind kind);
 struct Classification {
   Kind kind = Kind::foreign;
   std::vector<ObjectUse> uses;
-  bool counted = true;        // false: bound by the licence but free (later chunks of one file upload)
-  std::string process;        // Cherwell: key of the One-Step that the request runs; "" when it runs none
+  bool counted = true;  // false: bound by the licence but free (later chunks of one file upload)
+  std::string process;  // Cherwell: key of the One-Step that the request runs; "" when it runs none
   std::string
       makes_related;  // Cherwell: object of which it makes a record below that of `uses`; "": it makes none
   std::string reject_detail;  // for reject: what is wrong, for the caller

@@ -2,6 +2,7 @@
 //
 //   creatio.cc               which API an address belongs to (virtual directory, workspace number, ssp)
 //   creatio_odata.cc         OData 3 and 4 resource paths; odata_query.cc: what query options read besides
+//   creatio_record.cc        which single records a key or a filter names
 //   creatio_batch.cc         $batch as JSON and as multipart/mixed
 //   creatio_data_service.cc  /DataService/json/SyncReply/...
 //   creatio_services.cc      /rest/... and /ServiceModel/....svc
@@ -88,6 +89,39 @@ std::optional<Navigation> navigation(const Schema& schema, std::string_view obje
 // Appends a read of `object` for information, once a part; beyond 64 related objects a part nothing is appended, so
 // that a hostile query costs no quadratic time.
 void append_once(std::vector<ObjectUse>& uses, std::string_view object, Via via, const ObjectUse& model);
+
+// Reads which single records are named of an object whose records have an owner that matters (Schema::add_owned), into
+// ObjectUse::record (creatio_record.h): the first of them is that of uses[at], each further one gets a use of the same
+// part. Whatever compares the key for equality with something else than an id names a record that cannot be told, and so
+// does what is beyond kNamedMax. For names that cannot be told nothing passes, so reading too much is on the safe side.
+class RecordNames {
+ public:
+  static constexpr std::size_t kNamedMax = 64;  // of a use
+
+  RecordNames(const Schema& schema, std::vector<ObjectUse>& uses, std::size_t at);
+  // False: whose its records are does not matter, and nothing else may be called.
+  explicit operator bool() const { return column_ != nullptr; }
+
+  // Of an address, without parentheses: 5f3e.., guid'5f3e..', '5f3e..', Id=5f3e..
+  void read_key(std::string_view key);
+  // $filter of query options: Id eq 5f3e.., Id in (5f3e..,7a01..); PartnerId eq 5f3e.. names the owner.
+  void read_query(std::string_view query);
+  // Of a DataService query: primaryColumnValue, and filters that are enabled.
+  void read_filters(JsonObject query);
+
+ private:
+  void add(std::string record);
+  void add_id(const std::optional<std::string>& id);
+  void read_expression(std::string_view text);
+  void read_filter(JsonObject filter);
+  void read_comparison(JsonObject filter);
+  bool is_owner_column(std::string_view path, char between) const;
+
+  std::vector<ObjectUse>& uses_;
+  const std::size_t at_;
+  const std::string* const column_;
+  std::size_t named_ = 0;
+};
 
 bool classify_odata(Call& call, const Root& root);
 bool classify_batch(Call& call, bool version3);

@@ -78,6 +78,7 @@ const char* read_query(Call& call, JsonObject query, Verb verb, std::uint32_t pa
     call.result.uses.push_back({object, operation, Via::primary, part, in_batch});
   };
   bool both = is_upsert(upsert);
+  const std::size_t first = call.result.uses.size();
   switch (verb) {
     case Verb::select:
       add(Operation::read);
@@ -96,6 +97,8 @@ const char* read_query(Call& call, JsonObject query, Verb verb, std::uint32_t pa
     default:
       return "the query is of an unknown kind";
   }
+  if (RecordNames names(call.schema, call.result.uses, first); names) [[unlikely]]
+    names.read_filters(query);
   ObjectUse model{{}, Operation::read, Via::join, part, in_batch};
   report_joins(call.schema, object, query, model, call.result.uses);
   return nullptr;

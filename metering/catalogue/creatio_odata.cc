@@ -7,6 +7,7 @@
 // hop; a write through a navigation also edits every hop before it, since the relation is theirs: the strict reading
 // where the specifications leave room.
 #include "metering/base/ascii.h"
+#include "metering/base/guid.h"
 #include "metering/catalogue/creatio.h"
 
 namespace tollgate::catalogue::creatio {
@@ -44,16 +45,6 @@ std::optional<Segment> split(std::string_view text) {
   return whole;
 }
 
-bool is_guid(std::string_view text) {
-  std::size_t digits = 0;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '-' && text.size() == 36 && (i == 8 || i == 13 || i == 18 || i == 23)) continue;
-    if (hex_value(text[i]) < 0) return false;
-    ++digits;
-  }
-  return digits == 32;
-}
-
 // Namespace.Name with at least one dot, all parts identifiers.
 bool is_qualified(std::string_view name) {
   if (name.find('.') == name.npos) return false;
@@ -83,9 +74,15 @@ class Reader {
   const char* step_name(const Segment& segment);
   const char* finish();
   Operation operation_on_last() const;
-  void hop(std::string_view object, Via via) {
+  void hop(std::string_view object, Via via, std::string_view key = {}) {
     object_ = object;
     uses_.push_back({std::string(object), Operation::read, via, resource_.part, resource_.in_batch});
+    if (!trim(key).empty()) take_key(key);
+  }
+  // Of the last hop.
+  void take_key(std::string_view key) {
+    if (RecordNames names(schema_, uses_, uses_.size() - 1); names) [[unlikely]]
+      names.read_key(key);
   }
   std::size_t hops() const { return uses_.size() - first_use_; }
   std::string_view spell(std::string_view name) const { return schema_.canonical(name).value_or(name); }
@@ -148,7 +145,7 @@ const char* Reader::read_root(std::string_view text) {
       equals_ignore_case(name.substr(name.size() - 10), "Collection"))
     name.remove_suffix(10);
   if (!is_identifier(name) || is_api_word(name)) return "the address names no entity set";
-  hop(spell(name), Via::primary);
+  hop(spell(name), Via::primary, segment->arguments);
   target_ = trim(segment->arguments).empty() ? Target::collection : Target::entity;
   return nullptr;
 }
@@ -243,6 +240,7 @@ const char* Reader::step_system(std::string_view lower, std::size_t i) {
 // Behind a set without a key: a key as a segment, or a function. City/62f9bc01-... is the vendor's own example.
 const char* Reader::step_below_collection(std::string_view text, const Segment& segment) {
   if (is_guid(text) || !is_identifier(segment.name)) {
+    take_key(text);
     target_ = Target::entity;
     return nullptr;
   }
@@ -268,7 +266,7 @@ const char* Reader::step_name(const Segment& segment) {
     target_ = Target::property;
     return nullptr;
   }
-  hop(next->object, Via::nav);
+  hop(next->object, Via::nav, segment.arguments);
   target_ = next->collection && trim(segment.arguments).empty() ? Target::collection : Target::entity;
   return nullptr;
 }
@@ -296,6 +294,7 @@ Operation Reader::operation_on_last() const {
 const char* Reader::finish() {
   if (hops() == 0) return "the address names no entity set";
   ObjectUse model{{}, Operation::read, Via::expand, resource_.part, resource_.in_batch};
+  const std::size_t last = uses_.size() - 1;
   if (!reads(resource_.method) && target_ != Target::query) {
     if (target_ == Target::count) return "$count can only be read";
     for (std::size_t i = first_use_; i + 1 < uses_.size(); ++i) uses_[i].operation = Operation::edit;
@@ -306,6 +305,10 @@ const char* Reader::finish() {
       uses_.push_back(uses_.back());
       uses_.back().operation = Operation::create;
     }
+  }
+  if (RecordNames names(schema_, uses_, last); names) [[unlikely]] {
+    names.read_query(resource_.path.query);
+    if (target_ == Target::query) names.read_query(resource_.query_body);
   }
   if (const char* error = report_query(schema_, object_, resource_.path.query, model, uses_)) return error;
   if (target_ == Target::query) return report_query(schema_, object_, resource_.query_body, model, uses_);

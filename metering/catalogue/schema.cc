@@ -64,6 +64,10 @@ void Schema::add_process(std::string_view process, std::vector<Effect> effects) 
   processes_.insert_or_assign(to_lower(process), std::move(effects));
 }
 
+void Schema::add_owned(std::string_view object, std::string_view column) {
+  owned_.insert_or_assign(to_lower(object), std::string(column));
+}
+
 std::optional<std::string_view> Schema::canonical(std::string_view object) const {
   return as_view(find(canonical_, Key().add(object)));
 }
@@ -82,6 +86,10 @@ std::optional<std::string_view> Schema::relation(std::string_view object, std::s
 
 const std::vector<Schema::Effect>* Schema::process(std::string_view process) const {
   return find(processes_, Key().add(process));
+}
+
+const std::string* Schema::find_owned(std::string_view object) const {
+  return find(owned_, Key().add(object));
 }
 
 }  // namespace tollgate::catalogue

@@ -28,6 +28,9 @@ class Schema {
   void add_relation(std::string_view object, std::string_view column,
                     std::string_view target);                               // object "*": any
   void add_process(std::string_view process, std::vector<Effect> effects);  // process or One-Step key
+  // It matters whose the single records of this object are: requests are read for which ones they name. column: of
+  // the owner, "PartnerId".
+  void add_owned(std::string_view object, std::string_view column);
 
   // Canonical spelling of a known object in whatever case, else nullopt.
   std::optional<std::string_view> canonical(std::string_view object) const;
@@ -37,8 +40,14 @@ class Schema {
   // (Case.Status -> CaseStatus), else nullopt.
   std::optional<std::string_view> relation(std::string_view object, std::string_view column) const;
   const std::vector<Effect>* process(std::string_view process) const;
+  // The owner's column; nullptr: whose the records are does not matter. Where that is so of all objects: one test.
+  const std::string* owner_column(std::string_view object) const {
+    return owned_.empty() ? nullptr : find_owned(object);
+  }
 
  private:
+  const std::string* find_owned(std::string_view object) const;
+
   struct Hash {
     using is_transparent = void;
     std::size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
@@ -50,6 +59,7 @@ class Schema {
   Map<std::string> uids_;  // lower-case hex digits, no dashes or braces (32, at Cherwell 42) -> canonical
   Map<std::string> relations_;          // lower "object.column" -> canonical
   Map<std::vector<Effect>> processes_;  // lower case
+  Map<std::string> owned_;              // lower-case object -> column of its owner
 };
 
 }  // namespace tollgate::catalogue

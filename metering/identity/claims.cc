@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "metering/base/guid.h"
 #include "metering/identity/directory.h"
 #include "metering/identity/session.h"
 
@@ -175,6 +176,7 @@ Checked<Principal> read_principal(const JsonMembers& claims, const IssuerRules& 
   if (!customer) return std::unexpected(customer.error());
   if (!site->empty()) out.site = session_user(*site).value_or("");
   out.customer = *std::move(customer);
+  out.account = read_guid(claims.text(rules.account_claim).value_or("")).value_or("");
   for (auto [claim, flag] : {std::pair(&rules.security_right_claim, &out.security_right),
                              std::pair(&rules.consume_license_claim, &out.consume_license)}) {
     auto said = claims.find(*claim);

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "metering/base/ascii.h"
+#include "metering/base/guid.h"
 #include "metering/base/json_text.h"
 #include "metering/identity/session.h"
 
@@ -111,8 +112,8 @@ std::string CreatioUserReader::address(std::size_t skip) const {
   Wanted wanted;
   const bool users = part_ == Part::users;
   const auto columns = users
-                           ? std::vector{&names_.user_id, &names_.user_name, &names_.user_active,
-                                         &names_.user_type, &names_.user_organization}
+                           ? std::vector{&names_.user_id,   &names_.user_name,         &names_.user_active,
+                                         &names_.user_type, &names_.user_organization, &names_.user_account}
                            : std::vector{&names_.license_user, &names_.license_name, &names_.license_active};
   for (const std::string* column : columns) wanted.add(*column);
   std::string filter;
@@ -140,6 +141,8 @@ std::string_view CreatioUserReader::add_user(const element& row) {
   user.entry.says_licenses = !names_.licenses.empty();
   if (!names_.user_organization.empty())
     user.entry.organization = text_at(row, names_.user_organization).value_or("");
+  if (!names_.user_account.empty())
+    user.entry.account = read_guid(text_at(row, names_.user_account).value_or("")).value_or("");
   return {};
 }
 
@@ -240,6 +243,7 @@ std::string write_crm_users(const Directory::CrmUsers& users, std::string_view s
         json.object([&] {
           json.field("user", name);
           if (!entry.organization.empty()) json.field("organization", entry.organization);
+          if (!entry.account.empty()) json.field("account", entry.account);
           if (entry.user_type != UserType::unknown)
             json.field("user_type", entry.user_type == UserType::staff ? "staff" : "portal");
           json.field("active", entry.active.value_or(true));
@@ -270,6 +274,7 @@ std::optional<Directory::CrmUsers> read_crm_users(std::string_view text, std::st
     Directory::Entry& entry = out[std::string(*user)];
     entry.active = *active;
     entry.organization = text_at(row, "organization").value_or("");
+    entry.account = read_guid(text_at(row, "account").value_or("")).value_or("");
     entry.user_type = parse_user_type(text_at(row, "user_type").value_or(""));
     simdjson::dom::array licenses;
     entry.says_licenses = row["licenses"].get(licenses) == simdjson::SUCCESS;

@@ -1,7 +1,7 @@
 // The users of a Creatio installation and their licences, as OData 4 tells them to a service account: what is
 // asked, and how the replies become rows of the directory. net::DirectorySync asks.
 //
-//   GET {root}/odata/SysAdminUnit?$select=Active,ConnectionType,Id,Name&$expand=Contact($expand=Account($select=Name))
+//   GET {root}/odata/SysAdminUnit?$select=Active,ConnectionType,Id,Name&$expand=Contact($expand=Account($select=Id,Name))
 //       &$filter=SysAdminUnitTypeValue%20eq%204&$orderby=Id&$count=true&$top=5000&$skip=0
 //   GET {root}/odata/SysLicUser?$select=Active,SysUserId&$expand=SysLicPackage($select=Name)&...
 //
@@ -43,7 +43,8 @@ namespace tollgate::identity {
 struct CreatioNames {
   std::string users = "SysAdminUnit", user_filter = "SysAdminUnitTypeValue eq 4";
   std::string user_id = "Id", user_name = "Name", user_active = "Active", user_type = "ConnectionType",
-              user_organization = "Contact/Account/Name";  // "": is not asked for
+              user_organization = "Contact/Account/Name",  // "": is not asked for
+      user_account = "Contact/Account/Id";                 // the same
   std::string licenses = "SysLicUser";                     // "": licences are left to tokens
   std::string license_user = "SysUserId", license_name = "SysLicPackage/Name", license_active = "Active";
   bool operator==(const CreatioNames&) const = default;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "metering/base/ascii.h"
+#include "metering/base/guid.h"
 #include "metering/identity/csv.h"
 #include "metering/identity/session.h"
 
@@ -18,6 +19,7 @@ enum Column : std::size_t {
   kUserType,
   kCertificate,
   kCustomer,
+  kAccount,
   kSecurityRight,
   kConsumeLicense,
   kActive
@@ -58,6 +60,13 @@ Result<void> merge(Directory::Entry& entry, const CsvTable& row) {
       return row.wrong(fmt::format("the user was customer \"{}\" before", entry.customer));
     entry.customer = customer;
   }
+  if (std::string_view text = row.cell(kAccount); !text.empty()) {
+    auto account = read_guid(text);
+    if (!account) return row.wrong(fmt::format("account \"{}\" is no id of an account (a GUID)", text));
+    if (!entry.account.empty() && entry.account != *account)
+      return row.wrong(fmt::format("the user was of account {} before", entry.account));
+    entry.account = *std::move(account);
+  }
   struct Flag {
     Column column;
     std::string_view name;
@@ -85,6 +94,7 @@ Directory::Entry completed(Directory::Entry entry, const Directory::Entry& crm) 
     entry.licenses = crm.licenses;
     entry.says_licenses = crm.says_licenses;
   }
+  if (entry.account.empty()) entry.account = crm.account;
   if (!entry.active) entry.active = crm.active;
   return entry;
 }
@@ -93,7 +103,7 @@ Directory::Entry completed(Directory::Entry entry, const Directory::Entry& crm) 
 
 Result<Directory> Directory::parse(std::string_view csv) {
   auto table = CsvTable::open(csv, {"user", "organization", "license", "user_type", "certificate", "customer",
-                                    "security_right", "consume_license", "active"});
+                                    "account", "security_right", "consume_license", "active"});
   if (!table) return std::unexpected(table.error());
   Directory out;
   while (true) {
@@ -156,6 +166,7 @@ Principal Directory::apply(Principal principal) const {
   if (!entry->organization.empty()) principal.organization = entry->organization;
   if (entry->user_type != UserType::unknown) principal.user_type = entry->user_type;
   if (!entry->customer.empty()) principal.customer = entry->customer;
+  if (!entry->account.empty()) principal.account = entry->account;
   if (entry->security_right) principal.security_right = entry->security_right;
   if (entry->consume_license) principal.consume_license = entry->consume_license;
   return principal;

@@ -17,10 +17,10 @@
 // skipped. The first row names the columns, in any order and case; only `user` is required. `active` is yes
 // or no, and yes where nothing says otherwise. `certificate` is a name in a client's certificate, or a
 // SHA-256 fingerprint (with or without colons), that is this user's (client_certificate.h); one of two users
-// is an error. For Cherwell there are three more: customer (the user's own record, as requester fields hold
-// it), security_right and consume_license (yes, no). Others are errors. Several rows for one user add
-// licences; rows that contradict each other about anything else are errors. Immutable after parse; any thread
-// may read.
+// is an error. For Creatio there is account (the GUID of the Account that the user's organization is), for
+// Cherwell customer (the user's own record, as requester fields hold it), security_right and consume_license
+// (yes, no). Others are errors. Several rows for one user add licences; rows that contradict each other about
+// anything else are errors. Immutable after parse; any thread may read.
 #pragma once
 #include <map>
 #include <memory>
@@ -43,6 +43,7 @@ class Directory {
     std::vector<std::string> licenses;  // without repeats, in the order in which they were listed
     bool says_licenses = true;          // false: whatever licences the token names are the user's
     std::string customer;               // Principal::customer
+    std::string account;                // Principal::account
     std::optional<bool> security_right, consume_license, active;
     bool operator==(const Entry&) const = default;
   };

@@ -7,22 +7,11 @@
 
 #include "metering/base/ascii.h"
 #include "metering/base/base64.h"
+#include "metering/base/percent.h"
 #include "metering/identity/claims.h"
 
 namespace tollgate::identity {
 namespace {
-
-void append_encoded(std::string& to, std::string_view text) {
-  constexpr std::string_view kHex = "0123456789ABCDEF", kPlain = "-._~";
-  for (char c : text) {
-    if (is_alpha(c) || is_digit(c) || kPlain.find(c) != std::string_view::npos) {
-      to.push_back(c);
-      continue;
-    }
-    const auto byte = static_cast<unsigned char>(c);
-    to.append({'%', kHex[byte >> 4], kHex[byte & 15]});
-  }
-}
 
 LookupVerdict nobody(const LookupSource& source, TokenRefusal refusal, UnixTime now) {
   return {.user = nullptr, .refusal = std::move(refusal), .until = now + source.negative_age};
@@ -43,7 +32,7 @@ std::string lookup_identity(const LookupSource& source) {
         std::string_view(source.prefix), std::string_view(source.more_form), std::string_view(source.at),
         std::string_view(rules.user_claim), std::string_view(rules.tenant_claim),
         std::string_view(rules.organization_claim), std::string_view(rules.user_type_claim),
-        std::string_view(rules.licenses_claim)})
+        std::string_view(rules.licenses_claim), std::string_view(rules.account_claim)})
     add(part);
   for (const auto* list : {&source.headers, &rules.audience}) {
     for (const std::string& part : *list) add(part);
@@ -55,18 +44,11 @@ std::string lookup_identity(const LookupSource& source) {
   return out;
 }
 
-void append_form(std::string& form, std::string_view name, std::string_view value) {
-  if (!form.empty()) form.push_back('&');
-  append_encoded(form, name);
-  form.push_back('=');
-  append_encoded(form, value);
-}
-
 std::string basic_of_client(std::string_view id, std::string_view secret) {
   std::string pair;
-  append_encoded(pair, id);
+  append_percent_encoded(pair, id);
   pair.push_back(':');
-  append_encoded(pair, secret);
+  append_percent_encoded(pair, secret);
   return "Authorization: Basic " + base64_encode(pair);
 }
 

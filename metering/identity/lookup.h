@@ -76,8 +76,6 @@ struct LookupVerdict {
 Result<LookupVerdict> read_lookup(const LookupSource& source, int status, std::string_view body,
                                   UnixTime now);
 
-// Appends name=value as application/x-www-form-urlencoded; after an "&" when there is something already.
-void append_form(std::string& form, std::string_view name, std::string_view value);
 // "Authorization: Basic ..." of an OAuth client: both parts are form-encoded first (RFC 6749 section 2.3.1).
 std::string basic_of_client(std::string_view id, std::string_view secret);
 

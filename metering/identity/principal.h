@@ -25,6 +25,8 @@ struct Principal {
       licenses;  // licence names as the CRM spells them, from the token or the directory file
   std::string
       customer{};  // Cherwell: the user's own record, as requester fields hold it; "" when it is not said
+  // Creatio: id of the Account that the user's organization is, as read_guid() spells it; "" when it is not said.
+  std::string account{};
   std::optional<bool> security_right{};   // Cherwell: may see records of others; nullopt: not said
   std::optional<bool> consume_license{};  // Cherwell: may take a concurrent licence; nullopt: not said
   bool active = true;                     // false: the directory says that he may not call at all

@@ -40,7 +40,7 @@ struct IssuerRules {
   bool require_expiry = true;
   std::string user_claim = "sub", tenant_claim = "tenant", organization_claim = "org",
               user_type_claim = "user_type", licenses_claim = "licenses", site_claim = "site",
-              customer_claim = "customer", security_right_claim = "security_right",
+              customer_claim = "customer", account_claim = "account", security_right_claim = "security_right",
               consume_license_claim = "consume_license";
 };
 

@@ -39,7 +39,7 @@ void Policy::Index::add_sections(const Rulebook& rulebook) {
     for (const std::string& object : objects) add(object, role, section);
   };
   for (const Section& section : rulebook.sections) {
-    Target target{section.id, section.caption, 0, {}};
+    Target target{section.id, section.caption, 0, {}, !section.own_organization.empty()};
     for (const Product& product : rulebook.products) {
       auto granted = product.rights.find(section.id);
       target.rights.push_back(granted == product.rights.end() ? Rights{0} : granted->second);
@@ -57,7 +57,7 @@ void Policy::Index::add_sections(const Rulebook& rulebook) {
 void Policy::Index::add_custom_sections(const Rulebook& rulebook) {
   std::size_t custom_number = 0;
   for (const std::string& root : rulebook.custom_sections) {
-    Target target{"custom:" + root, root, ++custom_number, {}};
+    Target target{"custom:" + root, root, ++custom_number, {}, false};
     for (const Product& product : rulebook.products)
       target.rights.push_back(custom_number <= product.custom_sections_max ? product.custom_section_rights
                                                                            : Rights{0});
@@ -89,9 +89,7 @@ void Policy::Index::add_products(const Rulebook& rulebook) {
       }
     }
     if (product.seats) capped |= ProductSet{1} << i;
-    for (const std::string& with : product.available_with)
-      if (with == "ALL" || std::ranges::find(rulebook.main_products, with) != rulebook.main_products.end())
-        available |= ProductSet{1} << i;
+    if (is_available(rulebook, product)) available |= ProductSet{1} << i;
   }
 }
 

@@ -36,6 +36,7 @@ struct Policy::Index {
     std::string caption;            // for sentences
     std::size_t custom_number = 0;  // custom sections: place in the list, from 1; 0 for the rulebook's own
     std::vector<Rights> rights;     // of each product, in the order of Rulebook::products
+    bool own_organization = false;  // single records of others are refused
   };
 
   const Place* find(std::string_view object) const;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "metering/base/check.h"
+#include "metering/catalogue/creatio_record.h"
 #include "metering/licence/index.h"
 
 namespace tollgate::licence {
@@ -118,6 +119,34 @@ std::optional<std::uint64_t> seat_capacity(const Rulebook& rulebook, const Produ
   return capacity;
 }
 
+bool is_available(const Rulebook& rulebook, const Product& product) {
+  return std::ranges::any_of(product.available_with, [&](const std::string& with) {
+    return with == "ALL" || std::ranges::find(rulebook.main_products, with) != rulebook.main_products.end();
+  });
+}
+
+std::vector<std::string_view> sections_left_to_crm(const Rulebook& rulebook) {
+  std::vector<std::string_view> captions;
+  if (rulebook.asks_owners) return captions;
+  for (const Section& section : rulebook.sections) {
+    const bool granted = std::ranges::any_of(rulebook.products, [&](const Product& product) {
+      const auto rights = product.rights.find(section.id);
+      return rights != product.rights.end() && rights->second != 0 && is_available(rulebook, product);
+    });
+    if (granted && !section.own_organization.empty()) captions.push_back(section.caption);
+  }
+  return captions;
+}
+
+Owner owner_for(const identity::Principal& caller, const ObjectUse& use,
+                const std::optional<std::string>& account) {
+  if (use.record.empty()) return Owner::unknown;
+  if (caller.account.empty()) return Owner::other;
+  const std::string_view named = catalogue::read_creatio_record(use.record).owner;
+  if (named.empty() && !account) return Owner::unknown;
+  return (named.empty() ? *account : named) == caller.account ? Owner::own : Owner::other;
+}
+
 Policy::Policy(std::shared_ptr<const Rulebook> rulebook)
     : rulebook_(std::move(rulebook)), index_(std::make_shared<const Index>(*rulebook_)) {}
 
@@ -183,10 +212,11 @@ struct Judgement {
 struct Policy::Judge {
   const Rulebook& rulebook;
   const Index& index;
+  const identity::Principal& principal;
   Granted granted;
   bool bound;  // false for staff: everything is granted
 
-  Judgement judge(const ObjectUse& use) const {
+  Judgement judge(const ObjectUse& use, Owner owner) const {
     Judgement out{{use.object, use.operation, "", ""}, false, 0, Reason::ok, {}};
     if (index.everything_licensed) {
       if (const Index::Place* place = index.find(use.object)) out.unit.object = place->canonical;
@@ -203,6 +233,8 @@ struct Policy::Judge {
     out.unit.object = place->canonical;
     out.unit.section = target.id;
     if (bound) grant(use, *place, target, out);
+    if (bound && out.reason == Reason::ok && target.own_organization && !use.record.empty()) [[unlikely]]
+      check_owner(use, *place, target, owner, out);
     return out;
   }
 
@@ -263,6 +295,19 @@ struct Policy::Judge {
           fmt::format("{} on {} is not part of {}: {} {}", verb(use.operation), what, granted.titles(),
                       granted.several() ? "they grant" : "it grants", rights_text(all));
     }
+  }
+
+  // Of a single record in a section of one's own organization only.
+  void check_owner(const ObjectUse& use, const Index::Place& place, const Index::Target& target, Owner owner,
+                   Judgement& out) const {
+    if (owner == Owner::own) return;
+    out.reason = Reason::operation_not_licensed;
+    out.detail = fmt::format(
+        "{} on {} (section {}): only the records of the user's own organization are licensed, and {}",
+        verb(use.operation), place.canonical, target.caption,
+        principal.account.empty() ? "it is not known which account that is"
+        : owner == Owner::other   ? "this is another's"
+                                  : "it could not be found out whose this one is");
   }
 
   std::string sections_text() const {
@@ -404,7 +449,7 @@ Decision Policy::decide(const identity::Principal& principal, const Classificati
     return decide_by_table(principal, classification, owners, std::move(decision));
   }
 
-  Judge judge{*rulebook_, *index_, {*rulebook_, 0}, !principal.is_staff() && !everything};
+  Judge judge{*rulebook_, *index_, principal, {*rulebook_, 0}, !principal.is_staff() && !everything};
   if (judge.bound) {
     ProductSet named = index_->products_of(principal.licenses);
     judge.granted.products = named & index_->available;
@@ -426,9 +471,10 @@ Decision Policy::decide(const identity::Principal& principal, const Classificati
   if (decision.reason != Reason::ok) judge.bound = false;  // denied already: the objects are only listed
   decision.units.reserve(classification.uses.size());
   PartSet counted;
-  for (const ObjectUse& use : classification.uses) {
+  for (std::size_t i = 0; i < classification.uses.size(); ++i) {
+    const ObjectUse& use = classification.uses[i];
     if (!enforced(use)) continue;
-    Judgement judgement = judge.judge(use);
+    Judgement judgement = judge.judge(use, i < owners.size() ? owners[i] : Owner::unknown);
     if (!judgement.licensed) continue;
     if (judgement.reason != Reason::ok && decision.reason == Reason::ok) {
       decision.reason = judgement.reason;

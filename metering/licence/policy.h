@@ -13,6 +13,8 @@
 //     does not list (Zoho: every module has its permissions): section_not_licensed
 //     section not in the rights of any of the user's products         -> section_not_licensed
 //   5 operation not in rights[section]; delete is never granted       -> operation_not_licensed
+//     section of one's own organization only (Section::own_organization), and a single record that is named is
+//     another's, or it is not known whose                             -> operation_not_licensed
 //   6 custom section beyond the explicit list                         -> custom_section_limit
 // A call on licensed objects may need a seat of a product that caps its users. It does when one of its operations is granted
 // by capped products alone: who also holds a licence without a cap needs no seat for what that one grants. Such a unit names
@@ -33,6 +35,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -61,6 +64,10 @@ struct ResolvedUse {
 
 // Whose the record of a use is.
 enum class Owner : std::uint8_t { unknown, own, other };
+// Of a record in a section of one's own organization only. account: the one that owns it, as far as that is known, "" when
+// none does; a use that names an owner in place of a record (catalogue/creatio_record.h) needs none.
+Owner owner_for(const identity::Principal& caller, const catalogue::ObjectUse& use,
+                const std::optional<std::string>& account);
 
 struct Decision {
   Reason reason = Reason::ok;
@@ -78,7 +85,8 @@ class Policy {
   // Thread-safe. Cost: a hash look-up a use.
   // The units view the classification's object names, so it must stay in place as long as the decision.
   // memory: an earlier decision, whose memory is used again.
-  // owners: of the classification's uses, in their order; missing ones are unknown, which counts as somebody else's.
+  // owners: of the classification's uses, in their order; missing ones are unknown, which counts as somebody else's. The
+  // record of a section of one's own organization only is the caller's own when its account is Principal::account.
   Decision decide(const identity::Principal& principal, const catalogue::Classification& classification,
                   Decision memory = {}, std::span<const Owner> owners = {}) const;
   Decision decide(const identity::Principal& principal, catalogue::Classification&& gone_too_soon,

@@ -31,6 +31,9 @@ struct Section {
   std::vector<std::string> children;  // a write on them is an edit of the section, a read a read
   std::vector<std::string> lookups;   // known, in no section: free
   std::vector<std::string> feed;      // basic functions: free
+  // Column with the Account that owns a record of the root or of a view ("PartnerId"): portal users have the section for
+  // their own organization's records alone. "": for all that the CRM shows them.
+  std::string own_organization{};
 };
 
 // Pools of seats that belong to no product.
@@ -94,9 +97,9 @@ struct Rulebook {
   std::vector<Price> prices;  // of products and pools; one that is not here has none that is known
   std::vector<Section> sections;
   std::vector<Product> products;
-  std::string edition;                           // the document that the rights of `products` follow
-  std::vector<Edition> editions;                 // the others
-  std::vector<std::string> known_objects;        // spelled canonically, in no section
+  std::string edition;                     // the document that the rights of `products` follow
+  std::vector<Edition> editions;           // the others
+  std::vector<std::string> known_objects;  // spelled canonically, in no section
   // Parts of a record that are reached through it only (Zoho's Attachments, Notes): free there. By themselves they are like
   // an object that is not listed.
   std::vector<std::string> details;
@@ -108,6 +111,9 @@ struct Rulebook {
   // Not empty: every object is licensed, and these rows say what a call on it takes. There are no products then.
   std::vector<DecisionRow> decisions;
   // From the operator's settings:
+  // Whose single records are can be found out, so that Section::own_organization is enforced; else that is left to the
+  // CRM.
+  bool asks_owners = false;
   std::vector<std::string> always_use_sites;  // folded (identity::session_user)
   bool always_site_view_free = false, security_right_default = true, consume_license_default = true;
   std::vector<std::string> journal_objects;  // lower case: who makes one below a record makes a journal entry
@@ -115,7 +121,7 @@ struct Rulebook {
   std::vector<std::string> main_products;
   PortalSeats portal_seats;
   std::optional<catalogue::CreditTable> credits;  // what the vendor counts calls as; nullopt: it does not
-  std::uint32_t main_product_users = 0;  // 0: not stated, so that only SeatCap::max caps
+  std::uint32_t main_product_users = 0;           // 0: not stated, so that only SeatCap::max caps
   // Permitted roots, at most 3. {Root}File, InFolder, Folder, InTag, Tag and Visa are details of their root unless they
   // are listed elsewhere.
   std::vector<std::string> custom_sections;
@@ -126,5 +132,12 @@ struct Rulebook {
 
 // Users that may have a seat of the product: the least of what its cap says. nullopt: no cap, or none that is known.
 std::optional<std::uint64_t> seat_capacity(const Rulebook& rulebook, const Product& product);
+
+// Is the product available with one of the owned main products?
+bool is_available(const Rulebook& rulebook, const Product& product);
+
+// Captions of the sections of one's own organization only that an available product grants, where nobody is asked whose
+// their records are.
+std::vector<std::string_view> sections_left_to_crm(const Rulebook& rulebook);
 
 }  // namespace tollgate::licence

@@ -14,12 +14,6 @@ void write_pool(JsonWriter& json, const seats::Pool& pool, const std::map<std::s
   if (auto found = used.find(pool.id); found != used.end()) json.field("used", found->second);
 }
 
-bool is_available(const licence::Rulebook& rulebook, const licence::Product& product) {
-  return std::ranges::any_of(product.available_with, [&](const std::string& with) {
-    return with == "ALL" || std::ranges::find(rulebook.main_products, with) != rulebook.main_products.end();
-  });
-}
-
 }  // namespace
 
 const flow::SeatPool* find_pool(const flow::Snapshot& snapshot, std::string_view id) {

@@ -17,6 +17,7 @@ void write_entry(JsonWriter& json, std::string_view name, const Directory::Entry
   if (entry == nullptr) return;
   json.field_object(name, [&] {
     if (!entry->organization.empty()) json.field("organization", entry->organization);
+    if (!entry->account.empty()) json.field("account", entry->account);
     if (entry->user_type != identity::UserType::unknown)
       json.field("user_type", entry->user_type == identity::UserType::staff ? "staff" : "portal");
     if (entry->active) json.field("active", *entry->active);
@@ -72,6 +73,7 @@ std::optional<std::string> directory_user_json(const Directory* directory, std::
       };
       say("organization", file != nullptr && !file->organization.empty(),
           crm != nullptr && !crm->organization.empty());
+      say("account", file != nullptr && !file->account.empty(), crm != nullptr && !crm->account.empty());
       say("user_type", file != nullptr && file->user_type != identity::UserType::unknown,
           crm != nullptr && crm->user_type != identity::UserType::unknown);
       say("active", file != nullptr && file->active.has_value(), crm != nullptr);

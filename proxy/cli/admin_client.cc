@@ -1,31 +1,18 @@
 #include "proxy/cli/admin_client.h"
 
-#include <curl/curl.h>
 #include <fmt/format.h>
 #include <simdjson.h>
 
 #include <fstream>
 #include <iterator>
-#include <memory>
 
-#include "metering/base/ascii.h"
+#include "metering/base/percent.h"
+#include "proxy/net/http_transfer.h"
 
 namespace tollgate::cli {
 namespace {
 
 constexpr std::size_t kReplyBytesMax = 16 * 1024 * 1024;
-
-struct CurlFreer {
-  void operator()(CURL* handle) const { curl_easy_cleanup(handle); }
-  void operator()(curl_slist* list) const { curl_slist_free_all(list); }
-};
-
-std::size_t take(char* bytes, std::size_t size, std::size_t count, void* target) {
-  auto* out = static_cast<std::string*>(target);
-  if (out->size() + size * count > kReplyBytesMax) return 0;
-  out->append(bytes, size * count);
-  return size * count;
-}
 
 }  // namespace
 
@@ -43,17 +30,6 @@ std::string admin_url(std::string_view address) {
   if (address.starts_with("0.0.0.0:")) return fmt::format("http://127.0.0.1:{}", port);
   if (address.starts_with("[::]:")) return fmt::format("http://[::1]:{}", port);
   return fmt::format("http://{}", address);
-}
-
-std::string percent_encoded(std::string_view text) {
-  std::string out;
-  for (char c : text) {
-    if (is_alpha(c) || is_digit(c) || c == '-' || c == '.' || c == '_' || c == '~')
-      out.push_back(c);
-    else
-      out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
-  }
-  return out;
 }
 
 std::optional<AdminEndpoint> find_endpoint(const AdminArguments& arguments, Console& console) {
@@ -93,40 +69,17 @@ std::optional<AdminEndpoint> find_endpoint(const AdminArguments& arguments, Cons
 
 Result<AdminReply> ask_admin(const AdminEndpoint& endpoint, std::string_view method, std::string_view path,
                              std::string_view body, Seconds at_most) {
-  std::unique_ptr<CURL, CurlFreer> handle(curl_easy_init());
-  if (!handle) return fail(Origin::self, "libcurl cannot be started");
-  std::unique_ptr<curl_slist, CurlFreer> headers;
-  auto add_header = [&](const std::string& line) {
-    headers.reset(curl_slist_append(headers.release(), line.c_str()));
-  };
-  if (!endpoint.token.empty()) add_header("Authorization: Bearer " + endpoint.token);
-  if (!body.empty()) add_header("Content-Type: application/json");
-  add_header("Expect:");
-  std::string url = endpoint.url + std::string(path), method_text(method), body_text(body);
-  AdminReply reply;
-  curl_easy_setopt(handle.get(), CURLOPT_URL, url.c_str());
-  curl_easy_setopt(handle.get(), CURLOPT_PROTOCOLS_STR, "http,https");
-  curl_easy_setopt(handle.get(), CURLOPT_PATH_AS_IS, 1L);  // a user may be named ".."
-  curl_easy_setopt(handle.get(), CURLOPT_PROXY, "");
-  curl_easy_setopt(handle.get(), CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(handle.get(), CURLOPT_TIMEOUT, static_cast<long>(at_most.count()));
-  curl_easy_setopt(handle.get(), CURLOPT_FOLLOWLOCATION, 0L);
-  curl_easy_setopt(handle.get(), CURLOPT_HTTPHEADER, headers.get());
-  curl_easy_setopt(handle.get(), CURLOPT_WRITEFUNCTION, &take);
-  curl_easy_setopt(handle.get(), CURLOPT_WRITEDATA, &reply.body);
-  if (method != "GET") {
-    curl_easy_setopt(handle.get(), CURLOPT_CUSTOMREQUEST, method_text.c_str());
-    if (method != "DELETE" || !body.empty()) {
-      curl_easy_setopt(handle.get(), CURLOPT_POSTFIELDSIZE, static_cast<long>(body_text.size()));
-      curl_easy_setopt(handle.get(), CURLOPT_POSTFIELDS, body_text.c_str());
-    }
-  }
-  if (CURLcode code = curl_easy_perform(handle.get()); code != CURLE_OK)
-    return fail(Origin::upstream, fmt::format("{}: {}", endpoint.url, curl_easy_strerror(code)), true);
-  long status = 0;
-  curl_easy_getinfo(handle.get(), CURLINFO_RESPONSE_CODE, &status);
-  reply.status = static_cast<int>(status);
-  return reply;
+  net::HttpRequest request{.url = endpoint.url + std::string(path),
+                           .method = std::string(method),
+                           .timeout = at_most,
+                           .reply_max = kReplyBytesMax};
+  if (!endpoint.token.empty()) request.fields.push_back("Authorization: Bearer " + endpoint.token);
+  if (!body.empty()) request.fields.emplace_back("Content-Type: application/json");
+  if (!body.empty() || (method != "GET" && method != "DELETE")) request.body = body;
+  auto outcome = net::HttpTransfer().perform(std::move(request));
+  if (!outcome)
+    return fail(Origin::upstream, fmt::format("{}: {}", endpoint.url, outcome.error().text), true);
+  return AdminReply{outcome->status, std::move(outcome->body)};
 }
 
 std::string user_path(std::string_view tenant, std::string_view user, std::string_view rest,

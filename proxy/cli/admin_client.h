@@ -41,8 +41,6 @@ Result<AdminReply> ask_admin(const AdminEndpoint& endpoint, std::string_view met
 // The sentence in a problem document; "" when there is none.
 std::string problem_detail(const AdminReply& reply);
 
-// RFC 3986 section 2.3: everything but unreserved characters as %XX.
-std::string percent_encoded(std::string_view text);
 // "/api/v1/users/-/ann%40example.com/usage": percent-encodes tenant and user; the empty tenant is "-".
 std::string user_path(std::string_view tenant, std::string_view user, std::string_view rest,
                       std::string_view organization);

@@ -5,7 +5,10 @@
 
 #include "config/load/rulebook.h"
 #include "metering/base/check.h"
+#include "metering/base/percent.h"
 #include "metering/redis/probe.h"
+#include "proxy/net/cherwell_owners.h"
+#include "proxy/net/creatio_owners.h"
 #include "tollgate_version.h"
 
 namespace tollgate::cli {
@@ -69,6 +72,7 @@ identity::LookupSource source_of(std::string name, const config::Lookup& lookup,
   source.rules.licenses_claim = claims.licenses;
   source.rules.site_claim = claims.site;
   source.rules.customer_claim = claims.customer;
+  source.rules.account_claim = claims.account;
   source.rules.security_right_claim = claims.security_right;
   source.rules.consume_license_claim = claims.consume_license;
   return source;
@@ -88,10 +92,10 @@ std::shared_ptr<const identity::LookupSource> token_lookup(const config::LoadedC
     source.active = true;
     source.rules.audience = wanted.audience;
     const std::string secret = secret_in(loaded, wanted.client_secret_file);
-    identity::append_form(source.more_form, "token_type_hint", "access_token");
+    append_form(source.more_form, "token_type_hint", "access_token");
     if (wanted.client_auth == "form") {
-      identity::append_form(source.more_form, "client_id", wanted.client_id);
-      identity::append_form(source.more_form, "client_secret", secret);
+      append_form(source.more_form, "client_id", wanted.client_id);
+      append_form(source.more_form, "client_secret", secret);
     } else if (!wanted.client_id.empty()) {
       source.headers.push_back(identity::basic_of_client(wanted.client_id, secret));
     }
@@ -191,7 +195,59 @@ Result<flow::SnapshotParts> base_parts(const config::LoadedConfig& loaded,
                              .pass_secret = std::move(pass_secret)};
 }
 
+// What is known of a CRM stays known; of another system nothing is.
+std::shared_ptr<licence::OwnerTable> owner_table(const config::Licensing& licensing,
+                                                 const licence::Rulebook& rulebook,
+                                                 const flow::Snapshot* previous) {
+  if (!flow::asks_owners(rulebook)) return nullptr;
+  const bool by_table = !rulebook.decisions.empty();
+  if (previous != nullptr && previous->owners != nullptr && previous->policy.by_table() == by_table)
+    return previous->owners;
+  return std::make_shared<licence::OwnerTable>(by_table ? licensing.cherwell.records
+                                                        : licensing.creatio.records);
+}
+
 }  // namespace
+
+net::CreatioAccess creatio_access(const config::LoadedConfig& loaded, const config::CreatioAccess& wanted) {
+  net::CreatioAccess access{.url = wanted.url,
+                            .ca_file = wanted.ca_file,
+                            .user = wanted.user,
+                            .password = secret_in(loaded, wanted.password_file),
+                            .authorization = secret_in(loaded, wanted.authorization_file),
+                            .timeout = wanted.timeout};
+  while (access.url.ends_with('/')) access.url.pop_back();
+  return access;
+}
+
+OwnerLookup owner_lookup(const config::LoadedConfig& loaded, const licence::Rulebook& rulebook,
+                         std::shared_ptr<licence::OwnerTable> owners) {
+  const config::Licensing& licensing = loaded.settings.licensing;
+  if (rulebook.asks_owners) {
+    net::CreatioOwners::Columns columns;
+    for (const licence::Section& section : rulebook.sections) {
+      if (section.own_organization.empty()) continue;
+      columns[section.entity] = section.own_organization;
+      for (const std::string& view : section.views) columns[view] = section.own_organization;
+    }
+    return {.name = "licensing.creatio.lookup",
+            .source = std::make_unique<net::CreatioOwners>(creatio_access(loaded, licensing.creatio.lookup),
+                                                           std::move(columns), std::move(owners)),
+            .timeout = licensing.creatio.lookup.timeout};
+  }
+  const config::OwnerLookupSettings& lookup = licensing.cherwell.lookup;
+  if (rulebook.decisions.empty() || lookup.url.empty()) return {};
+  return {.name = "licensing.cherwell.lookup",
+          .source = std::make_unique<net::CherwellOwners>(
+              net::CherwellAccess{.url = lookup.url,
+                                  .ca_file = lookup.ca_file,
+                                  .user = lookup.user,
+                                  .password = secret_in(loaded, lookup.password_file),
+                                  .client_id = lookup.client_id,
+                                  .auth_mode = lookup.auth_mode},
+              licensing.cherwell.owner_fields, std::move(owners)),
+          .timeout = lookup.timeout};
+}
 
 Result<std::shared_ptr<const flow::Snapshot>> with_crm_users(const config::LoadedConfig& loaded,
                                                              const flow::Snapshot& now,
@@ -242,25 +298,11 @@ Result<Assembled> assemble(const config::LoadedConfig& loaded, std::uint64_t gen
     parts->lookups =
         std::make_shared<identity::LookupTable>(std::move(secret), settings.identity.lookup_entries);
   }
-  std::shared_ptr<licence::OwnerTable> owners = previous == nullptr ? nullptr : previous->owners;
-  if (parts->rulebook.decisions.empty())
-    owners = nullptr;
-  else if (owners == nullptr)
-    owners = std::make_shared<licence::OwnerTable>(settings.licensing.cherwell.records);
+  auto owners = owner_table(settings.licensing, parts->rulebook, previous);
   std::shared_ptr<net::OwnerFetcher> fetcher;
-  const config::OwnerLookupSettings& lookup = settings.licensing.cherwell.lookup;
-  if (owners != nullptr && !lookup.url.empty())
+  if (OwnerLookup lookup = owner_lookup(loaded, parts->rulebook, owners); lookup.source != nullptr)
     fetcher = std::make_shared<net::OwnerFetcher>(
-        net::OwnerSource{
-            .url = lookup.url,
-            .ca_file = lookup.ca_file,
-            .user = lookup.user,
-            .password = std::string(config::secret_of_file(loaded.file_texts.at(lookup.password_file))),
-            .client_id = lookup.client_id,
-            .auth_mode = lookup.auth_mode,
-            .timeout = lookup.timeout,
-            .owner_fields = settings.licensing.cherwell.owner_fields,
-            .owners = owners},
+        std::move(lookup.source), lookup.timeout,
         [log](const std::string& line) { log(net::KeySetFetcher::Level::warning, line); });
   parts->generation = generation;
   parts->owners = std::move(owners);
@@ -300,7 +342,9 @@ journal::JournalOptions journal_options(const config::Journal& settings, unsigne
 billing::AbsorberOptions absorber_options(const std::string& directory, journal::Journal& journal, Log log) {
   billing::AbsorberOptions options;
   options.book = directory + "/usage.sqlite";
-  options.release = [&journal](const std::string& stream, std::uint64_t below) { journal.release_below(stream, below); };
+  options.release = [&journal](const std::string& stream, std::uint64_t below) {
+    journal.release_below(stream, below);
+  };
   options.make_durable = [&journal] { return journal.commit(); };
   options.log = std::move(log);
   return options;
@@ -321,7 +365,8 @@ Result<void> check_store_settings(const config::Store& settings, const redis::Co
   for (const redis::Finding& finding : redis::strict_problems(report))
     problems += fmt::format("{}{}: {}", problems.empty() ? "" : "; ", finding.text, finding.advice);
   if (problems.empty()) return {};
-  return fail(Origin::store, fmt::format("store.strict: {} does not keep the promises: {}", connection.url.describe(), problems));
+  return fail(Origin::store, fmt::format("store.strict: {} does not keep the promises: {}",
+                                         connection.url.describe(), problems));
 }
 
 }  // namespace tollgate::cli

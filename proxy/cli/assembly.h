@@ -11,6 +11,7 @@
 #include "metering/journal/journal.h"
 #include "metering/redis/connection.h"
 #include "proxy/flow/snapshot.h"
+#include "proxy/net/creatio_conversation.h"
 #include "proxy/net/key_set_fetcher.h"
 #include "proxy/net/owner_fetcher.h"
 
@@ -31,6 +32,17 @@ Result<licence::Rulebook> load_rulebook(const config::LoadedConfig& loaded);
 // Who is asked whose a token, or a session, is; nullptr: nobody.
 std::shared_ptr<const identity::LookupSource> token_lookup(const config::LoadedConfig& loaded);
 std::shared_ptr<const identity::LookupSource> session_lookup(const config::LoadedConfig& loaded);
+
+// A service account of Creatio, with its secrets.
+net::CreatioAccess creatio_access(const config::LoadedConfig& loaded, const config::CreatioAccess& wanted);
+// Who is asked whose a record is.
+struct OwnerLookup {
+  std::string name{};                          // of the setting
+  std::unique_ptr<net::OwnerSource> source{};  // nullptr: nobody
+  Milliseconds timeout{};
+};
+OwnerLookup owner_lookup(const config::LoadedConfig& loaded, const licence::Rulebook& rulebook,
+                         std::shared_ptr<licence::OwnerTable> owners);
 
 using CrmUsers = identity::Directory::CrmUsers;
 // The users of licensing.directory_file and of the CRM; nullptr when there are neither.

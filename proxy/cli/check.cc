@@ -4,6 +4,8 @@
 
 #include "config/dump.h"
 #include "metering/base/json_text.h"
+#include "metering/licence/rulebook.h"
+#include "proxy/cli/assembly.h"
 #include "proxy/cli/certificates.h"
 
 namespace tollgate::cli {
@@ -33,6 +35,16 @@ std::string count(std::size_t n, std::string_view what) {
   return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
 }
 
+void tell_what_is_left_to_crm(const config::LoadedConfig& loaded, Console& console) {
+  const auto rulebook = load_rulebook(loaded);
+  if (!rulebook) return;
+  for (const std::string_view section : licence::sections_left_to_crm(*rulebook))
+    console.err << fmt::format(
+        "note: {}: that portal users reach the records of their own organization only is left to the CRM "
+        "(licensing.creatio.lookup has no url)\n",
+        section);
+}
+
 }  // namespace
 
 int run_check(const CheckArguments& arguments, Console& console) {
@@ -59,8 +71,10 @@ int run_check(const CheckArguments& arguments, Console& console) {
     console.out << config::effective_json(loaded->settings);
   else if (dump)
     console.out << config::effective_yaml(loaded->settings, loaded->positions);
-  if (!dump && arguments.format == Format::table)
+  if (!dump && arguments.format == Format::table) {
     console.err << fmt::format("{}: ok, {}\n", arguments.config_file, count(diagnostics.size(), "warning"));
+    tell_what_is_left_to_crm(*loaded, console);
+  }
   return kExitOk;
 }
 

@@ -400,6 +400,9 @@ class CommandLine {
                     "name of the user: who he is, by licensing.directory_file and identity.directory.sync");
     sub->add_option("--tenant", explain_.tenant, "tenant, as a token names it");
     sub->add_option("--organization", explain_.organization, "organization, as a token names it");
+    sub->add_option("--account", explain_.account, "Creatio: id of the user's account, as a token names it");
+    sub->add_option("--owner", explain_.owner,
+                    "Creatio: id of the account that the records belong to which the request names");
     add_format(sub, explain_.format);
     sub->add_flag_callback("--json", [this] { explain_.format = Format::json; }, "the same as -o json");
     sub->callback([this] { action_ = [this] { return run_explain(explain_, console_); }; });

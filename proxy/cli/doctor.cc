@@ -99,6 +99,7 @@ int run_doctor(const DoctorArguments& arguments, Console& console) {
     add(examine_clock());
     add(examine_store(*loaded));
     add(examine_identity(*loaded));
+    add(examine_licences(*loaded));
     add(examine_running_proxy(*loaded));
   }
   bool healthy = std::none_of(symptoms.begin(), symptoms.end(),

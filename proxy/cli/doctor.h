@@ -7,6 +7,7 @@
 //   proxy) clock          synchronised, and against the store's store          reachable, version, settings
 //   on which the promises rest (metering/redis/probe.h)
 //   identity       whoever is asked who calls (introspection, current user, sessions, users of the CRM) answers
+//   licences       the CRM says whose a record is (licensing.creatio.lookup, licensing.cherwell.lookup)
 //   upstreams      health and connections of every server, as the running proxy sees them
 #pragma once
 #include <string>
@@ -40,6 +41,8 @@ std::vector<Symptom> examine_store(const config::LoadedConfig& loaded);
 // Those that are asked whose a token or a session is, with one that is nobody's; and the CRM, with a log-in, for its users.
 // Their own time-outs bound it.
 std::vector<Symptom> examine_identity(const config::LoadedConfig& loaded);
+// The CRM that is asked whose a record is, with a log-in; and what is left to it. Its own time-out bounds it.
+std::vector<Symptom> examine_licences(const config::LoadedConfig& loaded);
 // Upstream servers as the proxy sees them that runs with this configuration, if one does. `upstreams`: its answer to
 // GET /api/v1/upstreams.
 std::vector<Symptom> examine_running_proxy(const config::LoadedConfig& loaded);

@@ -24,6 +24,7 @@
 #include "proxy/cli/doctor.h"
 #include "proxy/cli/user_directory.h"
 #include "proxy/net/directory_sync.h"
+#include "proxy/net/event_loop.h"
 #include "proxy/net/lookup_service.h"
 
 namespace tollgate::cli {
@@ -133,11 +134,16 @@ Symptom examine_lookup(const std::shared_ptr<const identity::LookupSource>& sour
           "calls that depend on it get 503: correct the address, the account or the way there"};
 }
 
-Symptom examine_user_sync(const net::DirectorySource& source) {
+// As who uses libcurl on his own thread has to.
+void block_broken_pipes() {
   sigset_t pipe;
   sigemptyset(&pipe);
   sigaddset(&pipe, SIGPIPE);
   pthread_sigmask(SIG_BLOCK, &pipe, nullptr);
+}
+
+Symptom examine_user_sync(const net::DirectorySource& source) {
+  block_broken_pipes();
   const auto seen = net::try_directory(source);
   if (seen)
     return {Level::ok, "identity",
@@ -180,6 +186,9 @@ std::vector<Symptom> examine_secret_files(const config::Settings& settings) {
   files.push_back(settings.identity.sessions.lookup.authorization_file);
   files.push_back(settings.identity.directory_sync.password_file);
   files.push_back(settings.identity.directory_sync.authorization_file);
+  files.push_back(settings.licensing.creatio.lookup.password_file);
+  files.push_back(settings.licensing.creatio.lookup.authorization_file);
+  files.push_back(settings.licensing.cherwell.lookup.password_file);
   for (const config::Upstream& upstream : settings.upstreams) files.push_back(upstream.tls.key_file);
   for (const config::Listener& listener : settings.listeners) {
     if (!listener.tls) continue;
@@ -306,6 +315,32 @@ std::vector<Symptom> examine_identity(const config::LoadedConfig& loaded) {
     if (source != nullptr) symptoms.push_back(examine_lookup(source, credential));
   const net::DirectorySource directory = directory_source(loaded);
   if (!directory.url.empty()) symptoms.push_back(examine_user_sync(directory));
+  return symptoms;
+}
+
+std::vector<Symptom> examine_licences(const config::LoadedConfig& loaded) {
+  const auto rulebook = load_rulebook(loaded);
+  if (!rulebook)
+    return {{Level::problem, "licences", rulebook.error().message, "correct the licensing section"}};
+  std::vector<Symptom> symptoms;
+  for (const std::string_view section : licence::sections_left_to_crm(*rulebook))
+    symptoms.push_back(
+        {Level::ok, "licences",
+         fmt::format("{}: that users reach their own organization's records only is left to the CRM",
+                     section),
+         ""});
+  const OwnerLookup lookup = owner_lookup(loaded, *rulebook, nullptr);
+  if (lookup.source == nullptr) return symptoms;
+  block_broken_pipes();
+  const auto seen = lookup.source->examine(net::EventLoop::now() + 2 * lookup.timeout);
+  if (seen)
+    symptoms.push_back(
+        {Level::ok, "licences", fmt::format("{}: {}: {}", lookup.name, lookup.source->url(), *seen), ""});
+  else
+    symptoms.push_back(
+        {Level::problem, "licences", fmt::format("{}: {}", lookup.name, seen.error()),
+         "records count as somebody else's without an answer: correct the address or the account, or give "
+         "it the right to read them"});
   return symptoms;
 }
 

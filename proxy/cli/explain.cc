@@ -9,6 +9,7 @@
 
 #include "config/load/rulebook.h"
 #include "config/suggest.h"
+#include "metering/base/guid.h"
 #include "metering/base/json_text.h"
 #include "metering/catalogue/classifier.h"
 #include "metering/identity/directory.h"
@@ -36,6 +37,7 @@ struct Answer {
   std::string detail;
   licence::Decision decision;
   std::vector<licence::ResolvedUse> resolved;  // in the order of seen.uses
+  std::vector<licence::Owner> owners;          // the same
   bool quotas_reached = false;                 // the rules of quotas were consulted
   std::vector<const flow::SeatPool*> seats;    // one of each is needed
   std::vector<quota::AccountCharge> charges;
@@ -108,6 +110,13 @@ bool read_user(const ExplainArguments& arguments, Console& console, licence::Rul
   user.user = arguments.user.empty() ? "explain" : arguments.user;
   user.tenant = arguments.tenant;
   user.organization = arguments.organization;
+  for (const auto& [option, text] :
+       {std::pair{"--account", &arguments.account}, std::pair{"--owner", &arguments.owner}})
+    if (!text->empty() && !is_guid(*text)) {
+      print_error(console, fmt::format("{} \"{}\": the id of an account is a GUID", option, *text));
+      return false;
+    }
+  user.account = read_guid(arguments.account).value_or("");
   user.user_type = arguments.user_type == "staff" ? identity::UserType::staff : identity::UserType::portal;
   user.licenses = arguments.licenses;
   bool& everything = answer.everything;
@@ -169,7 +178,8 @@ void apply_directory(const flow::Snapshot& snapshot, const ExplainArguments& arg
 }
 
 // As flow::Gate decides, for a call whose token is in order.
-void decide(const flow::Snapshot& snapshot, const catalogue::Request& request, Answer& answer) {
+void decide(const flow::Snapshot& snapshot, const catalogue::Request& request,
+            const std::optional<std::string>& owner, Answer& answer) {
   const licence::Policy& policy = snapshot.policy;
   const identity::Principal& user = answer.user;
   answer.body_needed = snapshot.classifier.body_need(request) == catalogue::BodyNeed::whole;
@@ -193,7 +203,10 @@ void decide(const flow::Snapshot& snapshot, const catalogue::Request& request, A
     answer.detail = "It cannot be told from this request what it touches (catalogue.allow_unknown is false)";
     return;
   }
-  answer.decision = policy.decide(user, answer.seen);
+  if (policy.rulebook().asks_owners)
+    for (const catalogue::ObjectUse& use : answer.seen.uses)
+      answer.owners.push_back(licence::owner_for(user, use, owner));
+  answer.decision = policy.decide(user, answer.seen, {}, answer.owners);
   answer.reason = answer.decision.reason;
   answer.detail = answer.decision.detail;
   if (answer.reason != Reason::ok) return;
@@ -265,6 +278,16 @@ void each_grant(const licence::Policy& policy, const Answer& answer, std::string
       body(products[i].id, names_of(policy.rights_in(products[i], section)));
 }
 
+std::string_view name(licence::Owner owner) {
+  return owner == licence::Owner::own ? "own" : owner == licence::Owner::other ? "other" : "unknown";
+}
+
+// Column of the owner, of a section of one's own organization only; "" of others.
+std::string_view owner_column(const licence::Rulebook& rulebook, std::string_view section) {
+  const auto found = std::ranges::find(rulebook.sections, section, &licence::Section::id);
+  return found == rulebook.sections.end() ? std::string_view() : found->own_organization;
+}
+
 std::string part_name(const catalogue::ObjectUse& use) {
   return use.in_batch ? fmt::format("batch[{}]", use.part) : "";
 }
@@ -280,6 +303,7 @@ void write_identity(JsonWriter& json, const Answer& answer) {
     json.field("user", answer.user.user);
     json.field("tenant", answer.user.tenant);
     json.field("organization", answer.user.organization);
+    json.field("account", answer.user.account);
     json.field("user_type", type_of(answer.user));
     json.field("directory", answer.listed);
     json.field("every_product", answer.everything);
@@ -300,6 +324,11 @@ void write_licence(JsonWriter& json, const flow::Snapshot& snapshot, const Answe
         json.object([&] {
           json.field("section", use.section);
           json.field("operation", catalogue::name(use.section_operation));
+          if (const std::string_view column = owner_column(rulebook, use.section); !column.empty())
+            json.field_object("own_organization", [&] {
+              json.field("column", column);
+              json.field("enforced_by", rulebook.asks_owners ? "proxy" : "crm");
+            });
           json.field_object("grants", [&] {
             each_grant(snapshot.policy, answer, use.section,
                        [&](const std::string& id, const auto& names) { write_list(json, id, names); });
@@ -369,6 +398,8 @@ void print_json(const ExplainArguments& arguments, const flow::Snapshot& snapsho
           json.field("role", name(resolved.role));
           if (!resolved.section.empty())
             json.field("section_operation", catalogue::name(resolved.section_operation));
+          if (!use.record.empty()) json.field("record", use.record);
+          if (!use.record.empty() && !answer.owners.empty()) json.field("owner", name(answer.owners[i]));
           if (use.in_batch) json.field("part", use.part);
         });
       }
@@ -406,11 +437,18 @@ std::string or_none(const auto& list) {
   return list.empty() ? "none" : fmt::format("{}", fmt::join(list, ", "));
 }
 
+std::string_view owner_text(licence::Owner owner, const identity::Principal& user) {
+  if (owner == licence::Owner::own) return "the user's own organization's";
+  if (user.account.empty()) return "not known to be the user's: his account is not known";
+  return owner == licence::Owner::other ? "another organization's" : "not asked here whose it is (--owner)";
+}
+
 std::string caller_text(const Answer& answer) {
   const identity::Principal& user = answer.user;
   std::string text = fmt::format("{} ({})", user.user, type_of(user));
   if (!user.tenant.empty()) text += fmt::format(", tenant {}", user.tenant);
   if (!user.organization.empty()) text += fmt::format(", organization {}", user.organization);
+  if (!user.account.empty()) text += fmt::format(", account {}", user.account);
   if (std::string_view(answer.listed) == "in_directory") text += ", as the directory says";
   if (std::string_view(answer.listed) == "not_in_directory") text += ", not in the directory";
   return text;
@@ -432,7 +470,15 @@ void print_licence(const flow::Snapshot& snapshot, const Answer& answer, Console
       console.out << fmt::format(" {} grants {};", id, or_none(names));
     });
     console.out << '\n';
+    if (const std::string_view column = owner_column(rulebook, use.section); !column.empty())
+      console.out << fmt::format(
+          "          {}: records of the user's own organization only ({}), {}\n", use.section, column,
+          rulebook.asks_owners ? "single ones by the proxy, lists by the CRM"
+                               : "left to the CRM: licensing.creatio.lookup has no url");
   }
+  for (std::size_t i = 0; i < answer.owners.size(); ++i)
+    if (const std::string& record = answer.seen.uses[i].record; !record.empty())
+      console.out << fmt::format("          {}: {}\n", record, owner_text(answer.owners[i], answer.user));
 }
 
 void print_quotas(const flow::Snapshot& snapshot, const Answer& answer, Console& console) {
@@ -533,7 +579,7 @@ int run_explain(const ExplainArguments& arguments, Console& console) {
           .target = answer.upstream_target.empty() ? arguments.target : answer.upstream_target,
           .headers = headers,
           .body = *body},
-         answer);
+         read_guid(arguments.owner), answer);
   if (arguments.format == Format::json)
     print_json(arguments, **snapshot, answer, console);
   else

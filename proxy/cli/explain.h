@@ -8,6 +8,9 @@
 // For whom: --user, --tenant and --organization as a token would name them; what licensing.directory_file knows of the user wins
 // over all of these, as in the proxy. --license gives licence names, --product portal products by id. With neither, a user
 // whom the directory does not list holds every portal product: the answer is then what any licence could allow.
+//
+// Whose a single record is (sections of one's own organization only) --owner says; without it the answer is that of a proxy
+// which could not find it out.
 #pragma once
 #include <vector>
 
@@ -23,9 +26,11 @@ struct ExplainArguments {
   std::string body_file;
   std::vector<std::string> licenses;
   std::vector<std::string> products;
-  bool no_license = false;           // a user without any licence
-  std::string user_type = "portal";  // portal | staff
+  bool no_license = false;                 // a user without any licence
+  std::string user_type = "portal";        // portal | staff
   std::string user, tenant, organization;  // user "": nobody in particular, whom no directory lists
+  std::string account;                     // of the user; what the directory knows wins
+  std::string owner;  // account that the records belong to which the request names; "": it is not known
   Format format = Format::table;
 };
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "metering/base/percent.h"
 #include "proxy/cli/admin_json.h"
 #include "proxy/cli/seat_import.h"
 

@@ -4,6 +4,7 @@
 
 #include "config/values.h"
 #include "metering/base/json_text.h"
+#include "metering/base/percent.h"
 #include "proxy/cli/admin_json.h"
 
 namespace tollgate::cli {

@@ -8,6 +8,7 @@
 #include <iterator>
 
 #include "metering/base/json_text.h"
+#include "metering/base/percent.h"
 #include "metering/identity/csv.h"
 #include "proxy/cli/progress.h"
 

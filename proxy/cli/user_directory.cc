@@ -12,24 +12,14 @@ namespace {
 
 constexpr std::string_view kFile = "crm-users.json";
 
-std::string secret_in(const config::LoadedConfig& loaded, const std::string& file) {
-  return file.empty() ? "" : std::string(config::secret_of_file(loaded.file_texts.at(file)));
-}
-
 }  // namespace
 
 net::DirectorySource directory_source(const config::LoadedConfig& loaded) {
   const config::DirectorySync& wanted = loaded.settings.identity.directory_sync;
   net::DirectorySource source;
-  source.url = wanted.url;
-  while (source.url.ends_with('/')) source.url.pop_back();
-  if (source.url.empty()) return source;
-  source.ca_file = wanted.ca_file;
-  source.user = wanted.user;
-  source.password = secret_in(loaded, wanted.password_file);
-  source.authorization = secret_in(loaded, wanted.authorization_file);
+  if (wanted.url.empty()) return source;
+  static_cast<net::CreatioAccess&>(source) = creatio_access(loaded, wanted);
   source.interval = wanted.interval;
-  source.timeout = wanted.timeout;
   source.names = {.users = wanted.users.entity,
                   .user_filter = wanted.users.filter,
                   .user_id = wanted.users.id,
@@ -37,6 +27,7 @@ net::DirectorySource directory_source(const config::LoadedConfig& loaded) {
                   .user_active = wanted.users.active,
                   .user_type = wanted.users.type,
                   .user_organization = wanted.users.organization,
+                  .user_account = wanted.users.account,
                   .licenses = wanted.licenses.entity,
                   .license_user = wanted.licenses.user,
                   .license_name = wanted.licenses.name,

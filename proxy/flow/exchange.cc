@@ -254,7 +254,7 @@ void Exchange::take_seat() {
   if (call_.portal != nullptr) return take_portal_seats();
   Milliseconds hold{0};
   seats::ClientId client = seats::kNoClient;
-  if (call_.snapshot->owners != nullptr && call_.session != nullptr && call_.session->counted) [[unlikely]] {
+  if (call_.snapshot->policy.by_table() && call_.session != nullptr && call_.session->counted) [[unlikely]] {
     const auto left = std::chrono::floor<Milliseconds>(call_.session->record->deadline - arrived_unix_);
     hold = std::max(Milliseconds(1), std::min(left, settings().identity.sessions.idle));
     client = client_of(call_.session->key);

@@ -142,7 +142,7 @@ seats::ClientId client_of(const identity::SessionKey& key) {
 // A licence that was taken for the session is free with it, unless another of the user's holds it.
 void Exchange::leave_seat() {
   const Snapshot& snapshot = *call_.snapshot;
-  if (snapshot.owners == nullptr || snapshot.concurrent_pool == 0 || call_.token == nullptr) return;
+  if (!snapshot.policy.by_table() || snapshot.concurrent_pool == 0 || call_.token == nullptr) return;
   const auto pool = static_cast<std::size_t>(std::countr_zero(snapshot.concurrent_pool));
   std::vector<seats::ClientId> clients{client_of(call_.session->key)};
   for (const identity::SessionKey& key : call_.session->record->linked) clients.push_back(client_of(key));

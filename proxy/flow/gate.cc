@@ -244,7 +244,7 @@ Next Gate::decide(Call& call, const catalogue::Request& request, UnixTime now) {
     return Next::find_owners;
   if (call.decision.reason != Reason::ok) return refuse(call, call.decision.reason, call.decision.detail);
 
-  if (snapshot.owners != nullptr) [[unlikely]] {
+  if (snapshot.policy.by_table()) [[unlikely]] {
     call.seats_needed = call.decision.consumes ? snapshot.concurrent_pool : 0;
     return call.seats_needed != 0 ? Next::seat : begin_charge(call);
   }

@@ -151,6 +151,7 @@ class Gate {
   Next decide(Call& call, const catalogue::Request& request, UnixTime now);
   bool hangs_on_owners(const Call& call) const;
   static void look_at_owners(Call& call, const catalogue::Request& request, UnixTime now);
+  static void look_at_requesters(Call& call, const catalogue::Request& request, UnixTime now);
   Next begin_charge(Call& call);
   Next begin_usage(Call& call);
   catalogue::Request request_of(const Call& call, const http::RequestHead& head, std::string_view body);

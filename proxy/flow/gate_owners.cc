@@ -1,4 +1,5 @@
-// Whose the records of a call are, where the licence depends on it.
+// Whose the records of a call are, where the licence depends on it: by the rulebook's table (Cherwell, the requester of a
+// record) or in a section of one's own organization only (Creatio, the account that a record belongs to).
 #include <algorithm>
 
 #include "metering/base/ascii.h"
@@ -22,9 +23,22 @@ bool contains_ignore_case(std::string_view text, std::string_view part) {
 }  // namespace
 
 void Gate::look_at_owners(Call& call, const catalogue::Request& request, UnixTime now) {
+  call.owners.clear();
+  if (call.snapshot->policy.by_table()) return look_at_requesters(call, request, now);
+  const auto& uses = call.classification.uses;
+  if (std::ranges::all_of(uses, &std::string::empty, &catalogue::ObjectUse::record)) return;
+  const Snapshot& snapshot = *call.snapshot;
+  const Milliseconds age = snapshot.settings.licensing.creatio.record_age;
+  for (const catalogue::ObjectUse& use : uses) {
+    const auto account = snapshot.owners->find(call.route->upstream, use.record, now, age);
+    call.owners.push_back(licence::owner_for(call.token->principal, use, account));
+    call.moves_owner |= use.operation != catalogue::Operation::read;
+  }
+}
+
+void Gate::look_at_requesters(Call& call, const catalogue::Request& request, UnixTime now) {
   const Snapshot& snapshot = *call.snapshot;
   const config::CherwellLicensing& settings = snapshot.settings.licensing.cherwell;
-  call.owners.clear();
   for (const catalogue::ObjectUse& use : call.classification.uses) {
     auto& owner = call.owners.emplace_back(licence::Owner::unknown);
     const bool alters =

@@ -9,7 +9,7 @@ namespace tollgate::flow {
 class OwnerLookup {
  public:
   virtual ~OwnerLookup() = default;
-  // Any thread. done is called once, on whatever thread, within twice licensing.cherwell.lookup.timeout; by then the
+  // Any thread. done is called once, on whatever thread, within twice the look-up's timeout; by then the
   // snapshot's table of owners knows what could be found out.
   virtual void find(const std::string& upstream, const std::string& record, std::function<void()> done) = 0;
 };

@@ -242,6 +242,7 @@ std::string usage_json(const Snapshot& snapshot, const identity::Principal& prin
     json.field("user", principal.user);
     if (!principal.tenant.empty()) json.field("tenant", principal.tenant);
     if (!principal.organization.empty()) json.field("organization", principal.organization);
+    if (!principal.account.empty()) json.field("account", principal.account);
     json.field_array("limits", [&] {
       for (std::size_t i = 0; i < states.size(); ++i) {
         if (is_observation(accounts[i])) continue;

@@ -30,6 +30,7 @@ identity::TokenVerifier make_verifier(const config::Identity& settings,
                        .licenses_claim = jwt.claims.licenses,
                        .site_claim = jwt.claims.site,
                        .customer_claim = jwt.claims.customer,
+                       .account_claim = jwt.claims.account,
                        .security_right_claim = jwt.claims.security_right,
                        .consume_license_claim = jwt.claims.consume_license});
   }

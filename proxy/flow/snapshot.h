@@ -58,7 +58,7 @@ struct Snapshot {
   std::shared_ptr<identity::SessionTable>
       sessions;  // nullptr without identity.sessions; changes while we run
   std::shared_ptr<OwnerLookup> owner_lookup;    // nullptr: nobody is asked
-  std::shared_ptr<licence::OwnerTable> owners;  // nullptr unless policy.by_table(); changes while we run
+  std::shared_ptr<licence::OwnerTable> owners;  // nullptr unless asks_owners(); changes while we run
   catalogue::Classifier classifier;
   licence::Policy policy;
   quota::Rules rules;
@@ -96,6 +96,11 @@ struct SnapshotParts {
 };
 // Errors (origin config) say which setting cannot be used.
 Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts);
+
+// Does a decision hang on whose a record is?
+inline bool asks_owners(const licence::Rulebook& rulebook) {
+  return rulebook.asks_owners || !rulebook.decisions.empty();
+}
 
 inline identity::SessionTimes session_times(const Snapshot& snapshot) {
   const config::Sessions& sessions = snapshot.settings.identity.sessions;

@@ -1,8 +1,8 @@
 // EDGE: asks the CRM who its users are (identity/creatio_users.h), with a service account, again and again,
 // on ONE background thread that no worker waits for.
 //
-//   POST {url without /0}/ServiceModel/AuthService.svc/Login      unless there is an authorization; 200 and Code 0
-//   GET  {url}/odata/SysAdminUnit?..., {url}/odata/SysLicUser?... with its cookies and BPMCSRF, page after page
+//   GET  {url}/odata/SysAdminUnit?..., {url}/odata/SysLicUser?... page after page, in one conversation
+//                                                                 (creatio_conversation.h)
 //
 //   DirectorySync sync(source, take, log);
 //   sync.start(2s);          // waits so long for the first answer
@@ -10,12 +10,9 @@
 // Rules:
 //   - all or nothing: a sync that fails anywhere changes nothing; the next one is kRetry (or `interval`, if
 //     that is shorter) after it
-//   - a session is kept from one sync to the next; one that is not taken any more (401, a redirect to the
-//     log-in page) is opened anew once
+//   - a session is kept from one sync to the next
 //   - bounds: `timeout` for each request, kSyncMax for all of one sync, kReplyMax bytes a reply, rows and
 //     pages as CreatioLimits have them
-//   - TLS is verified (ca_file or the system's store), no redirect is followed, no proxy of the environment
-//     is used
 //   - log: one line when users come for the first time, change in number or come again after a failure, one
 //     when it begins to fail or fails for another reason; none holds a secret
 //
@@ -30,16 +27,12 @@
 
 #include "metering/base/time.h"
 #include "metering/identity/creatio_users.h"
+#include "proxy/net/creatio_conversation.h"
 
 namespace tollgate::net {
 
-struct DirectorySource {
-  std::string url;      // "https://crm.example/0": /odata stands below it
-  std::string ca_file;  // PEM bundle; "" is the system's store
-  std::string user, password;
-  std::string authorization;  // value of Authorization, in place of user and password
+struct DirectorySource : CreatioAccess {
   Milliseconds interval{300'000};
-  Milliseconds timeout{10'000};
   identity::CreatioNames names;
   identity::CreatioLimits limits;
   bool operator==(const DirectorySource&) const = default;

@@ -81,6 +81,10 @@ MonotonicTime EventLoop::now() {
   return MonotonicTime(read_clock(CLOCK_MONOTONIC));
 }
 
+UnixTime EventLoop::calendar_now() {
+  return UnixTime(read_clock(CLOCK_REALTIME));
+}
+
 void EventLoop::event_begins() {
   event_now_ = now();
   if (event_now_ - wall_read_ >= kWallClock) [[unlikely]] {

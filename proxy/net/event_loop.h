@@ -46,7 +46,8 @@ class EventLoop {
   void stop();                            // any thread
   void post(std::function<void()> task);  // any thread; runs in the order of posting
 
-  static MonotonicTime now();  // reads the clock
+  static MonotonicTime now();      // reads the clock
+  static UnixTime calendar_now();  // reads the wall clock
   // The time at which the turn's events began to be handled; a wall clock that was set is followed within 10 ms. Good
   // enough for time-outs and dates, and free. Whoever enters from an event that is not a Watch, a timer or a task of
   // this loop says so with event_begins().

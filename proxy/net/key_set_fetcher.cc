@@ -3,12 +3,9 @@
 #include <arpa/inet.h>
 #include <curl/curl.h>
 #include <fmt/format.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <fstream>
@@ -18,6 +15,7 @@
 
 #include "metering/base/check.h"
 #include "proxy/net/event_loop.h"
+#include "proxy/net/http_transfer.h"
 
 namespace tollgate::net {
 namespace {
@@ -31,7 +29,6 @@ constexpr Milliseconds kFileSettled{3'000};
 constexpr Milliseconds kIntervalMin{
     100};  // whatever the configuration says: a dead server is not asked in a tight loop
 
-// The only clock of this file: what the thread passes to step().
 bool is_own_host(const std::string& host) {
   if (host == "localhost" || host == "[::1]") return true;
   in_addr address{};
@@ -57,7 +54,7 @@ std::optional<FileIdentity> identity_of(const struct stat& at) {
 }
 
 std::optional<FileIdentity> identity_of(const std::string& path) {
-  struct stat at {};
+  struct stat at{};
   if (::stat(path.c_str(), &at) != 0) return std::nullopt;
   return identity_of(at);
 }
@@ -93,72 +90,33 @@ struct Feed {
   bool settled = false;                      // file: it was read kFileSettled after seen_since
   std::optional<MonotonicTime> last_start, last_success;  // url
 
-  // A fetch in flight.
-  CURL* transfer = nullptr;
-  curl_slist* fields = nullptr;
-  std::string body;
-  bool body_too_large = false;
-  std::array<char, CURL_ERROR_SIZE> error{};
+  std::optional<HttpTransfer> transfer;  // url: of the fetch in flight
 };
 
-std::size_t take_body(char* data, std::size_t size, std::size_t count, void* user) {
-  auto& feed = *static_cast<Feed*>(user);
-  if (feed.body.size() + size * count > kTextBytesMax) {
-    feed.body_too_large = true;
-    return 0;  // curl ends the transfer
-  }
-  feed.body.append(data, size * count);
-  return size * count;
-}
-
-// Secrets of the environment (proxy credentials in http_proxy) never reach a line: curl's texts do not hold
+// Secrets of the environment (proxy credentials in http_proxy) never reach a line: texts of failures do not hold
 // them, and check_key_set_url() keeps credentials out of the URL.
-void set_options(Feed& feed) {
-  CURL* c = feed.transfer;
-  auto set = [&](CURLoption option, auto value) {
-    CHECK(curl_easy_setopt(c, option, value) == CURLE_OK, "libcurl lacks an option that key sets need");
-  };
-  feed.fields = curl_slist_append(nullptr, "Accept: application/jwk-set+json, application/json");
-  set(CURLOPT_URL, feed.source.location.c_str());
-  set(CURLOPT_HTTPHEADER, feed.fields);
-  set(CURLOPT_USERAGENT, "tollgate");
-  set(CURLOPT_PROTOCOLS_STR, "http,https");
-  set(CURLOPT_FOLLOWLOCATION, 0L);
-  set(CURLOPT_NOSIGNAL, 1L);
-  set(CURLOPT_QUICK_EXIT, 1L);  // stopping does not wait for a name look-up that hangs
-  set(CURLOPT_NOPROXY, "localhost,127.0.0.1,::1");
-  set(CURLOPT_SSL_VERIFYPEER, 1L);
-  set(CURLOPT_SSL_VERIFYHOST, 2L);
-  set(CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
-  if (!feed.source.ca_file.empty()) {
-    set(CURLOPT_CAINFO, feed.source.ca_file.c_str());
-    set(CURLOPT_CAPATH, static_cast<const char*>(nullptr));
-  }
-  set(CURLOPT_TIMEOUT_MS, static_cast<long>(feed.source.timeout.count()));
-  set(CURLOPT_CONNECTTIMEOUT_MS,
-      static_cast<long>(std::max<std::int64_t>(1, feed.source.timeout.count() / 2)));
-  set(CURLOPT_MAXFILESIZE_LARGE, static_cast<curl_off_t>(kTextBytesMax));
-  set(CURLOPT_ERRORBUFFER, feed.error.data());
-  set(CURLOPT_WRITEFUNCTION, &take_body);
-  set(CURLOPT_WRITEDATA, static_cast<void*>(&feed));
-  set(CURLOPT_PRIVATE, static_cast<void*>(&feed));
+HttpRequest request_for(const KeySource& source) {
+  return {.url = source.location,
+          .fields = {"Accept: application/jwk-set+json, application/json"},
+          .ca_file = source.ca_file,
+          .timeout = source.timeout,
+          .connect_timeout = std::max(Milliseconds(1), source.timeout / 2),
+          .reply_max = kTextBytesMax,
+          .proxies = true};
 }
 
 // The body of a finished transfer, or why there is none that counts.
-Result<std::string> outcome_of(Feed& feed, CURLcode code) {
+Result<std::string> body_of(const KeySource& source, HttpOutcome outcome) {
   auto failed = [&](std::string_view why) {
-    return fail(Origin::upstream, fmt::format("{}: {}", feed.source.location, why), true);
+    return fail(Origin::upstream, fmt::format("{}: {}", source.location, why), true);
   };
-  if (feed.body_too_large || code == CURLE_FILESIZE_EXCEEDED)
-    return failed(fmt::format("the reply is larger than {} bytes", kTextBytesMax));
-  if (code != CURLE_OK) return failed(feed.error[0] != '\0' ? feed.error.data() : curl_easy_strerror(code));
-  long http_status = 0;
-  curl_easy_getinfo(feed.transfer, CURLINFO_RESPONSE_CODE, &http_status);
-  if (http_status >= 300 && http_status < 400)
+  if (!outcome) return failed(outcome.error().text);
+  const int status = outcome->status;
+  if (status >= 300 && status < 400)
     return failed(
-        fmt::format("answered {}; redirects are not followed: configure the final address", http_status));
-  if (http_status != 200) return failed(fmt::format("answered {} instead of 200", http_status));
-  return std::move(feed.body);
+        fmt::format("answered {}; redirects are not followed: configure the final address", status));
+  if (status != 200) return failed(fmt::format("answered {} instead of 200", status));
+  return std::move(outcome->body);
 }
 
 }  // namespace
@@ -188,26 +146,18 @@ Result<void> check_key_set_url(const std::string& url) {
 
 struct KeySetFetcher::Impl {
   Impl(std::vector<KeySource> sources, Log log_function) : log(std::move(log_function)) {
-    static const CURLcode curl_ready = curl_global_init(CURL_GLOBAL_DEFAULT);
-    CHECK(curl_ready == CURLE_OK, "libcurl cannot be initialised");
-    multi = curl_multi_init();
-    CHECK(multi != nullptr, "out of memory");
     for (KeySource& source : sources) {
       CHECK(source.ring != nullptr, "a key source without a ring");
       auto feed = std::make_unique<Feed>();
       feed->status.location = source.location;
       if (auto keys = source.ring->load()) feed->status.keys = keys->keys().size();  // seeded at a reload
       feed->source = std::move(source);
-      feed->source.ring->set_refresh_listener([this] { curl_multi_wakeup(multi); });
+      feed->source.ring->set_refresh_listener([this] { transfers.wake(); });
       feeds.push_back(std::move(feed));
     }
   }
   ~Impl() {
-    for (auto& feed : feeds) {
-      feed->source.ring->set_refresh_listener({});
-      end_transfer(*feed);
-    }
-    curl_multi_cleanup(multi);
+    for (auto& feed : feeds) feed->source.ring->set_refresh_listener({});
   }
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
@@ -300,41 +250,19 @@ struct KeySetFetcher::Impl {
     feed.source.ring->take_refresh_request();  // answered by this fetch; a later one asks again
     if (auto good = check_key_set_url(feed.source.location); !good)
       return fail_with(feed, named(feed, good.error()));
-    feed.transfer = curl_easy_init();
-    CHECK(feed.transfer != nullptr, "out of memory");
-    feed.body.clear();
-    feed.body_too_large = false;
-    feed.error.fill('\0');
-    set_options(feed);
-    CHECK(curl_multi_add_handle(multi, feed.transfer) == CURLM_OK, "libcurl takes no transfer");
+    feed.transfer.emplace();
+    transfers.begin(*feed.transfer, request_for(feed.source),
+                    [this, &feed](HttpOutcome outcome) { end_transfer(feed, std::move(outcome)); });
   }
 
-  void end_transfer(Feed& feed) {
-    if (feed.transfer == nullptr) return;
-    curl_multi_remove_handle(multi, feed.transfer);
-    curl_easy_cleanup(feed.transfer);
-    curl_slist_free_all(feed.fields);
-    feed.transfer = nullptr;
-    feed.fields = nullptr;
-  }
-
-  void collect(MonotonicTime now) {
-    int running = 0, left = 0;
-    curl_multi_perform(multi, &running);
-    while (CURLMsg* message = curl_multi_info_read(multi, &left)) {
-      if (message->msg != CURLMSG_DONE) continue;
-      CURLcode code = message->data.result;
-      void* user = nullptr;
-      curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &user);
-      auto& feed = *static_cast<Feed*>(user);
-      Result<std::string> body = outcome_of(feed, code);
-      end_transfer(feed);
-      if (body)
-        take(feed, *std::move(body));
-      else
-        fail_with(feed, body.error());
-      if (feed.healthy) feed.last_success = now;
-    }
+  void end_transfer(Feed& feed, HttpOutcome outcome) {
+    feed.transfer.reset();
+    auto body = body_of(feed.source, std::move(outcome));
+    if (body)
+      take(feed, *std::move(body));
+    else
+      fail_with(feed, body.error());
+    if (feed.healthy) feed.last_success = step_time;
   }
 
   // When a URL that is not being fetched is due: never before last start + min_interval.
@@ -358,15 +286,16 @@ struct KeySetFetcher::Impl {
   MonotonicTime step(MonotonicTime now) {
     read_files(now);
     for (auto& feed : feeds) {
-      if (feed->source.kind == KeySource::Kind::url && feed->transfer == nullptr && now >= url_due(*feed))
+      if (feed->source.kind == KeySource::Kind::url && !feed->transfer && now >= url_due(*feed))
         begin_transfer(*feed, now);
     }
-    collect(now);
+    step_time = now;
+    transfers.step();
     MonotonicTime next = now + kFilePoll;  // also bounds how late a refresh request can be seen
     for (auto& feed : feeds) {
       if (feed->source.kind != KeySource::Kind::url)
         next = std::min(next, feed->due);
-      else if (feed->transfer == nullptr)
+      else if (!feed->transfer)
         next = std::min(next, std::max(now, url_due(*feed)));
     }
     return next;
@@ -374,32 +303,23 @@ struct KeySetFetcher::Impl {
 
   bool in_flight() const {
     return std::any_of(feeds.begin(), feeds.end(),
-                       [](const auto& feed) { return feed->transfer != nullptr; });
+                       [](const auto& feed) { return feed->transfer.has_value(); });
   }
 
   void run() {
-    // Signals are the main thread's business. Above all SIGPIPE, which libcurl leaves to us
-    // (CURLOPT_NOSIGNAL): a server that hangs up in mid-handshake must not end the process.
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, nullptr);
+    block_signals();
     while (!stopping.load(std::memory_order_acquire)) {
       MonotonicTime now = EventLoop::now();
       MonotonicTime next = step(now);
       if (stopping.load(std::memory_order_acquire)) return;
-      wait(std::chrono::ceil<Milliseconds>(next - now));
+      transfers.wait(std::chrono::ceil<Milliseconds>(next - now));
     }
   }
 
-  void wait(Milliseconds longest) {
-    if (longest <= Milliseconds(0)) return;
-    curl_multi_poll(multi, nullptr, 0, static_cast<int>(std::min<std::int64_t>(longest.count(), 60'000)),
-                    nullptr);
-  }
-
   Log log;
-  CURLM* multi = nullptr;
+  HttpTransfers transfers;
   std::vector<std::unique_ptr<Feed>> feeds;
+  MonotonicTime step_time{};  // of the last step()
   mutable std::mutex mutex;
   std::condition_variable settled;
   std::atomic<bool> stopping{false};
@@ -427,9 +347,9 @@ void KeySetFetcher::start(Milliseconds first_load) {
 void KeySetFetcher::stop() {
   if (!impl_->thread.joinable()) return;
   impl_->stopping.store(true, std::memory_order_release);
-  curl_multi_wakeup(impl_->multi);
+  impl_->transfers.wake();
   impl_->thread.join();
-  for (auto& feed : impl_->feeds) impl_->end_transfer(*feed);
+  for (auto& feed : impl_->feeds) feed->transfer.reset();
 }
 
 std::vector<KeySetFetcher::Status> KeySetFetcher::status() const {
@@ -443,7 +363,7 @@ MonotonicTime KeySetFetcher::step(MonotonicTime now) {
   return impl_->step(now);
 }
 void KeySetFetcher::wait(Milliseconds longest) {
-  impl_->wait(longest);
+  impl_->transfers.wait(longest);
 }
 bool KeySetFetcher::in_flight() const {
   return impl_->in_flight();

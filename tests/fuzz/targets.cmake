@@ -22,6 +22,7 @@ tollgate_fuzz(catalogue_url SOURCE catalogue_url_fuzz.cc DEPS metering_catalogue
 tollgate_fuzz(catalogue_batch_multipart SOURCE catalogue_batch_multipart_fuzz.cc DEPS metering_catalogue)
 tollgate_fuzz(catalogue_batch_json SOURCE catalogue_batch_json_fuzz.cc DEPS metering_catalogue)
 tollgate_fuzz(catalogue_data_service SOURCE catalogue_data_service_fuzz.cc DEPS metering_catalogue)
+tollgate_fuzz(creatio_reply SOURCE creatio_reply_fuzz.cc DEPS metering_catalogue)
 tollgate_fuzz(cherwell_reply SOURCE cherwell_reply_fuzz.cc DEPS metering_catalogue)
 tollgate_fuzz(journal_entry SOURCE journal_entry_fuzz.cc DEPS metering_usage)
 tollgate_fuzz(proxy_protocol SOURCE proxy_protocol_fuzz.cc DEPS proxy_net)

@@ -1,6 +1,7 @@
 """Concurrent licences of Cherwell portals: every row of the vendor's table through the proxy, a licence held for the session,
 freed by log-out and expiry, and whose a record is."""
 import itertools
+import json
 import random
 import signal
 import socket
@@ -500,6 +501,21 @@ def test_the_account_logs_in_again_when_its_token_has_ended(asking, crm):
         assert client.request("POST", "/_standin/expire", body=b"").status == 204
     outside, caller = Caller(crm_gate(crm), who(True, False), OPEN), Caller(gate, who(True, False), OPEN)
     assert caller.save(outside.create(), Details="x").status == 200
+
+
+def test_doctor_logs_in_where_the_proxy_would_ask(asking, crm, tmp_path):
+    gate = asking()
+
+    def licences():
+        findings = json.loads(gate.command_run("doctor", "-c", gate.config_path, "-o", "json").stdout)["findings"]
+        return [(finding["level"], finding["text"]) for finding in findings if finding["subject"] == "licences"]
+
+    crm.reset()
+    assert licences() == [("ok", f"licensing.cherwell.lookup: {crm.url}/CherwellAPI: the account gets a token")]
+    assert not asked(crm), "no record is read"
+    (tmp_path / "service.password").write_text("wrong")
+    (level, text), = licences()
+    assert level == "problem" and "no token: answered 400" in text, text
 
 
 # ---------------------------------------------------------------- many at once

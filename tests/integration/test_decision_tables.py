@@ -7,6 +7,7 @@ import yaml
 
 import test_cherwell_licences
 import test_licences
+import test_partner_program
 import test_portal_users
 from harness import ROOT
 
@@ -70,6 +71,21 @@ def test_creatio_partner_every_section_of_every_edition(edition, column):
     assert {entity: letters for entity, letters in table.items() if letters != "-"} == rights_by_entity(rights, preset("bpmonline"))
     assert {book["edition"], *book["editions"]} == {"creatio_8_0", "bpmonline_7"}
     assert edition in {row[0] for row in test_licences.test_creatio_partner_grants_what_the_chosen_document_says.pytestmark[0].args[1]}
+
+
+def test_creatio_every_section_of_ones_own_organization_and_every_row_of_the_rule():
+    bound = {section: about["own_organization"] for section, about in preset("bpmonline")["sections"].items() if "own_organization" in about}
+    assert bound == {"partner_program": "PartnerId"}, "another section needs rows of its own in test_partner_program"
+    assert "sections" not in preset("creatio_partner"), "its sections are those of bpmonline"
+    rows = {(record, method, user_type) for record, method, user_type, _ in test_partner_program.ROWS.values()}
+    granted = {LETTERS[operation] for operation in preset("creatio_partner")["products"]["partner"]["rights"]["partner_program"]}
+    assert granted == {"R"}
+    for record in ("own", "other"):
+        assert {(record, "GET", "portal"), (record, "PATCH", "portal"), (record, "GET", "staff")} <= rows
+    assert {("unknown", "GET", "portal"), ("list", "GET", "portal")} <= rows
+    allowed = {name for name, (_, _, user_type, wanted) in test_partner_program.ROWS.items() if wanted == "ok" and user_type == "portal"}
+    assert allowed == {"own-read", "list-read"}
+    assert set(ids_of(test_partner_program, "test_whatever_names_a_record")) == set(test_partner_program.SHAPES)
 
 
 def test_zoho_every_edition_of_the_crm():

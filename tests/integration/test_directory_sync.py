@@ -107,7 +107,8 @@ def test_a_user_of_the_crm_has_the_licences_that_the_crm_says(syncing, users, cr
     assert status(gate, "Nobody") == 403, "no token and no directory names a licence"
     line = eventually(lambda: next((line for line in gate.access_lines() if line["status"] == 200), None), 5, "the log")
     assert (line["user"], line["organization"]) == ("ann lee", "Acme")
-    assert shown(gate, "Ann%20Lee")["crm"] == {"organization": "Acme", "user_type": "portal", "active": True, "licenses": [CUSTOMER]}
+    assert shown(gate, "Ann%20Lee")["crm"] == {"organization": "Acme", "account": users.accounts["Acme"], "user_type": "portal",
+                                               "active": True, "licenses": [CUSTOMER]}
     assert gate.metric("tollgate_directory_sync_rows", kind="users") == 2
     assert gate.metric("tollgate_directory_sync_rows", kind="licenses") == 1
     assert abs(gate.metric("tollgate_directory_sync_last_success_timestamp_seconds") - time.time()) < 30
@@ -150,8 +151,9 @@ def test_the_operators_file_wins_cell_by_cell(syncing, users, crm, tmp_path):
     listed.write_text("user,organization,license,active\nann,Other Ltd,,\nbob,,self-service portal,no\neve,,,yes\n")
     gate = syncing(licensing={"directory_file": str(listed)})
     ann = shown(gate, "ann")
-    assert ann["counts"] == {"organization": "Other Ltd", "user_type": "portal", "active": True, "licenses": [CUSTOMER]}
-    assert ann["from"] == {"organization": "file", "user_type": "crm", "active": "crm", "licenses": "crm"}
+    assert ann["counts"] == {"organization": "Other Ltd", "account": users.accounts["Acme"], "user_type": "portal", "active": True,
+                             "licenses": [CUSTOMER]}
+    assert ann["from"] == {"organization": "file", "account": "crm", "user_type": "crm", "active": "crm", "licenses": "crm"}
     assert [status(gate, user) for user in ("ann", "bob", "eve")] == [200, 401, 200]
     listed.write_text("user,organization\nann,Third Ltd\n")
     gate.reload()
@@ -308,7 +310,7 @@ def test_rows_that_cannot_be_read_are_left_out_and_said(syncing, users, crm):
 
 def test_other_names_of_entities_and_columns_are_settings(syncing, users, lister, crm):
     users.add("ann", ContactId=None, UsrFirm="Own Ltd", licenses=())
-    gate = syncing(sync={"users": {"organization": "UsrFirm"}, "licenses": {"entity": ""}})
+    gate = syncing(sync={"users": {"organization": "UsrFirm", "account": ""}, "licenses": {"entity": ""}})
     assert shown(gate, "ann")["counts"] == {"organization": "Own Ltd", "user_type": "portal", "active": True}
     assert gate.call("GET", CASES, bearer("ann", licenses=(CUSTOMER,))).status == 200, "licences are left to tokens"
     assert not any("GET /0/odata/SysLicUser" in target for target in lister.targets())

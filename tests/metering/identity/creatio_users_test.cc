@@ -46,7 +46,7 @@ TEST(CreatioUsers, AddressesNameWhatIsNeededAndNothingElse) {
   CreatioUserReader reader({}, kRoot);
   EXPECT_EQ(reader.next(),
             "https://crm.example/0/odata/SysAdminUnit?$select=Active,ConnectionType,Id,Name"
-            "&$expand=Contact($expand=Account($select=Name))&$filter=SysAdminUnitTypeValue%20eq%204"
+            "&$expand=Contact($expand=Account($select=Id,Name))&$filter=SysAdminUnitTypeValue%20eq%204"
             "&$orderby=Id&$count=true&$top=5000&$skip=0");
   ASSERT_TRUE(reader.take(page(user("1", "ann"))));
   EXPECT_EQ(
@@ -56,7 +56,8 @@ TEST(CreatioUsers, AddressesNameWhatIsNeededAndNothingElse) {
   CreatioUserReader other({.users = "VwSystemUsers",
                            .user_filter = "",
                            .user_name = "Contact/Email",
-                           .user_organization = "Contact/Account/Name"},
+                           .user_organization = "Contact/Account/Name",
+                           .user_account = ""},
                           kRoot, {.page_rows = 7});
   EXPECT_EQ(
       other.next(),
@@ -65,19 +66,21 @@ TEST(CreatioUsers, AddressesNameWhatIsNeededAndNothingElse) {
 }
 
 TEST(CreatioUsers, RowsBecomeEntries) {
-  auto got =
-      read({page(user("1", "Ann", R"(,"Contact":{"Account":{"Name":" Acme "}})") + "," +
-                 R"({"Id":"2","Name":"BOB","Active":false,"ConnectionType":0,"Contact":null},)" +
-                 R"({"Id":"3","Name":"eve","Active":true,"ConnectionType":7,"Contact":{"Account":null}})"),
-            page(license("1", "customer portal") + "," + license("1", "self-service portal") + "," +
-                 license("1", "customer portal") + "," + license("2", "sales", "false") + "," +
-                 license("9", "of nobody"))});
+  auto got = read(
+      {page(user("1", "Ann",
+                 R"(,"Contact":{"Account":{"Id":"25D7C1AB-1DE0-4501-B402-02E0E5A72D6E","Name":" Acme "}})") +
+            "," + R"({"Id":"2","Name":"BOB","Active":false,"ConnectionType":0,"Contact":null},)" +
+            R"({"Id":"3","Name":"eve","Active":true,"ConnectionType":7,"Contact":{"Account":null}})"),
+       page(license("1", "customer portal") + "," + license("1", "self-service portal") + "," +
+            license("1", "customer portal") + "," + license("2", "sales", "false") + "," +
+            license("9", "of nobody"))});
   ASSERT_TRUE(got) << got.error().text;
   ASSERT_EQ(got->users.size(), 3U);
   EXPECT_EQ(got->licenses, 2U);
   EXPECT_EQ(got->left_out, 0U);
   const auto& ann = got->users.at("ann");
   EXPECT_EQ(ann.organization, "Acme");
+  EXPECT_EQ(ann.account, "25d7c1ab-1de0-4501-b402-02e0e5a72d6e");
   EXPECT_EQ(ann.user_type, UserType::portal);
   EXPECT_EQ(ann.active, true);
   EXPECT_THAT(ann.licenses, ElementsAre("customer portal", "self-service portal"));
@@ -85,6 +88,7 @@ TEST(CreatioUsers, RowsBecomeEntries) {
   EXPECT_EQ(bob.user_type, UserType::staff);
   EXPECT_EQ(bob.active, false);
   EXPECT_EQ(bob.organization, "");
+  EXPECT_EQ(bob.account, "");
   EXPECT_THAT(bob.licenses, IsEmpty());
   EXPECT_EQ(got->users.at("eve").user_type, UserType::unknown);
 }
@@ -189,6 +193,7 @@ TEST(CreatioUsers, TheCopyReadsBackTheSameAndNothingElseIsOne) {
   users["ann"] = {.organization = "Acme \"& Sons\"",
                   .user_type = UserType::portal,
                   .licenses = {"a", "b"},
+                  .account = "25d7c1ab-1de0-4501-b402-02e0e5a72d6e",
                   .active = true};
   users["bob"] = {.user_type = UserType::staff, .active = false};
   users["eve"] = {.says_licenses = false, .active = true};

@@ -85,6 +85,24 @@ TEST(Directory, FaultsNameTheirLine) {
   EXPECT_THAT(error_of("user\n\"two\nlines\"\n\"x"), HasSubstr("line 4: "));
 }
 
+TEST(Directory, AnAccountIsAnIdInOneSpelling) {
+  Directory directory = parsed(
+      "user,account\nann,25D7C1AB1DE04501B40202E0E5A72D6E\n"
+      "ann,25d7c1ab-1de0-4501-b402-02e0e5a72d6e\nbob,\n");
+  EXPECT_EQ(directory.find("ann")->account, "25d7c1ab-1de0-4501-b402-02e0e5a72d6e");
+  Principal token;
+  token.account = "of the token";
+  token.user = "ann";
+  EXPECT_EQ(directory.apply(token).account, "25d7c1ab-1de0-4501-b402-02e0e5a72d6e");
+  token.user = "bob";
+  EXPECT_EQ(directory.apply(token).account, "of the token");
+  EXPECT_THAT(error_of("user,account\nann,Acme\n"),
+              HasSubstr("line 2: account \"Acme\" is no id of an account"));
+  EXPECT_THAT(error_of("user,account\nann,25d7c1ab-1de0-4501-b402-02e0e5a72d6e\n"
+                       "ann,35d7c1ab-1de0-4501-b402-02e0e5a72d6e\n"),
+              HasSubstr("line 3: the user was of account 25d7c1ab-1de0-4501-b402-02e0e5a72d6e"));
+}
+
 TEST(Directory, WinsOverTheTokenWhereItSaysSomething) {
   Directory directory = parsed("user,organization,license,user_type\nann,Acme,a,staff\nbob,,,\n");
   Principal token;
@@ -114,8 +132,11 @@ TEST(Directory, WinsOverTheTokenWhereItSaysSomething) {
 
 std::shared_ptr<const Directory::CrmUsers> crm_users() {
   Directory::CrmUsers users;
-  users["ann"] = {
-      .organization = "Acme", .user_type = UserType::portal, .licenses = {"customer portal"}, .active = true};
+  users["ann"] = {.organization = "Acme",
+                  .user_type = UserType::portal,
+                  .licenses = {"customer portal"},
+                  .account = "25d7c1ab-1de0-4501-b402-02e0e5a72d6e",
+                  .active = true};
   users["bob"] = {.organization = "Best", .user_type = UserType::staff, .active = false};
   users["eve"] = {.user_type = UserType::portal, .says_licenses = false, .active = true};
   return std::make_shared<const Directory::CrmUsers>(std::move(users));
@@ -130,6 +151,7 @@ TEST(Directory, TheFileWinsOverTheCrmCellByCell) {
   EXPECT_EQ(ann->organization, "Other");
   EXPECT_EQ(ann->user_type, UserType::portal);
   EXPECT_THAT(ann->licenses, ElementsAre("customer portal"));
+  EXPECT_EQ(ann->account, "25d7c1ab-1de0-4501-b402-02e0e5a72d6e");
   EXPECT_EQ(ann->active, true);
   const Directory::Entry* bob = directory.find("bob");
   ASSERT_NE(bob, nullptr);

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "metering/base/percent.h"
 #include "metering/identity/lookup_table.h"
 
 namespace tollgate::identity {

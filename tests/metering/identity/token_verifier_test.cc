@@ -81,6 +81,19 @@ TEST_F(Verifier, GoodTokenGivesThePrincipal) {
   EXPECT_EQ(got.not_before, from_unix_seconds(-25));
 }
 
+TEST_F(Verifier, AnAccountIsAnIdOrNotSaid) {
+  const auto account = [&](std::string_view member) {
+    const auto verified = hs.verify(hs_token(claims(member)), kTime);
+    EXPECT_TRUE(verified) << verified.error().detail;
+    return verified ? (*verified)->principal.account : "";
+  };
+  EXPECT_EQ(account(R"("account":"25D7C1AB-1DE0-4501-B402-02E0E5A72D6E",)"),
+            "25d7c1ab-1de0-4501-b402-02e0e5a72d6e");
+  for (const char* other : {"", R"("account":"Acme",)", R"("account":7,)", R"("account":{"roles":[]},)",
+                            R"("account":"00000000-0000-0000-0000-000000000000",)"})
+    EXPECT_EQ(account(other), "") << other;
+}
+
 TEST_F(Verifier, Rfc7515AppendixA1IsAcceptedUntilItsExp) {
   IssuerRules rules = rules_with(
       ring_of(

@@ -558,6 +558,88 @@ TEST(Detail, SaysWhatIsMissingInPlainWords) {
       "Create on KnowledgeBaseFile (section Knowledge Base) is not part of Customer Portal: it grants read");
 }
 
+constexpr const char* kAccount = "25d7c1ab-1de0-4501-b402-02e0e5a72d6e";
+
+// A portal user of the partner's account, and one use of a named record.
+Decision partner_program(Operation operation, Owner owner, std::string account = kAccount,
+                         std::string record = "Partnership/405947d0-2ffb-4ded-8675-0475f19f5a81",
+                         identity::UserType type = identity::UserType::portal) {
+  const Policy policy = policy_of(preset());
+  identity::Principal caller = user(kPartner, type);
+  caller.account = std::move(account);
+  ObjectUse named = use("Partnership", operation);
+  named.record = std::move(record);
+  const std::vector<Owner> owners{owner};
+  return policy.decide(caller, touching({named}), {}, owners);
+}
+
+TEST(OwnOrganization, ASingleRecordIsTheOwnOrganizationsOrRefused) {
+  EXPECT_EQ(partner_program(Operation::read, Owner::own).reason, Reason::ok);
+  EXPECT_TRUE(partner_program(Operation::read, Owner::own).metered);
+  for (const Owner owner : {Owner::other, Owner::unknown}) {
+    const Decision refused = partner_program(Operation::read, owner);
+    EXPECT_EQ(refused.reason, Reason::operation_not_licensed);
+    EXPECT_FALSE(refused.metered);
+  }
+  const std::string only =
+      "Read on Partnership (section Partner program): only the records of the user's own organization are "
+      "licensed, and ";
+  EXPECT_EQ(partner_program(Operation::read, Owner::other).detail, only + "this is another's");
+  EXPECT_EQ(partner_program(Operation::read, Owner::unknown).detail,
+            only + "it could not be found out whose this one is");
+  EXPECT_EQ(partner_program(Operation::read, Owner::other, "").detail,
+            only + "it is not known which account that is");
+}
+
+TEST(OwnOrganization, ItIsReadOnlyWhoeverOwnsIt) {
+  for (const Operation operation : {Operation::create, Operation::edit, Operation::remove})
+    EXPECT_EQ(partner_program(operation, Owner::own).detail, partner_program(operation, Owner::other).detail)
+        << "what is not granted at all is refused for that";
+  EXPECT_EQ(partner_program(Operation::edit, Owner::own).reason, Reason::operation_not_licensed);
+}
+
+TEST(OwnOrganization, AListIsCutDownByTheCrmAndStaffIsNotBound) {
+  EXPECT_EQ(partner_program(Operation::read, Owner::unknown, kAccount, "").reason, Reason::ok);
+  EXPECT_EQ(
+      partner_program(Operation::edit, Owner::other, "", "Partnership//", identity::UserType::staff).reason,
+      Reason::ok);
+}
+
+TEST(OwnOrganization, AnotherSectionIsBoundByDataAlone) {
+  Rulebook rulebook = preset();
+  std::ranges::find(rulebook.sections, "cases", &Section::id)->own_organization = "AccountId";
+  const Policy policy = policy_of(std::move(rulebook));
+  ObjectUse root = use("Case", Operation::edit), child = use("CaseFile", Operation::read);
+  root.record = "Case//";
+  EXPECT_EQ(policy.decide(user(kPartner), touching({root})).reason, Reason::operation_not_licensed);
+  EXPECT_EQ(policy.decide(user(kPartner), touching({child})).reason, Reason::ok);
+}
+
+TEST(OwnOrganization, OneRecordOfAnotherInABatchRefusesAll) {
+  const Policy policy = policy_of(preset());
+  identity::Principal caller = user(kPartner);
+  caller.account = kAccount;
+  ObjectUse mine = use("Partnership", Operation::read, Via::primary, 0, true), theirs = mine;
+  mine.record = "Partnership/a";
+  theirs.record = "Partnership/b";
+  theirs.part = 1;
+  const std::vector<Owner> owners{Owner::own, Owner::other};
+  const Decision decision = policy.decide(caller, touching({mine, theirs}), {}, owners);
+  EXPECT_EQ(decision.reason, Reason::operation_not_licensed);
+  EXPECT_TRUE(decision.detail.starts_with("batch[1]: Read on Partnership")) << decision.detail;
+}
+
+TEST(OwnOrganization, SeveralRecordsOfOneOperationAreOneUnit) {
+  const Policy policy = policy_of(preset());
+  identity::Principal caller = user(kPartner);
+  caller.account = kAccount;
+  ObjectUse one = use("Partnership", Operation::read), two = one;
+  one.record = "Partnership/a";
+  two.record = "Partnership/b";
+  const std::vector<Owner> owners{Owner::own, Owner::own};
+  EXPECT_EQ(policy.decide(caller, touching({one, two}), {}, owners).units.size(), 1U);
+}
+
 TEST(Resolve, SectionsOfRecordedRequestsAreTheExpectedOnes) {
   Rulebook rulebook = preset();
   rulebook.custom_sections = {"UsrRealtyFreedomUI"};

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "embedded_bpmonline.h"
+#include "embedded_creatio_partner.h"
 #include "embedded_zoho.h"
 
 namespace tollgate::config {
@@ -119,10 +120,33 @@ TEST(Rulebook, ReadsEveryPart) {
   EXPECT_EQ(rulebook->relations.at("*.Part"), "ThingFile") << "in the listed spelling";
 }
 
+TEST(Rulebook, ASectionOfOnesOwnOrganizationNamesTheOwnersColumn) {
+  auto rulebook = load_rulebook(
+      replaced("    entity: Thing\n", "    entity: Thing\n    own_organization: OwnerId\n"), "x.yaml");
+  ASSERT_TRUE(rulebook.has_value()) << rulebook.error().message;
+  EXPECT_EQ(rulebook->sections[0].own_organization, "OwnerId");
+  EXPECT_EQ(make_schema(*rulebook)->owner_column("Thing"), nullptr) << "nobody can be asked";
+  rulebook->asks_owners = true;
+  EXPECT_EQ(*make_schema(*rulebook)->owner_column("THING"), "OwnerId");
+  EXPECT_EQ(make_schema(*rulebook)->owner_column("ThingFile"), nullptr) << "details have ids of their own";
+  for (const char* wrong : {"Owner/Id", "Owner Id"})
+    EXPECT_EQ(error_of(replaced("    entity: Thing\n",
+                                fmt::format("    entity: Thing\n    own_organization: {}\n", wrong))),
+              fmt::format("x.yaml:10:23: own_organization: \"{}\" is no column", wrong));
+}
+
+TEST(Rulebook, TheVendorsSectionOfOnesOwnOrganizationIsThePartnerProgram) {
+  for (std::string_view preset : {embedded::k_bpmonline, embedded::k_creatio_partner}) {
+    const auto rulebook = load_rulebook(preset, "a preset");
+    for (const licence::Section& section : rulebook->sections)
+      EXPECT_EQ(section.own_organization, section.id == "partner_program" ? "PartnerId" : "") << section.id;
+  }
+}
+
 TEST(Rulebook, MistakesNameLineColumnAndCure) {
   EXPECT_EQ(error_of(replaced("caption:", "captoin:")),
             "x.yaml:7:5: unknown key \"captoin\" in section things; known: caption, entity, uid, views, "
-            "children, lookups, feed");
+            "children, lookups, feed, own_organization");
   EXPECT_EQ(error_of(replaced("[read, delete]", "[read, remove]")),
             "x.yaml:17:29: \"remove\" is no right: read, create, edit, delete");
   EXPECT_EQ(error_of(replaced("rights: {things", "rights: {thing")),

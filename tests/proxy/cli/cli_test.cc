@@ -274,7 +274,7 @@ TEST_F(CommandLine, ExplainNamesEveryRuleThatIsConsulted) {
   for (
       const char* part :
       {R"("route":{"host":"","path_prefix":"/","upstream":"crm","metered":true})",
-       R"("identity":{"user":"ann","tenant":"acme","organization":"Best","user_type":"portal","directory":"in_directory")",
+       R"("identity":{"user":"ann","tenant":"acme","organization":"Best","account":"","user_type":"portal","directory":"in_directory")",
        R"("licenses":["Creatio self-service portal cloud"])",
        R"("products":["self_service"],"available":["self_service"])",
        R"("rows":[{"section":"cases","operation":"read","grants":{"self_service":["read","create","edit"]}}])",

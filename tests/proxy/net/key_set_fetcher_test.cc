@@ -3,18 +3,10 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <openssl/ec.h>
-#include <openssl/pem.h>
-#include <openssl/ssl.h>
-#include <openssl/x509v3.h>
-#include <pthread.h>
 #include <signal.h>
 #include <sys/inotify.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <condition_variable>
 #include <filesystem>
 #include <fstream>
@@ -22,6 +14,8 @@
 #include <thread>
 
 #include "metering/base/base64.h"
+#include "tests/proxy/net/support/certificates.h"
+#include "tests/proxy/net/support/sockets.h"
 
 namespace tollgate::net {
 namespace {
@@ -49,134 +43,28 @@ std::string ok_reply(const std::string& body) {
       body.size(), body);
 }
 
-// A certificate for 127.0.0.1 that nobody knows but whoever reads `pem`.
-struct Identity {
-  Identity() {
-    key.reset(EVP_EC_gen("P-256"));
-    certificate.reset(X509_new());
-    X509_set_version(certificate.get(), 2);
-    X509_gmtime_adj(X509_getm_notBefore(certificate.get()), -3600);
-    X509_gmtime_adj(X509_getm_notAfter(certificate.get()), 3600);
-    X509_set_pubkey(certificate.get(), key.get());
-    X509_NAME* name = X509_get_subject_name(certificate.get());
-    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>("keys"), -1,
-                               -1, 0);
-    X509_set_issuer_name(certificate.get(), name);
-    X509_EXTENSION* names = X509V3_EXT_conf_nid(nullptr, nullptr, NID_subject_alt_name, "IP:127.0.0.1");
-    X509_add_ext(certificate.get(), names, -1);
-    X509_EXTENSION_free(names);
-    X509_sign(certificate.get(), key.get(), EVP_sha256());
-    std::unique_ptr<BIO, decltype(&BIO_free_all)> bio(BIO_new(BIO_s_mem()), BIO_free_all);
-    PEM_write_bio_X509(bio.get(), certificate.get());
-    char* start = nullptr;
-    long length = BIO_get_mem_data(bio.get(), &start);
-    pem.assign(start, static_cast<std::size_t>(length));
-  }
-  std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key{nullptr, EVP_PKEY_free};
-  std::unique_ptr<X509, decltype(&X509_free)> certificate{nullptr, X509_free};
-  std::string pem;
-};
-
-// Answers every connection with the bytes of set_reply(), on a thread of its own. An empty reply is never
-// sent: the connection stays open until the server ends.
+// Answers with the bytes of set_reply(); without any, never.
 class KeyServer {
  public:
-  explicit KeyServer(const Identity* tls = nullptr) {
-    if (tls != nullptr) {
-      context_.reset(SSL_CTX_new(TLS_server_method()));
-      SSL_CTX_use_certificate(context_.get(), tls->certificate.get());
-      SSL_CTX_use_PrivateKey(context_.get(), tls->key.get());
-    }
-    listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t length = sizeof address;
-    EXPECT_EQ(bind(listener_, reinterpret_cast<sockaddr*>(&address), length), 0);
-    EXPECT_EQ(listen(listener_, 16), 0);
-    getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &length);
-    port_ = ntohs(address.sin_port);
-    thread_ = std::thread([this] { serve(); });
-  }
-  ~KeyServer() {
-    shutdown(listener_, SHUT_RDWR);
-    thread_.join();
-    close(listener_);
-    for (int held : held_) close(held);
-  }
-  std::string url() const {
-    return fmt::format("{}://127.0.0.1:{}/jwks", context_ ? "https" : "http", port_);
-  }
+  explicit KeyServer(SSL_CTX* tls = nullptr)
+      : server_(
+            [this](const std::string&) {
+              std::lock_guard lock(mutex_);
+              return reply_;
+            },
+            tls) {}
+  std::string url() const { return server_.url() + "/jwks"; }
   void set_reply(std::string reply) {
     std::lock_guard lock(mutex_);
     reply_ = std::move(reply);
   }
-  int requests() const { return requests_; }
-  std::string last_request() const {
-    std::lock_guard lock(mutex_);
-    return last_request_;
-  }
+  int requests() const { return static_cast<int>(server_.asked().size()); }
+  std::string last_request() const { return server_.last(); }
 
  private:
-  void serve() {
-    sigset_t pipe;  // SSL_write to a client that has gone
-    sigemptyset(&pipe);
-    sigaddset(&pipe, SIGPIPE);
-    pthread_sigmask(SIG_BLOCK, &pipe, nullptr);
-    while (true) {
-      int connection = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
-      if (connection < 0) return;
-      answer(connection);
-    }
-  }
-  void answer(int connection) {
-    std::unique_ptr<SSL, decltype(&SSL_free)> tls(context_ ? SSL_new(context_.get()) : nullptr, SSL_free);
-    if (tls) SSL_set_fd(tls.get(), connection);
-    std::string request;
-    if (!tls || SSL_accept(tls.get()) == 1) {
-      char buffer[4096];
-      while (request.find("\r\n\r\n") == std::string::npos) {
-        ssize_t got =
-            tls ? SSL_read(tls.get(), buffer, sizeof buffer) : recv(connection, buffer, sizeof buffer, 0);
-        if (got <= 0) break;
-        request.append(buffer, static_cast<std::size_t>(got));
-      }
-    }
-    std::string reply;
-    {
-      std::lock_guard lock(mutex_);
-      reply = reply_;
-      last_request_ = request;
-    }
-    if (!request.empty()) ++requests_;
-    if (reply.empty() && !request.empty()) {
-      held_.push_back(connection);
-      return;
-    }
-    if (!request.empty()) {
-      if (tls) {
-        SSL_write(tls.get(), reply.data(), static_cast<int>(reply.size()));
-        SSL_shutdown(tls.get());
-      } else {
-        std::size_t sent = 0;
-        while (sent < reply.size()) {
-          ssize_t done = send(connection, reply.data() + sent, reply.size() - sent, MSG_NOSIGNAL);
-          if (done <= 0) break;
-          sent += static_cast<std::size_t>(done);
-        }
-      }
-    }
-    close(connection);
-  }
-
-  std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> context_{nullptr, SSL_CTX_free};
-  int listener_ = -1;
-  std::uint16_t port_ = 0;
-  mutable std::mutex mutex_;
-  std::string reply_, last_request_;
-  std::atomic<int> requests_{0};
-  std::vector<int> held_;  // only the serving thread, and the destructor after it
-  std::thread thread_;
+  std::mutex mutex_;
+  std::string reply_;  // guarded by mutex_
+  test::AnsweringServer server_;
 };
 
 class KeySetFetch : public ::testing::Test {
@@ -498,8 +386,10 @@ TEST_F(KeySetFetch, SlowSourceDoesNotHoldUpTheOthers) {
 // ---- TLS
 
 TEST_F(KeySetFetch, CertificateOfAnUnknownAuthorityIsRefusedAndAKnownOneIsAccepted) {
-  Identity identity;
-  KeyServer server(&identity);
+  const test::Folder certificates;
+  test::make_certificate(certificates, "keys", {"IP:127.0.0.1"});
+  const test::Context context = test::server_context(certificates, "keys");
+  KeyServer server(context.get());
   server.set_reply(ok_reply(set_named("tls")));
   KeySource unknown = source(KeySource::Kind::url, server.url());
   {
@@ -509,19 +399,21 @@ TEST_F(KeySetFetch, CertificateOfAnUnknownAuthorityIsRefusedAndAKnownOneIsAccept
     EXPECT_EQ(server.requests(), 0);
   }
   KeySource known = unknown;
-  known.ca_file = write("ca.pem", identity.pem);
+  known.ca_file = certificates.path("ca.pem");
   KeySetFetcher fetcher({known}, log());
   EXPECT_EQ(run(fetcher, start).last_error, "");
   EXPECT_EQ(kid_in(*ring), "tls");
 }
 
 TEST_F(KeySetFetch, CertificateOfAnotherNameIsRefused) {
-  Identity identity;  // for 127.0.0.1 only
-  KeyServer server(&identity);
+  const test::Folder certificates;
+  test::make_certificate(certificates, "keys", {"IP:127.0.0.1"});
+  const test::Context context = test::server_context(certificates, "keys");
+  KeyServer server(context.get());
   server.set_reply(ok_reply(set_named("tls")));
   std::string url = server.url();
   KeySource other = source(KeySource::Kind::url, url.replace(url.find("127.0.0.1"), 9, "localhost"));
-  other.ca_file = write("ca.pem", identity.pem);
+  other.ca_file = certificates.path("ca.pem");
   KeySetFetcher fetcher({other}, log());
   EXPECT_THAT(run(fetcher, start).last_error, HasSubstr("no alternative certificate subject name matches"));
   EXPECT_EQ(server.requests(), 0);

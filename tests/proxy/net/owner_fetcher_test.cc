@@ -4,13 +4,12 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <condition_variable>
 #include <mutex>
-#include <thread>
+
+#include "proxy/net/cherwell_owners.h"
+#include "tests/proxy/net/support/sockets.h"
 
 namespace tollgate::net {
 namespace {
@@ -25,7 +24,8 @@ constexpr auto kPatience = 20s;
 
 std::string reply(int status, const std::string& body) {
   return fmt::format(
-      "HTTP/1.1 {} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{}",
+      "HTTP/1.1 {} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: "
+      "keep-alive\r\n\r\n{}",
       status, body.size(), body);
 }
 std::string token_reply(const std::string& token = "t1") {
@@ -39,82 +39,10 @@ std::string record_reply(const std::string& id, const std::string& owner) {
                                 id, id, owner));
 }
 
-// Answers one connection after the other with what `answer` makes of the request; "": never. Until it ends.
-class Crm {
+class Crm : public test::AnsweringServer {
  public:
-  using Answer = std::function<std::string(const std::string& request)>;
-  explicit Crm(Answer answer) : answer_(std::move(answer)) {
-    listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t length = sizeof address;
-    EXPECT_EQ(bind(listener_, reinterpret_cast<sockaddr*>(&address), length), 0);
-    EXPECT_EQ(listen(listener_, 64), 0);
-    getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &length);
-    port_ = ntohs(address.sin_port);
-    thread_ = std::thread([this] { serve(); });
-  }
-  ~Crm() {
-    shutdown(listener_, SHUT_RDWR);
-    thread_.join();
-    close(listener_);
-    for (int held : held_) close(held);
-  }
-  std::string url() const { return fmt::format("http://127.0.0.1:{}/CherwellAPI", port_); }
-  // First lines.
-  std::vector<std::string> asked() const {
-    std::lock_guard lock(mutex_);
-    return asked_;
-  }
-  std::string last() const {
-    std::lock_guard lock(mutex_);
-    return last_;
-  }
-
- private:
-  void serve() {
-    while (true) {
-      const int connection = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
-      if (connection < 0) return;
-      std::string request;
-      char buffer[4096];
-      while (true) {
-        const std::size_t head = request.find("\r\n\r\n");
-        const std::size_t form = request.find("Content-Length: ");
-        const std::size_t body = form < head ? std::stoul(request.substr(form + 16)) : 0;
-        if (head != request.npos && request.size() >= head + 4 + body) break;
-        const ssize_t got = recv(connection, buffer, sizeof buffer, 0);
-        if (got <= 0) break;
-        request.append(buffer, static_cast<std::size_t>(got));
-      }
-      {
-        std::lock_guard lock(mutex_);
-        asked_.push_back(request.substr(0, request.find(" HTTP/")));
-        last_ = request;
-      }
-      const std::string answer = answer_(request);
-      if (answer.empty()) {
-        held_.push_back(connection);
-        continue;
-      }
-      for (std::size_t sent = 0; sent < answer.size();) {
-        const ssize_t wrote = send(connection, answer.data() + sent, answer.size() - sent, MSG_NOSIGNAL);
-        if (wrote <= 0) break;
-        sent += static_cast<std::size_t>(wrote);
-      }
-      close(connection);
-    }
-  }
-
-  const Answer answer_;
-  int listener_ = -1;
-  int port_ = 0;
-  mutable std::mutex mutex_;
-  std::vector<std::string> asked_;  // guarded by mutex
-  std::string last_;                // guarded by mutex
-  std::vector<int> held_;           // the thread's
-  std::thread thread_;
+  using AnsweringServer::AnsweringServer;
+  std::string url() const { return AnsweringServer::url() + "/CherwellAPI"; }
 };
 
 bool is_token(const std::string& request) {
@@ -124,16 +52,14 @@ bool is_token(const std::string& request) {
 class Fetching {
  public:
   explicit Fetching(const std::string& url, Milliseconds timeout = 5s) {
-    OwnerSource source{.url = url,
-                       .ca_file = "",
-                       .user = "svc user",
-                       .password = "p&ss",
-                       .client_id = "client",
-                       .auth_mode = "Internal",
-                       .timeout = timeout,
-                       .owner_fields = {"CustomerRecID"},
-                       .owners = owners};
-    fetcher = std::make_unique<OwnerFetcher>(std::move(source), [this](const std::string& line) {
+    auto source = std::make_unique<CherwellOwners>(CherwellAccess{.url = url,
+                                                                  .ca_file = "",
+                                                                  .user = "svc user",
+                                                                  .password = "p&ss",
+                                                                  .client_id = "client",
+                                                                  .auth_mode = "Internal"},
+                                                   std::vector<std::string>{"CustomerRecID"}, owners);
+    fetcher = std::make_unique<OwnerFetcher>(std::move(source), timeout, [this](const std::string& line) {
       std::lock_guard lock(mutex_);
       lines_.push_back(line);
     });

@@ -14,11 +14,6 @@ namespace {
 
 using testing::HasSubstr;
 
-struct FreeContext {
-  void operator()(SSL_CTX* context) const { SSL_CTX_free(context); }
-};
-using Context = std::unique_ptr<SSL_CTX, FreeContext>;
-
 Context client_context(const Folder& folder, const std::string& certificate = "") {
   Context context(SSL_CTX_new(TLS_client_method()));
   SSL_CTX_load_verify_locations(context.get(), folder.path("ca.pem").c_str(), nullptr);
@@ -26,13 +21,6 @@ Context client_context(const Folder& folder, const std::string& certificate = ""
     SSL_CTX_use_certificate_chain_file(context.get(), folder.path(certificate + ".pem").c_str());
     SSL_CTX_use_PrivateKey_file(context.get(), folder.path(certificate + ".key").c_str(), SSL_FILETYPE_PEM);
   }
-  return context;
-}
-
-Context server_context(const Folder& folder, const std::string& certificate) {
-  Context context(SSL_CTX_new(TLS_server_method()));
-  SSL_CTX_use_certificate_chain_file(context.get(), folder.path(certificate + ".pem").c_str());
-  SSL_CTX_use_PrivateKey_file(context.get(), folder.path(certificate + ".key").c_str(), SSL_FILETYPE_PEM);
   return context;
 }
 

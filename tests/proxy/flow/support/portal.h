@@ -16,6 +16,7 @@ struct TokenSpec {
   std::string user = "ann";
   std::string type = "portal";
   std::vector<std::string> licenses = {"Creatio customer portal cloud"};
+  std::string account = {};
   std::int64_t expires = kNow + 3'600;
   std::string secret = std::string(kSecret);
 };
@@ -58,6 +59,9 @@ class Portal {
   // What the store of seats answers; asked for each seat that a call needs.
   std::function<seats::Outcome(const seats::Pool&, const identity::Principal&)> seats;
   SeatLooks looks;  // of the usage page
+  // What the CRM says of a record's owner, where a call waits for that; nullopt: nothing.
+  std::function<std::optional<std::string>(const std::string& record)> owners;
+  std::vector<std::string> asked;  // records
   Gate gate{100, 1};
 
  private:

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <stdlib.h>
 
@@ -93,6 +94,17 @@ void make_certificate(const Folder& folder, const std::string& name, const std::
   X509_free(authority);
   EVP_PKEY_free(key);
   EVP_PKEY_free(authority_key);
+}
+
+void FreeContext::operator()(SSL_CTX* context) const {
+  SSL_CTX_free(context);
+}
+
+Context server_context(const Folder& folder, const std::string& certificate) {
+  Context context(SSL_CTX_new(TLS_server_method()));
+  SSL_CTX_use_certificate_chain_file(context.get(), folder.path(certificate + ".pem").c_str());
+  SSL_CTX_use_PrivateKey_file(context.get(), folder.path(certificate + ".key").c_str(), SSL_FILETYPE_PEM);
+  return context;
 }
 
 }  // namespace tollgate::net::test

@@ -1,8 +1,11 @@
 // Throw-away certificates for tests, made with OpenSSL: a certificate authority and leaves signed by it.
 #pragma once
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
+
+typedef struct ssl_ctx_st SSL_CTX;
 
 namespace tollgate::net::test {
 
@@ -23,5 +26,12 @@ class Folder {
 // The authority is ca.pem / ca.key, made with the first certificate.
 void make_certificate(const Folder& folder, const std::string& name, const std::vector<std::string>& names,
                       long valid_seconds = 3'600);
+
+struct FreeContext {
+  void operator()(SSL_CTX* context) const;
+};
+using Context = std::unique_ptr<SSL_CTX, FreeContext>;
+// Of a server that shows this certificate of the folder.
+Context server_context(const Folder& folder, const std::string& certificate);
 
 }  // namespace tollgate::net::test

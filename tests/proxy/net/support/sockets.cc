@@ -262,6 +262,42 @@ void echo(Peer& peer) {
   }
 }
 
+AnsweringServer::AnsweringServer(Answer answer, SSL_CTX* tls)
+    : answer_(std::move(answer)), upstream_([this](Peer& peer) { serve(peer); }, tls) {}
+
+std::vector<std::string> AnsweringServer::asked() const {
+  std::lock_guard lock(mutex_);
+  return asked_;
+}
+
+std::string AnsweringServer::last() const {
+  std::lock_guard lock(mutex_);
+  return last_;
+}
+
+void AnsweringServer::serve(Peer& peer) {
+  for (;;) {
+    const Message request = peer.read_message();
+    if (!request.complete) return;
+    const std::string text = request.head + request.body;
+    {
+      std::lock_guard lock(mutex_);
+      asked_.push_back(text.substr(0, text.find(" HTTP/")));
+      last_ = text;
+    }
+    std::string reply;
+    {
+      std::lock_guard lock(answering_);
+      reply = answer_(text);
+    }
+    if (reply.empty()) {
+      peer.at_end();
+      return;
+    }
+    if (!peer.send(reply) || reply.find("Connection: keep-alive\r\n") == reply.npos) return;
+  }
+}
+
 std::uint16_t unused_port() {
   const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in at = loopback(0);

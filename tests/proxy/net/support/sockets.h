@@ -83,6 +83,26 @@ class Upstream {
 // Answers every request on every connection with 200 and a body that names what came in.
 void echo(Peer& peer);
 
+// Answers requests with what `answer` makes of their text, head and body; "": never, until the client hangs up. A
+// connection stays open after a reply that says "Connection: keep-alive". One answer is made at a time.
+class AnsweringServer {
+ public:
+  using Answer = std::function<std::string(const std::string& request)>;
+  explicit AnsweringServer(Answer answer, SSL_CTX* tls = nullptr);
+  std::string url() const { return upstream_.url(); }
+  std::vector<std::string> asked() const;  // "GET /path" of each
+  std::string last() const;                // text of the last; "": none
+
+ private:
+  void serve(Peer& peer);
+  const Answer answer_;
+  std::mutex answering_;
+  mutable std::mutex mutex_;
+  std::vector<std::string> asked_;  // guarded by mutex_
+  std::string last_;                // guarded by mutex_
+  Upstream upstream_;               // its threads end before the rest does
+};
+
 // A port on which nobody listens.
 std::uint16_t unused_port();
 
