@@ -283,7 +283,10 @@ struct DirectorySync {
   std::string url;                 // "https://crm.example/0": /odata stands below it; "": nobody is asked
   std::string ca_file;
   std::string user, password_file;  // the service account; or
-  std::string authorization_file;   // the value of Authorization
+  std::string authorization_file;   // the value of Authorization; or
+  struct OAuth {                    // a client of the CRM's authorization server
+    std::string token_url, client_id, client_secret_file, scope;
+  } oauth;
   Milliseconds interval{300'000};
   Milliseconds timeout{10'000};  // of each request
   std::uint32_t page_rows = 5'000, max_rows = 500'000;

@@ -28,6 +28,10 @@ net::DirectorySource directory_source(const config::LoadedConfig& loaded) {
   source.user = wanted.user;
   source.password = secret_in(loaded, wanted.password_file);
   source.authorization = secret_in(loaded, wanted.authorization_file);
+  source.client = {.token_url = wanted.oauth.token_url,
+                   .client_id = wanted.oauth.client_id,
+                   .client_secret = secret_in(loaded, wanted.oauth.client_secret_file),
+                   .scope = wanted.oauth.scope};
   source.interval = wanted.interval;
   source.timeout = wanted.timeout;
   source.names = {.users = wanted.users.entity,

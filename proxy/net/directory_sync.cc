@@ -36,32 +36,34 @@ std::string application_of(const std::string& url) {
                                                                                      : url;
 }
 
-// One conversation with the CRM: a session, and what is asked in it. Of one thread.
+// One conversation with the CRM: who asks, and what is asked. Of one thread.
 class Conversation {
  public:
   Conversation(const DirectorySource& source, const std::atomic<bool>& stopping)
       : source_(source), stopping_(stopping) {
-    transfer_.keep_cookies();
+    if (source.client.token_url.empty()) transfer_.keep_cookies();
   }
 
-  void forget() { csrf_.clear(); }  // the session
+  // The session. A token stays until it ends or is refused.
+  void forget() {
+    if (source_.client.token_url.empty()) credential_.clear();
+  }
   void begin(Milliseconds at_most) { deadline_ = EventLoop::now() + at_most; }
 
   // The body of a 200.
   std::expected<std::string, SyncFailure> get(const std::string& address) {
     for (int attempt = 0;; ++attempt) {
-      if (source_.authorization.empty() && csrf_.empty())
-        if (auto entered = log_in(); !entered) return std::unexpected(entered.error());
-      auto reply = ask(address, std::nullopt);
+      if (auto entered = enter(); !entered) return std::unexpected(entered.error());
+      auto reply = ask({.url = address, .fields = {credential_}});
       if (!reply) return std::unexpected(reply.error());
       const int status = reply->status;
-      // A session that has ended: 401, or the way to the page where people log in.
+      // What has ended: 401, or the way to the page where people log in.
       if ((status == 401 || status == 302) && source_.authorization.empty() && attempt == 0) {
-        csrf_.clear();
+        credential_.clear();
         continue;
       }
       if (status == 200) return std::move(reply->body);
-      const std::string what = address.substr(0, address.find('?'));
+      const std::string what = without_query(address);
       if (status == 401 || status == 302)
         return failed(Kind::log_in, fmt::format("{} answered {}: the account is not let in", what, status));
       return failed(Kind::status, fmt::format("{} answered {}", what, status));
@@ -69,7 +71,22 @@ class Conversation {
   }
 
  private:
-  std::expected<void, SyncFailure> log_in() {
+  using Entered = std::expected<void, SyncFailure>;
+
+  static std::string without_query(const std::string& address) {
+    return address.substr(0, address.find('?'));
+  }
+
+  Entered enter() {
+    if (!credential_.empty() && EventLoop::now() < credential_until_) return {};
+    credential_until_ = MonotonicTime::max();
+    if (!source_.client.token_url.empty()) return take_token();
+    if (source_.authorization.empty()) return log_in();
+    credential_ = "Authorization: " + source_.authorization;
+    return {};
+  }
+
+  Entered log_in() {
     transfer_.forget_cookies();  // the session before
     std::string body;
     JsonWriter json(body);
@@ -78,46 +95,55 @@ class Conversation {
       json.field("UserPassword", source_.password);
     });
     const std::string address = application_of(source_.url) + "/ServiceModel/AuthService.svc/Login";
-    auto reply = ask(address, std::move(body));
+    auto reply = ask({.url = address,
+                      .fields = {"Content-Type: application/json", "ForceUseSession: true"},
+                      .body = std::move(body)});
     if (!reply) return std::unexpected(reply.error());
     if (reply->status != 200)
       return failed(Kind::log_in, fmt::format("{} answered {}", address, reply->status));
     if (!identity::creatio_login_reply(reply->body))
       return failed(Kind::log_in, fmt::format("{} does not let the user \"{}\" in", address, source_.user));
-    csrf_ = "BPMCSRF: " + transfer_.cookie("BPMCSRF");
+    credential_ = "BPMCSRF: " + transfer_.cookie("BPMCSRF");
     return {};
   }
 
-  // json: sent with POST; none: GET.
-  std::expected<HttpReply, SyncFailure> ask(const std::string& address, std::optional<std::string> json) {
+  Entered take_token() {
+    credential_.clear();
+    const MonotonicTime asked = EventLoop::now();
+    const std::string& address = source_.client.token_url;
+    auto reply = ask({.url = address, .body = identity::token_form(source_.client)});
+    if (!reply) return std::unexpected(reply.error());
+    auto token = identity::read_access_token(reply->status, reply->body);
+    if (!token)
+      return failed(Kind::log_in, fmt::format("{} {}: no token for the client \"{}\"", without_query(address),
+                                              token.error(), source_.client.client_id));
+    credential_ = "Authorization: Bearer " + token->text;
+    const Milliseconds use = identity::use_of_token(token->lifetime);
+    if (use != Milliseconds::max()) credential_until_ = asked + use;
+    return {};
+  }
+
+  std::expected<HttpReply, SyncFailure> ask(HttpRequest request) {
+    const std::string what = without_query(request.url);
     const auto left = std::chrono::ceil<Milliseconds>(deadline_ - EventLoop::now());
-    HttpRequest request{.url = address,
-                        .fields = {"Accept: application/json"},
-                        .body = std::move(json),
-                        .ca_file = source_.ca_file,
-                        .timeout = std::min(left, source_.timeout),
-                        .reply_max = DirectorySync::kReplyMax,
-                        .compressed = true,
-                        .stop = &stopping_};
-    if (request.body) {
-      request.fields.emplace_back("Content-Type: application/json");
-      request.fields.emplace_back("ForceUseSession: true");
-    } else if (!source_.authorization.empty()) {
-      request.fields.push_back("Authorization: " + source_.authorization);
-    } else {
-      request.fields.push_back(csrf_);
-    }
+    request.fields.emplace_back("Accept: application/json");
+    request.ca_file = source_.ca_file;
+    request.timeout = std::min(left, source_.timeout);
+    request.reply_max = DirectorySync::kReplyMax;
+    request.compressed = true;
+    request.stop = &stopping_;
     HttpOutcome outcome = transfer_.perform(std::move(request));
     if (outcome) return *std::move(outcome);
     const TransferFailure& failure = outcome.error();
     return failed(failure.too_large ? Kind::too_large : Kind::unreachable,
-                  fmt::format("{}: {}", address.substr(0, address.find('?')), failure.text));
+                  fmt::format("{}: {}", what, failure.text));
   }
 
   const DirectorySource& source_;
   const std::atomic<bool>& stopping_;
   HttpTransfer transfer_;
-  std::string csrf_;  // line of the session that is open; "": none
+  std::string credential_;  // line that says who asks; "": nobody has logged in
+  MonotonicTime credential_until_ = MonotonicTime::max();
   MonotonicTime deadline_{};
 };
 

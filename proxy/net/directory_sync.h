@@ -1,8 +1,9 @@
 // EDGE: asks the CRM who its users are (identity/creatio_users.h), with a service account, again and again,
 // on ONE background thread that no worker waits for.
 //
-//   POST {url without /0}/ServiceModel/AuthService.svc/Login      unless there is an authorization; 200 and Code 0
-//   GET  {url}/odata/SysAdminUnit?..., {url}/odata/SysLicUser?... with its cookies and BPMCSRF, page after page
+//   POST {url without /0}/ServiceModel/AuthService.svc/Login      an account with a password; 200 and Code 0; or
+//   POST {token_url}                                              a client (identity/client_credentials.h)
+//   GET  {url}/odata/SysAdminUnit?..., {url}/odata/SysLicUser?... with cookies and BPMCSRF, or the token
 //
 //   DirectorySync sync(source, take, log);
 //   sync.start(2s);          // waits so long for the first answer
@@ -10,8 +11,8 @@
 // Rules:
 //   - all or nothing: a sync that fails anywhere changes nothing; the next one is kRetry (or `interval`, if
 //     that is shorter) after it
-//   - a session is kept from one sync to the next; one that is not taken any more (401, a redirect to the
-//     log-in page) is opened anew once
+//   - a session is kept from one sync to the next, and so is a token until shortly before it ends; one that is not
+//     taken any more (401, a redirect to the log-in page) is opened anew once
 //   - bounds: `timeout` for each request, kSyncMax for all of one sync, kReplyMax bytes a reply, rows and
 //     pages as CreatioLimits have them
 //   - TLS is verified (ca_file or the system's store), no redirect is followed, no proxy of the environment
@@ -29,6 +30,7 @@
 #include <string>
 
 #include "metering/base/time.h"
+#include "metering/identity/client_credentials.h"
 #include "metering/identity/creatio_users.h"
 
 namespace tollgate::net {
@@ -37,7 +39,8 @@ struct DirectorySource {
   std::string url;      // "https://crm.example/0": /odata stands below it
   std::string ca_file;  // PEM bundle; "" is the system's store
   std::string user, password;
-  std::string authorization;  // value of Authorization, in place of user and password
+  std::string authorization;           // value of Authorization, in place of user and password
+  identity::ClientCredentials client;  // in place of both, when it has a token_url
   Milliseconds interval{300'000};
   Milliseconds timeout{10'000};
   identity::CreatioNames names;
