@@ -215,11 +215,20 @@ Fields describe_creatio_access(CreatioAccess& access, std::string_view user, std
        "Address of the CRM below which `/odata` stands: `https://crm.example/0`, without a number where "
        "addresses have none. Default: nobody is asked."},
       {"ca_file", Text{&access.ca_file, Format::input_file},
-       "Authorities to trust for `url`. Default: the system's store."},
+       "Authorities to trust for `url` and `oauth.token_url`. Default: the system's store."},
       {"user", Text{&access.user}, user},
       {"password_file", Text{&access.password_file, Format::input_file}, "File with its password."},
       {"authorization_file", Text{&access.authorization_file, Format::input_file},
        "File with the value of `Authorization` (`Bearer ...`), in place of `user` and `password_file`."},
+      {"oauth",
+       Group{{{"token_url", Text{&access.oauth.token_url, Format::web_url},
+               "Token endpoint; Creatio's Identity Service has it at `/connect/token`."},
+              {"client_id", Text{&access.oauth.client_id}, "Tollgate's own name there."},
+              {"client_secret_file", Text{&access.oauth.client_secret_file, Format::input_file},
+               "File with the secret to that name."},
+              {"scope", Text{&access.oauth.scope},
+               "Scopes to ask for, with blanks between them. Default: what the server gives."}}},
+       "OAuth 2.0 client credentials, in place of `user` and `password_file`."},
       {"timeout", Span{&access.timeout, 10ms, 10min}, timeout},
   };
 }

@@ -281,7 +281,10 @@ struct CreatioAccess {
   std::string url{};  // "https://crm.example/0": /odata stands below it; "": nobody is asked
   std::string ca_file{};
   std::string user{}, password_file{};  // the service account; or
-  std::string authorization_file{};     // the value of Authorization
+  std::string authorization_file{};     // the value of Authorization; or
+  struct OAuth {                        // a client of the CRM's authorization server
+    std::string token_url{}, client_id{}, client_secret_file{}, scope{};
+  } oauth{};
   Milliseconds timeout{10'000};
 };
 

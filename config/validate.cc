@@ -395,9 +395,23 @@ class Validator {
       error(path + ".url", fmt::format("{}.url: whoever is between reads the password; use https://", path));
     if (access.url.find_first_of("?#") != access.url.npos)
       error(path + ".url", fmt::format("{}.url: /odata is put behind it; it may have neither ? nor #", path));
-    const bool account = !access.user.empty() && !access.password_file.empty();
-    if (account != access.authorization_file.empty() || access.user.empty() != access.password_file.empty())
-      error(path, fmt::format("{} needs user and password_file, or authorization_file", path));
+    const CreatioAccess::OAuth& oauth = access.oauth;
+    const bool client =
+        !oauth.token_url.empty() && !oauth.client_id.empty() && !oauth.client_secret_file.empty();
+    if (set(path + ".oauth") && !client)
+      error(path + ".oauth", fmt::format("{}.oauth needs token_url, client_id and client_secret_file", path));
+    if (starts_with_ignore_case(oauth.token_url, "http://") && !is_loopback_url(oauth.token_url))
+      error(path + ".oauth.token_url",
+            fmt::format("{}.oauth.token_url: whoever is between reads the secret; use https://", path));
+    if (oauth.token_url.find('#') != oauth.token_url.npos)
+      error(path + ".oauth.token_url", fmt::format("{}.oauth.token_url: a token endpoint has no #", path));
+    const bool account = !access.user.empty() || !access.password_file.empty();
+    if (account && (access.user.empty() || access.password_file.empty()))
+      error(path, fmt::format("{} needs user and password_file together", path));
+    if (account + !access.authorization_file.empty() + set(path + ".oauth") != 1)
+      error(path,
+            fmt::format("{} needs one way to log in: user and password_file, authorization_file, or oauth",
+                        path));
   }
 
   void check_creatio_licensing(const Licensing& licensing) {

@@ -143,9 +143,12 @@ void check_contents(const LoadedConfig& loaded, std::vector<Diagnostic>& diagnos
   check.check_token("identity.directory.sync.password_file", settings.identity.directory_sync.password_file);
   check.check_token("identity.directory.sync.authorization_file",
                     settings.identity.directory_sync.authorization_file);
+  check.check_token("identity.directory.sync.oauth.client_secret_file",
+                    settings.identity.directory_sync.oauth.client_secret_file);
   const CreatioAccess& owners = settings.licensing.creatio.lookup;
   check.check_token("licensing.creatio.lookup.password_file", owners.password_file);
   check.check_token("licensing.creatio.lookup.authorization_file", owners.authorization_file);
+  check.check_token("licensing.creatio.lookup.oauth.client_secret_file", owners.oauth.client_secret_file);
   check.check_pass_secret(settings.identity.pass);
   check.check_session_secret(settings.identity.sessions);
   check.check_token("admin.token_file", settings.admin.token_file);

@@ -1,5 +1,5 @@
-// Text as it stands in addresses and forms (RFC 3986 section 2): unreserved characters as they are, all else as %XX, so that
-// it cannot become anything else there. "a b/c" is "a%20b%2Fc".
+// Text as it stands in addresses and forms (RFC 3986 section 2): unreserved characters as they are, all else as
+// %XX, so that it cannot become anything else there. "a b/c" is "a%20b%2Fc".
 #pragma once
 #include <string>
 #include <string_view>

@@ -1,14 +1,10 @@
 #include "metering/identity/cherwell_login.h"
 
-#include <simdjson.h>
-
 #include "metering/base/ascii.h"
-#include "metering/identity/json_members.h"
+#include "metering/identity/token_reply.h"
 
 namespace tollgate::identity {
 namespace {
-
-constexpr std::size_t kTokenBytesMax = 64 * 1024;
 
 // One name or value of application/x-www-form-urlencoded; nullopt: a '%' without two hexadecimal digits behind it, which
 // servers read differently.
@@ -55,35 +51,6 @@ bool has_words(std::string_view path, std::string_view operation) {
   return slash != path.npos && path.substr(slash + 1).starts_with(operation);
 }
 
-// Bytes that can stand in a credential of an Authorization field.
-bool is_token(std::string_view text) {
-  if (text.empty() || text.size() > kTokenBytesMax) return false;
-  for (const char c : text)
-    if (c <= ' ' || c >= 0x7F || c == ',') return false;
-  return true;
-}
-
-// "1199" and 1199.
-Milliseconds seconds_of(const JsonMembers& members, std::string_view name) {
-  constexpr std::uint64_t kMost = 366ULL * 86'400;
-  const auto element = members.find(name);
-  std::uint64_t seconds = 0;
-  std::string_view text;
-  if (!element) return Milliseconds(0);
-  if (element->get(text) == simdjson::SUCCESS)
-    seconds = parse_decimal(text).value_or(0);
-  else if (element->get(seconds) != simdjson::SUCCESS)
-    return Milliseconds(0);
-  return Seconds(static_cast<std::int64_t>(std::min(seconds, kMost)));
-}
-
-std::optional<JsonMembers> object_of(simdjson::dom::parser& parser, std::string_view body) {
-  simdjson::dom::object object;
-  if (body.empty() || parser.parse(body.data(), body.size()).get(object) != simdjson::SUCCESS)
-    return std::nullopt;
-  return JsonMembers::of(object);
-}
-
 }  // namespace
 
 SessionStep cherwell_step(std::string_view method, std::string_view lower_path) {
@@ -108,7 +75,7 @@ Result<CherwellLogin> read_cherwell_login(std::string_view query, std::string_vi
                   "The request for a token has a parameter twice, or one that cannot be decoded.");
   CherwellLogin login;
   if (equals_ignore_case(trim(grant.value), "refresh_token")) {
-    if (!is_token(refresh.value))
+    if (!is_access_token(refresh.value))
       return fail(Origin::client, "The request for a token has no refresh_token.");
     login.refresh_token = std::move(refresh.value);
   }
@@ -121,25 +88,25 @@ Result<CherwellLogin> read_cherwell_login(std::string_view query, std::string_vi
 
 std::optional<CherwellTokens> read_cherwell_tokens(std::string_view body) {
   simdjson::dom::parser parser;
-  const auto members = object_of(parser, body);
+  const auto members = json_object(parser, body);
   if (!members) return std::nullopt;
   const auto access = members->text("access_token"), refresh = members->text("refresh_token"),
              username = members->text("username");
-  if (!access || !is_token(*access) || !username) return std::nullopt;
+  if (!access || !is_access_token(*access) || !username) return std::nullopt;
   auto user = session_user(*username);
   if (!user) return std::nullopt;
   return CherwellTokens{.access_token = std::string(*access),
-                        .refresh_token = refresh && is_token(*refresh) ? std::string(*refresh) : "",
+                        .refresh_token = refresh && is_access_token(*refresh) ? std::string(*refresh) : "",
                         .user = *std::move(user),
-                        .lifetime = seconds_of(*members, "expires_in")};
+                        .lifetime = token_lifetime(*members)};
 }
 
 std::string cherwell_new_token(std::string_view body) {
   simdjson::dom::parser parser;
-  const auto members = object_of(parser, body);
+  const auto members = json_object(parser, body);
   if (!members) return {};
   const auto token = members->text("newAccessToken");
-  return token && is_token(*token) ? std::string(*token) : std::string();
+  return token && is_access_token(*token) ? std::string(*token) : std::string();
 }
 
 std::optional<std::string> cherwell_site(std::string_view path, std::string_view query) {

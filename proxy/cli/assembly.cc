@@ -215,6 +215,10 @@ net::CreatioAccess creatio_access(const config::LoadedConfig& loaded, const conf
                             .user = wanted.user,
                             .password = secret_in(loaded, wanted.password_file),
                             .authorization = secret_in(loaded, wanted.authorization_file),
+                            .client = {.token_url = wanted.oauth.token_url,
+                                       .client_id = wanted.oauth.client_id,
+                                       .client_secret = secret_in(loaded, wanted.oauth.client_secret_file),
+                                       .scope = wanted.oauth.scope},
                             .timeout = wanted.timeout};
   while (access.url.ends_with('/')) access.url.pop_back();
   return access;

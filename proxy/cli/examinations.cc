@@ -150,7 +150,7 @@ Symptom examine_user_sync(const net::DirectorySource& source) {
             fmt::format("identity.directory.sync: {}: {} on the first page", source.url, *seen), ""};
   using Kind = identity::SyncFailure::Kind;
   const std::string_view advice =
-      seen.error().kind == Kind::log_in        ? "correct user and password_file, or authorization_file"
+      seen.error().kind == Kind::log_in ? "correct user and password_file, authorization_file, or oauth"
       : seen.error().kind == Kind::unreachable ? "correct url or ca_file, or the way there"
                                                : "give the account the right to read these entities "
                                                  "(CanUseODataService), or correct url and names";
@@ -186,8 +186,10 @@ std::vector<Symptom> examine_secret_files(const config::Settings& settings) {
   files.push_back(settings.identity.sessions.lookup.authorization_file);
   files.push_back(settings.identity.directory_sync.password_file);
   files.push_back(settings.identity.directory_sync.authorization_file);
+  files.push_back(settings.identity.directory_sync.oauth.client_secret_file);
   files.push_back(settings.licensing.creatio.lookup.password_file);
   files.push_back(settings.licensing.creatio.lookup.authorization_file);
+  files.push_back(settings.licensing.creatio.lookup.oauth.client_secret_file);
   files.push_back(settings.licensing.cherwell.lookup.password_file);
   for (const config::Upstream& upstream : settings.upstreams) files.push_back(upstream.tls.key_file);
   for (const config::Listener& listener : settings.listeners) {

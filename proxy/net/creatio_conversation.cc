@@ -35,25 +35,28 @@ std::string without_query(const std::string& address) {
 CreatioConversation::CreatioConversation(const CreatioAccess& access, std::size_t reply_max,
                                          const std::atomic<bool>& stop)
     : access_(access), reply_max_(reply_max), stop_(stop) {
-  transfer_.keep_cookies();
+  if (access.client.token_url.empty()) transfer_.keep_cookies();
 }
 
 void CreatioConversation::begin(Milliseconds at_most) {
   deadline_ = EventLoop::now() + at_most;
 }
 
+void CreatioConversation::forget() {
+  if (access_.client.token_url.empty()) credential_.clear();
+}
+
 CreatioConversation::Reply CreatioConversation::ask(const std::string& address) {
   for (int attempt = 0;; ++attempt) {
-    if (access_.authorization.empty() && csrf_.empty())
-      if (auto entered = log_in(); !entered) return std::unexpected(entered.error());
-    auto reply = send(address, std::nullopt);
+    if (auto entered = enter(); !entered) return std::unexpected(entered.error());
+    auto reply = send({.url = address, .fields = {credential_}});
     if (!reply) return reply;
-    // A session that has ended: 401, or the way to the page where people log in.
+    // What has ended: 401, or the way to the page where people log in.
     if (reply->status != 401 && reply->status != 302) return reply;
     if (!access_.authorization.empty() || attempt > 0)
       return failed(Kind::log_in, fmt::format("{} answered {}: the account is not let in",
                                               without_query(address), reply->status));
-    csrf_.clear();
+    credential_.clear();
   }
 }
 
@@ -65,7 +68,16 @@ std::expected<std::string, SyncFailure> CreatioConversation::get(const std::stri
   return std::move(reply->body);
 }
 
-std::expected<void, SyncFailure> CreatioConversation::log_in() {
+CreatioConversation::Entered CreatioConversation::enter() {
+  if (!credential_.empty() && EventLoop::now() < credential_until_) return {};
+  credential_until_ = MonotonicTime::max();
+  if (!access_.client.token_url.empty()) return take_token();
+  if (access_.authorization.empty()) return log_in();
+  credential_ = "Authorization: " + access_.authorization;
+  return {};
+}
+
+CreatioConversation::Entered CreatioConversation::log_in() {
   transfer_.forget_cookies();  // the session before
   std::string body;
   JsonWriter json(body);
@@ -74,41 +86,48 @@ std::expected<void, SyncFailure> CreatioConversation::log_in() {
     json.field("UserPassword", access_.password);
   });
   const std::string address = application_of(access_.url) + "/ServiceModel/AuthService.svc/Login";
-  auto reply = send(address, std::move(body));
+  auto reply = send({.url = address,
+                     .fields = {"Content-Type: application/json", "ForceUseSession: true"},
+                     .body = std::move(body)});
   if (!reply) return std::unexpected(reply.error());
   if (reply->status != 200)
     return failed(Kind::log_in, fmt::format("{} answered {}", address, reply->status));
   if (!identity::creatio_login_reply(reply->body))
     return failed(Kind::log_in, fmt::format("{} does not let the user \"{}\" in", address, access_.user));
-  csrf_ = "BPMCSRF: " + transfer_.cookie("BPMCSRF");
+  credential_ = "BPMCSRF: " + transfer_.cookie("BPMCSRF");
   return {};
 }
 
-// json: sent with POST; none: GET.
-CreatioConversation::Reply CreatioConversation::send(const std::string& address,
-                                                     std::optional<std::string> json) {
+CreatioConversation::Entered CreatioConversation::take_token() {
+  credential_.clear();
+  const MonotonicTime asked = EventLoop::now();
+  const std::string& address = access_.client.token_url;
+  auto reply = send({.url = address, .body = identity::token_form(access_.client)});
+  if (!reply) return std::unexpected(reply.error());
+  auto token = identity::read_access_token(reply->status, reply->body);
+  if (!token)
+    return failed(Kind::log_in, fmt::format("{} {}: no token for the client \"{}\"", without_query(address),
+                                            token.error(), access_.client.client_id));
+  credential_ = "Authorization: Bearer " + token->text;
+  const Milliseconds use = identity::use_of_token(token->lifetime);
+  if (use != Milliseconds::max()) credential_until_ = asked + use;
+  return {};
+}
+
+CreatioConversation::Reply CreatioConversation::send(HttpRequest request) {
+  const std::string what = without_query(request.url);
   const auto left = std::chrono::ceil<Milliseconds>(deadline_ - EventLoop::now());
-  HttpRequest request{.url = address,
-                      .fields = {"Accept: application/json"},
-                      .body = std::move(json),
-                      .ca_file = access_.ca_file,
-                      .timeout = std::min(left, access_.timeout),
-                      .reply_max = reply_max_,
-                      .compressed = true,
-                      .stop = &stop_};
-  if (request.body) {
-    request.fields.emplace_back("Content-Type: application/json");
-    request.fields.emplace_back("ForceUseSession: true");
-  } else if (!access_.authorization.empty()) {
-    request.fields.push_back("Authorization: " + access_.authorization);
-  } else {
-    request.fields.push_back(csrf_);
-  }
+  request.fields.emplace_back("Accept: application/json");
+  request.ca_file = access_.ca_file;
+  request.timeout = std::min(left, access_.timeout);
+  request.reply_max = reply_max_;
+  request.compressed = true;
+  request.stop = &stop_;
   HttpOutcome outcome = transfer_.perform(std::move(request));
   if (outcome) return *std::move(outcome);
   const TransferFailure& failure = outcome.error();
   return failed(failure.too_large ? Kind::too_large : Kind::unreachable,
-                fmt::format("{}: {}", without_query(address), failure.text));
+                fmt::format("{}: {}", what, failure.text));
 }
 
 }  // namespace tollgate::net

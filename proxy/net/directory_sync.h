@@ -10,7 +10,7 @@
 // Rules:
 //   - all or nothing: a sync that fails anywhere changes nothing; the next one is kRetry (or `interval`, if
 //     that is shorter) after it
-//   - a session is kept from one sync to the next
+//   - a session or token is kept from one sync to the next
 //   - bounds: `timeout` for each request, kSyncMax for all of one sync, kReplyMax bytes a reply, rows and
 //     pages as CreatioLimits have them
 //   - log: one line when users come for the first time, change in number or come again after a failure, one

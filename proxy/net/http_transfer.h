@@ -1,5 +1,5 @@
-// EDGE: HTTP requests that the proxy makes itself, by libcurl: for key sets, look-ups, owners and users, and those of the
-// commands to the admin port. One request after the other, on the caller's thread:
+// EDGE: HTTP requests that the proxy makes itself, by libcurl: for key sets, look-ups, owners and users, and
+// those of the commands to the admin port. One request after the other, on the caller's thread:
 //
 //   HttpTransfer transfer;
 //   auto reply = transfer.perform({.url = "https://idp.example/jwks", .timeout = 2s, .reply_max = 1 << 20});
@@ -17,8 +17,8 @@
 //   - time and size of a reply are bounded; a reply beyond them is none
 //   - texts of failures name hosts and ports at most: no path, field or body
 //
-// Threads: an object is used on one thread at a time. SIGPIPE must be blocked or ignored there, as libcurl leaves it to us:
-// block_signals().
+// Threads: an object is used on one thread at a time. SIGPIPE must be blocked or ignored there, as libcurl leaves
+// it to us: block_signals().
 #pragma once
 #include <array>
 #include <atomic>

@@ -107,7 +107,8 @@ def test_the_validator_notices_mistakes(render, node_modules):
 
 
 SECRET_FILES = {"hmac/key": "0123456789abcdef0123456789abcdef0123456789abcdef", "admin/token": "admin-token-0123456789",
-                "redis/password": "secret", "jwks/jwks.json": '{"keys":[{"kty":"EC","crv":"P-256","kid":"1","alg":"ES256","use":"sig",'
+                "redis/password": "secret", "crm/password": "secret", "crm/client-secret": "secret", "sessions/key": "0123456789abcdef" * 3,
+                "jwks/jwks.json": '{"keys":[{"kty":"EC","crv":"P-256","kid":"1","alg":"ES256","use":"sig",'
                 '"x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}'}
 
 
@@ -154,6 +155,13 @@ def test_a_rule_s_bare_on_survives_yaml_1_1(helm):
     ({"livenessProbe": {"periodSeconds": 0}}, "periodSeconds"),
     ({"secrets": {"jwks": {"enabled": True}}}, "secrets.jwks"),
     ({"secrets": {"tls": {"enabled": True}}}, "secrets.tls"),
+    ({"secrets": {"files": {"crm": {}}}}, "existingSecret"),
+    ({"secrets": {"files": {"crm": {"existingSecret": "robot", "key": "password"}}}}, "key"),
+    ({"secrets": {"files": {"crm": {"existingSecret": "robot", "keys": ["a/b"]}}}}, "keys"),
+    ({"secrets": {"files": {"admin": {"existingSecret": "robot"}}}}, "propertyName 'admin'"),
+    ({"secrets": {"files": {"../etc": {"existingSecret": "robot"}}}}, "propertyName '../etc'"),
+    ({"config": {"store": {"password_file": "/etc/tollgate/secrets/redis/password"}}}, "nothing is mounted: switch secrets.redis on"),
+    ({"config": {"identity": {"api_keys": {"file": "/etc/tollgate/secrets/keys/keys.csv"}}}}, "secrets.files.keys"),
     ({"httpRoute": {"enabled": True}}, "parentRefs"),
     ({"persistence": {"sizeLimit": "1Gi"}}, "sizeLimit"),
     ({"persistence": {"size": "8GiB"}}, "size"),
@@ -218,6 +226,26 @@ def test_secrets_of_ones_own_are_mounted_and_none_is_made(render):
     assert volumes["secret-redis"]["secret"]["secretName"] == "redis-credentials"
     assert volumes["secret-redis"]["secret"]["items"] == [{"key": "redis-password", "path": "password"}]
     assert volumes["secret-tls"]["secret"]["secretName"] == "portal-tls"
+
+
+def test_further_secrets_are_folders_of_their_files(render):
+    values = os.path.join(CHART, "ci/crm-accounts-values.yaml")
+    manifests = render(values)
+    pod = the(manifests, "StatefulSet")["spec"]["template"]["spec"]
+    mounts = {mount["mountPath"]: mount for mount in pod["containers"][0]["volumeMounts"]}
+    volumes = {volume["name"]: volume["secret"] for volume in pod["volumes"] if "secret" in volume}
+    assert mounts["/etc/tollgate/secrets/crm"]["readOnly"] and mounts["/etc/tollgate/secrets/sessions"]["readOnly"]
+    crm, sessions = (volumes[mounts[f"/etc/tollgate/secrets/{name}"]["name"]] for name in ("crm", "sessions"))
+    assert crm == {"secretName": "crm-robot", "defaultMode": 0o440,
+                   "items": [{"key": name, "path": name} for name in ("client-secret", "password")]}
+    assert sessions == {"secretName": "tollgate-sessions", "defaultMode": 0o440}, "all of its keys"
+    assert [secret["metadata"]["name"] for secret in of_kind(manifests, "Secret")] == ["gate-tollgate-admin"], "none is made for them"
+
+
+def test_a_secret_that_is_mounted_otherwise_may_be_named_too(render):
+    render({"config": {"store": {"password_file": "/etc/tollgate/secrets/vault/redis"}},
+            "extraVolumes": [{"name": "vault", "emptyDir": {"medium": "Memory"}}],
+            "extraVolumeMounts": [{"name": "vault", "mountPath": "/etc/tollgate/secrets/vault"}]})
 
 
 def test_no_secret_stands_in_the_config_map(render):

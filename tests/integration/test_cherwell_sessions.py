@@ -7,6 +7,7 @@ import pytest
 
 from cherwell import API, INCIDENT, Caller, ask_token, settings
 from harness import bearer, eventually
+from http1 import Client
 
 
 @pytest.fixture
@@ -34,6 +35,43 @@ def test_a_log_in_that_failed_and_a_token_that_was_made_up_are_nobody(pair, crm,
         reply = one.call("GET", API + "/getbusinessobject/busobid/a/busobrecid/b", {"Authorization": "Bearer " + token})
         assert reply.status == 401 and reply.json()["reason"] == "token_invalid", reply
     assert crm.targets() == []
+
+
+@pytest.mark.parametrize("grant,status", [("refused", 400), ("broken", 500), ("nameless", 200), ("tokenless", 200)])
+def test_after_a_reply_that_is_no_log_in_the_caller_is_nobody(pair, redis, crm, user, grant, status):
+    reply = ask_token(pair[0], "IT", username=user, headers={"X-Standin-Grant": grant})
+    assert reply.status == status, reply
+    told = reply.json()
+    with Client(crm.port) as client:
+        if "access_token" in told:
+            alive = client.request("GET", API + "/serviceinfo", {"Authorization": "Bearer " + told["access_token"]})
+            assert alive.status == 200, "it is no log-in by the reply alone: the CRM would take the token"
+    crm.reset()
+    for gate in pair:
+        assert gate.call("GET", API + "/serviceinfo").status == 401, "without a token"
+        for token in {told.get("access_token", "null"), told["refresh_token"], "null", "undefined"}:
+            refused = gate.call("GET", API + "/serviceinfo", {"Authorization": "Bearer " + token})
+            assert refused.status == 401 and refused.json()["reason"] == "token_invalid", refused
+        assert ask_token(gate, "IT", grant_type="refresh_token", refresh_token=told["refresh_token"]).status == 401
+    assert crm.targets() == [], "nothing of it reached the CRM"
+    keys = [key for key in redis.command_line("KEYS", "l:*").splitlines() if key]
+    assert not any(user.lower() in redis.command_line("GET", key) for key in keys), "and nothing is remembered of it"
+    assert Caller(pair[0], user, "IT").call("GET", "/serviceinfo", gate=pair[1]).status == 200, "until he logs in"
+
+
+def test_a_log_in_that_failed_ends_nobodys_session(pair, crm, user):
+    one, two = pair
+    caller = Caller(one, user, "IT")
+    for headers in ({}, {"X-Standin-Grant": "tokenless"}):
+        for gate in pair:
+            ask_token(gate, "IT", username=user, password="wrong", headers={**caller.auth, **headers})
+    assert caller.call("GET", "/serviceinfo", gate=two).get("X-Standin-User") == f"{user}@it"
+    kept = caller.refresh_token
+    caller.refresh_token = "refresh-made-up"
+    assert caller.refresh().status == 401
+    assert caller.call("GET", "/serviceinfo").status == 200
+    caller.refresh_token = kept
+    assert caller.refresh(gate=two).status == 200
 
 
 def test_a_refresh_token_is_no_access_token(pair, crm, user):
@@ -88,6 +126,25 @@ def test_a_token_is_of_one_site(pair, crm, user):
     assert caller.refresh("HR", gate=two).status == 401
     assert caller.refresh("it").status == 200
     assert one.call("GET", API + "/serviceinfo?site_name=it&site_name=hr", other.auth).status == 400
+
+
+def test_tokens_that_are_swapped_between_sites_are_nobody_also_after_a_refresh_and_a_one_step(pair, crm, user):
+    one, two = pair
+    it, hr = Caller(one, user, "IT"), Caller(two, user, "HR")
+    for renew in (lambda: None, lambda: [caller.take(caller.refresh()) for caller in (it, hr)],
+                  lambda: [setattr(caller, "token", caller.run("944ab", headers={"X-Standin-New-Token": "1"}).json()["newAccessToken"])
+                           for caller in (it, hr)]):
+        renew()
+        crm.reset()
+        for caller, site in ((it, "hr"), (hr, "it")):
+            for gate in pair:
+                refused = gate.call("GET", f"{API}/serviceinfo?site_name={site}", caller.auth)
+                assert refused.status == 401 and refused.json()["reason"] == "token_invalid", refused
+        assert crm.targets() == []
+        for caller, site in ((it, "it"), (hr, "hr")):
+            for gate in pair:
+                reply = gate.call("GET", f"{API}/serviceinfo?site_name={site}", caller.auth)
+                assert reply.status == 200 and reply.get("X-Standin-User") == f"{user}@{site}", reply
 
 
 def test_the_site_is_the_one_of_the_address_that_was_sent_and_of_the_one_that_is_asked_for(proxy, tmp_path, crm, user):

@@ -251,6 +251,95 @@ def test_an_authorization_takes_the_place_of_a_log_in(syncing, users, lister, cr
     assert not any("AuthService" in target for target in lister.targets())
 
 
+@pytest.fixture
+def by_client(syncing, lister, tmp_path):
+    """Logs in with OAuth client credentials."""
+    def make(secret="secret", sync=None, **oauth):
+        (tmp_path / "client.secret").write_text(secret + "\n")
+        return syncing(sync={"user": None, "password_file": None, "interval": "1h", **(sync or {}),
+                             "oauth": {"token_url": lister.url + "/connect/token", "client_id": "tollgate",
+                                       "client_secret_file": str(tmp_path / "client.secret"), **oauth}})
+
+    return make
+
+
+def tokens_asked(lister):
+    return sum("/connect/token" in target for target in lister.targets())
+
+
+@pytest.mark.parametrize("scope", ["", "ApplicationAccess_1 offline"])
+def test_a_client_of_the_identity_service_reads_users_with_one_token(by_client, users, lister, crm, scope):
+    users.add("ann")
+    gate = by_client(scope=scope)
+    assert status(gate, "ann") == 200
+    for name in ("bob", "eve"):
+        users.add(name)
+        sync_now(gate)
+        assert status(gate, name) == 200
+    assert tokens_asked(lister) == 1, "it is kept"
+    assert not any("AuthService" in target for target in lister.targets())
+
+
+@pytest.mark.parametrize("secret,scope,why", [("not-the-secret", "", "invalid_client"), ("secret", "everything", "invalid_scope")])
+def test_a_client_that_is_refused_is_a_log_in_that_failed_and_its_secret_stands_nowhere(by_client, users, lister, crm, secret, scope, why):
+    users.add("ann")
+    gate = by_client(secret=secret, scope=scope)
+    assert failures(gate, "log_in") == 1 and status(gate, "ann") == 403
+    refused = sync_now(gate, wanted=502)
+    assert refused.json()["detail"].startswith("log_in") and why in refused.json()["detail"], refused
+    assert f'answered 400: {why}: no token for the client "tollgate"' in gate.log()
+    assert secret == "secret" or secret not in gate.log() + json.dumps(refused.json()) + json.dumps(shown(gate))
+    assert not any("SysAdminUnit" in target and target.startswith("GET") for target in lister.targets()), "nothing is asked without a token"
+
+
+@pytest.mark.parametrize("wrong", ["type", "none", "text"])
+def test_a_token_reply_that_is_none_is_a_log_in_that_failed(by_client, users, lister, crm, wrong):
+    users.add("ann")
+    users.how(token=wrong)
+    gate = by_client()
+    assert failures(gate, "log_in") == 1 and status(gate, "ann") == 403
+    users.how()
+    sync_now(gate)
+    assert status(gate, "ann") == 200
+
+
+def test_a_token_is_asked_for_anew_before_it_ends(by_client, users, lister, crm):
+    users.add("ann")
+    users.how(lifetime=1)
+    gate = by_client()
+    began = tokens_asked(lister)
+    eventually(lambda: sync_now(gate) and tokens_asked(lister) >= began + 2, 10 * PATIENCE, "half a second is over twice")
+    users.how()
+    eventually(lambda: sync_now(gate) and tokens_asked(lister) >= began + 3, 10 * PATIENCE, "the last short one")
+    kept = tokens_asked(lister)
+    sync_now(gate)
+    assert tokens_asked(lister) == kept, "one of an hour serves on"
+    assert failures(gate, "log_in") == 0
+
+
+def test_a_token_that_is_refused_is_asked_for_anew_once(by_client, users, lister, crm):
+    users.add("ann")
+    gate = by_client()
+    with Client(lister.port) as client:
+        client.request("POST", "/_standin/expire", body=b"")
+    users.add("bob")
+    sync_now(gate)
+    assert status(gate, "bob") == 200 and tokens_asked(lister) == 2
+    users.how(fault="forbidden")
+    sync_now(gate, wanted=502)
+    assert failures(gate, "status") == 1 and tokens_asked(lister) == 2, "a right that is missing is no matter of the token"
+
+
+def test_doctor_asks_for_a_token(by_client, users, lister, crm, tmp_path):
+    users.add("ann")
+    gate = by_client()
+    assert "1 rows of SysLicUser on the first page" in gate.command_run("doctor").stdout
+    gate.write_file("wrong.secret", "wrong")
+    gate.write_config(identity={"directory": {"sync": {"oauth": {"client_secret_file": "wrong.secret"}}}})
+    found = gate.command_run("doctor").stdout
+    assert "invalid_client" in found and "authorization_file, or oauth" in found, found
+
+
 @pytest.mark.parametrize("how", [{"cap": 2}, {"cap": 2, "links": True}])
 def test_all_pages_are_read(syncing, users, lister, crm, how):
     for number in range(7):

@@ -80,16 +80,20 @@ Reply Cherwell::token(const Request& request) {
   }
   const std::string token = open(owner);
   const std::string* lifetime = request.find("X-Standin-Lifetime");
-  return json_reply(200,
-                    json::serialize(json::object{
-                        {"access_token", token},
-                        {"token_type", "bearer"},
-                        {"expires_in", parse_decimal(lifetime == nullptr ? "1199" : *lifetime).value_or(0)},
-                        {"refresh_token", tokens_[token].refresh},
-                        {"as:client_id", parameter("client_id")},
-                        {"username", owner.user},
-                        {".issued", "Sun, 22 Nov 2026 00:00:00 GMT"},
-                        {".expires", "Sun, 22 Nov 2026 00:20:00 GMT"}}));
+  json::object body{{"access_token", token},
+                    {"token_type", "bearer"},
+                    {"expires_in", parse_decimal(lifetime == nullptr ? "1199" : *lifetime).value_or(0)},
+                    {"refresh_token", tokens_[token].refresh},
+                    {"as:client_id", parameter("client_id")},
+                    {"username", owner.user},
+                    {".issued", "Sun, 22 Nov 2026 00:00:00 GMT"},
+                    {".expires", "Sun, 22 Nov 2026 00:20:00 GMT"}};
+  const std::string* found = request.find("X-Standin-Grant");
+  const std::string grant = found == nullptr ? "" : *found;
+  if (grant == "nameless") body.erase("username");
+  if (grant == "tokenless") body.erase("access_token");
+  if (!grant.empty()) body["error"] = "invalid_grant";
+  return json_reply(grant == "refused" ? 400 : grant == "broken" ? 500 : 200, json::serialize(body));
 }
 
 Cherwell::Record* Cherwell::find(const std::string& object, const std::string& id,

@@ -8,7 +8,8 @@
 //   .../api/V1/runonestepaction...          with X-Standin-New-Token: a new token in place of the one that was sent
 //   anything else below api/V1              200 {}
 // Without a token that is alive: 401. Replies say whose it was: X-Standin-User: ann@it. X-Standin-Lifetime on a request for
-// a token: its expires_in. Thread-safe.
+// a token: its expires_in. X-Standin-Grant on it: a log-in that comes to nothing, although the token in the reply is alive:
+// refused (400), broken (500), nameless (200 without username), tokenless (200 without a token). Thread-safe.
 #pragma once
 #include <boost/json.hpp>
 #include <map>

@@ -12,7 +12,7 @@
 //                                          its portal users; X-Standin-Portal: refuse (400) | error (200, and says error)
 //   /health /echo /upload /bytes/{n}[?chunked=1] /status/{n} /early /trailers /items[/id]
 //   GET {root}/odata/SysAdminUnit, SysLicUser   its users and licences, for who has logged in (directory.cc)
-//   /introspect /crm/v8/users?type=CurrentUser {root}/rest/UsrWhoAmI/...   whose a token or session is (identity.cc)
+//   /introspect /connect/token /crm/v8/users?type=CurrentUser {root}/rest/UsrWhoAmI/...   whose a token or session is (identity.cc)
 // {root} is "", "/0" or "/0/ssp"; addresses compare without case.
 // A request with a session's cookie is answered with X-Standin-User, one with a cookie of no session with 401; without
 // any it is nobody's business here. X-Standin-Renew: a new cookie comes with the reply.
@@ -68,6 +68,8 @@ class Crm {
   Reply login(const Request& request);
   Reply odata(const Request& request, std::string_view rest);
   Reply directory(const Request& request, const std::string& entity);  // SysAdminUnit, SysLicUser
+  EntityStore::Record directory_settings()
+      const;  // how it is to misbehave: the latest row of StandinDirectory
   Reply odata_record(const Request& request, const std::string& entity, const std::string& id,
                      std::string_view tail);
   Reply odata_collection(const Request& request, const std::string& entity, std::string_view tail);

@@ -66,15 +66,21 @@ json::object shaped(const EntityStore& store, const EntityStore::Record& row, co
 
 }  // namespace
 
+EntityStore::Record Crm::directory_settings() const {
+  const auto rows = store_.all("StandinDirectory");
+  return rows.empty() ? EntityStore::Record() : rows.back();
+}
+
 Reply Crm::directory(const Request& request, const std::string& entity) {
   const std::string* authorization = request.find("Authorization");
   const std::string* csrf = request.find("BPMCSRF");
   const bool session =
       !cookie_of(request, ".ASPXAUTH").empty() && csrf != nullptr && *csrf == cookie_of(request, "BPMCSRF");
-  if (!session && (authorization == nullptr || *authorization != "Bearer directory"))
+  const std::string bearer =
+      authorization != nullptr && authorization->starts_with("Bearer ") ? authorization->substr(7) : "";
+  if (!session && bearer != "directory" && !sessions_.user_of(bearer))
     return json_reply(401, R"({"Code":401,"Message":"Authentication failed"})");
-  const auto settings = store_.all("StandinDirectory");
-  const EntityStore::Record how = settings.empty() ? EntityStore::Record() : settings.back();
+  const EntityStore::Record how = directory_settings();
   const auto* named = how.if_contains("fault");
   const std::string fault(named == nullptr ? "" : std::string(named->as_string()));
   if (fault == "text") return text_reply(200, "<html>Please log in</html>");

@@ -5,6 +5,8 @@
 //        token=opaque-ann            {"active":true,"sub":"ann",...,"exp": in an hour}
 //        token=short-ann             the same, for two seconds;  token=text-ann: a page instead of JSON
 //        any other                   {"active":false}
+//   POST /connect/token              client credentials of tollgate:secret in the form: a token for the directory
+//        {"token": "type" | "none" | "text", "lifetime": 2}   of StandinDirectory: what is wrong with it; its expires_in
 //   GET  /crm/v8/users?type=CurrentUser   Authorization: Zoho-oauthtoken 1000.ann.x -> {"users":[{"email":"ann",...}]}
 //   GET  /0/rest/UsrWhoAmI/Get       the session's cookie -> {"user":"ann","user_type":"SSP"}
 //   POST /0/rest/UsrWhoAmI/Find      Authorization: Basic robot:secret, session=COOKIE -> the same, or {} for nobody's
@@ -53,6 +55,25 @@ Reply introspection(const Request& request) {
                                                       {"exp", std::time(nullptr) + (is_short ? 2 : 3'600)}}));
 }
 
+Reply access_token(const Request& request, Sessions& sessions, const EntityStore::Record& how) {
+  const std::string secret = form_value(request, "client_secret");
+  if (form_value(request, "grant_type") != "client_credentials")
+    return json_reply(400, R"({"error":"unsupported_grant_type"})");
+  if (form_value(request, "client_id") != "tollgate" || secret != "secret")
+    return json_reply(400, json::serialize(json::object{{"error", "invalid_client"},
+                                                        {"error_description", "not the secret: " + secret}}));
+  const std::string scope = form_value(request, "scope");
+  if (!scope.empty() && scope != "ApplicationAccess_1 offline")
+    return json_reply(400, json::serialize(json::object{{"error", "invalid_scope"}}));
+  const auto* named = how.if_contains("token");
+  const std::string wrong(named == nullptr ? "" : std::string(named->as_string()));
+  if (wrong == "text") return text_reply(200, "Please log in\n");
+  json::object body{{"token_type", wrong == "type" ? "mac" : "Bearer"}, {"expires_in", 3'600}};
+  if (wrong != "none") body["access_token"] = sessions.open("tollgate");
+  if (const auto* lifetime = how.if_contains("lifetime")) body["expires_in"] = *lifetime;
+  return json_reply(200, json::serialize(body));
+}
+
 Reply current_user(const Request& request) {
   const std::string* sent = request.find("Authorization");
   constexpr std::string_view kScheme = "Zoho-oauthtoken 1000.";
@@ -81,6 +102,8 @@ std::optional<Reply> Crm::identity(const Request& request, std::string_view path
   Reply reply;
   if (is("introspect"))
     reply = introspection(request);
+  else if (is("connect/token"))
+    reply = access_token(request, sessions_, directory_settings());
   else if (is("crm/v8/users") && request.parameter("type") == "CurrentUser")
     reply = current_user(request);
   else if (is("rest/UsrWhoAmI/Get"))
