@@ -97,6 +97,17 @@ def test_the_crm_is_asked_once_for_each_record_with_one_log_in(guarded, partners
     assert "secret" not in gate.log()
 
 
+def test_the_crm_is_asked_as_a_client_of_its_identity_service_with_one_token(guarded, partners, user, tmp_path):
+    (tmp_path / "client.secret").write_text("secret\n")
+    gate = guarded(lookup={"user": None, "password_file": None,
+                           "oauth": {"token_url": partners.crm.url + "/connect/token", "client_id": "tollgate",
+                                     "client_secret_file": str(tmp_path / "client.secret")}})
+    assert gate.call("GET", odata(partners.own), partner(user, partners.ours)).status == 200
+    refused(gate.call("GET", odata(partners.other), partner(user, partners.ours)))
+    assert sum("/connect/token" in target for target in partners.crm.targets()) == 1
+    assert LOG_IN not in partners.crm.targets()
+
+
 def test_many_calls_at_once_share_one_question(guarded, partners, user):
     gate = guarded()
     partners.crm.settings(latency_ms=300)
