@@ -17,9 +17,9 @@ ClientConnection::ClientConnection(Worker& worker, int fd, std::string_view peer
       address_(address),
       phase_(announced ? Phase::announced : Phase::handshake),
       overloaded_(overloaded),
-      tls_(std::move(tls)) {
+      secured_(tls == nullptr ? nullptr : new Secured{std::move(tls), nullptr}) {
   timer_.bind(this, &ClientConnection::on_timer);
-  transport_.open(fd, tls_ == nullptr ? nullptr : tls_->new_session());
+  transport_.open(fd, secured_ == nullptr ? nullptr : secured_->tls->new_session());
 }
 
 ClientConnection::~ClientConnection() = default;
@@ -102,7 +102,7 @@ void ClientConnection::handshake() {
     worker_.counters().tls_failures_total.fetch_add(1, std::memory_order_relaxed);
     return close();
   }
-  certificate_ = transport_.peer_certificate();
+  if (secured_ != nullptr) secured_->certificate = transport_.peer_certificate();
   become_idle();
   again_ = true;
 }
@@ -270,23 +270,25 @@ void ClientConnection::await() {
 }
 
 ClientConnection::Progress ClientConnection::look(const config::Limits& limits, MonotonicTime now) {
-  const bool exchanging = phase_ == Phase::exchange && transport_.is_open() && !session_->tunnel();
+  if (phase_ != Phase::exchange) return Progress::not_awaited;
+  const bool exchanging = transport_.is_open() && !session_->tunnel();
   const bool body = exchanging && session_->awaits_body();
   const bool reader = exchanging && !session_->unsent().empty();
-  if (!body) body_pace_.forget();
-  if (!reader) reply_pace_.forget();
+  ClientPace& pace = session_->pace();
+  if (!body) pace.body.forget();
+  if (!reader) pace.reply.forget();
   if (!body && !reader) return Progress::not_awaited;
   if (reader) {
     // What the kernel has taken is not yet what the client has: it may hold megabytes.
     const std::uint64_t delivered = sent - std::min<std::uint64_t>(transport_.undelivered(), sent);
-    if (delivered > delivered_) {
-      delivered_ = delivered;
-      delivered_at_ = now;
+    if (delivered > pace.delivered) {
+      pace.delivered = delivered;
+      pace.delivered_at = now;
     }
-    if (reply_pace_.too_slow({limits.min_reply_rate, limits.rate_window}, delivered_, now))
+    if (pace.reply.too_slow({limits.min_reply_rate, limits.rate_window}, pace.delivered, now))
       return Progress::slow_reader;
   }
-  if (body && body_pace_.too_slow({limits.min_body_rate, limits.rate_window}, received, now))
+  if (body && pace.body.too_slow({limits.min_body_rate, limits.rate_window}, received, now))
     return Progress::slow_body;
   return Progress::fast_enough;
 }
@@ -311,8 +313,9 @@ void ClientConnection::on_timer(void* self) {
       return connection->head_timed_out();
     case Phase::exchange: {
       // The socket says that it has room only when much of its buffer is free again.
-      const MonotonicTime moves_until = connection->delivered_at_ + worker.settings().timeouts.client_write;
-      if (connection->delivered_at_ != MonotonicTime{} && moves_until > worker.loop().now())
+      const MonotonicTime moved_at = connection->session_->pace().delivered_at;
+      const MonotonicTime moves_until = moved_at + worker.settings().timeouts.client_write;
+      if (moved_at != MonotonicTime{} && moves_until > worker.loop().now())
         return worker.loop().set(connection->timer_, moves_until);
       return connection->cut(Progress::slow_reader);
     }

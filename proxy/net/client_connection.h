@@ -28,7 +28,6 @@
 
 #include "proxy/net/address_table.h"
 #include "proxy/net/event_loop.h"
-#include "proxy/net/pace.h"
 #include "proxy/net/tls.h"
 #include "proxy/net/transport.h"
 
@@ -52,9 +51,9 @@ class ClientConnection {
   ClientConnection& operator=(const ClientConnection&) = delete;
 
   void start();
-  void advance();  // does all that can be done now; safe to call from within
-  void close();    // at once; the object goes in the next turn
-  void stop();     // the worker stops: ends a session, then closes
+  void advance();            // does all that can be done now; safe to call from within
+  void close();              // at once; the object goes in the next turn
+  void stop();               // the worker stops: ends a session, then closes
   void close_when_silent();  // an idle one: once it was silent for kSilence
   bool is_idle() const { return phase_ == Phase::idle; }
   MonotonicTime idle_since() const { return idle_since_; }  // when is_idle()
@@ -68,7 +67,10 @@ class ClientConnection {
   const std::string& peer_address() const { return peer_address_; }
   bool tls() const { return transport_.tls(); }
   bool overloaded() const { return overloaded_; }
-  const std::shared_ptr<const identity::ClientCertificate>& certificate() const { return certificate_; }
+  // Of the client; nullptr: none.
+  std::shared_ptr<const identity::ClientCertificate> certificate() const {
+    return secured_ == nullptr ? nullptr : secured_->certificate;
+  }
   LoopTimer& timer() { return timer_; }  // the stall timer while an exchange is under way
   bool readable = false, writable = true;
   bool sends_later = false;  // the worker's: it is among those that send at the end of the turn
@@ -110,16 +112,16 @@ class ClientConnection {
   LoopTimer timer_;
   std::string peer_address_;
   AddressTable::Entry* address_;
-  Pace body_pace_, reply_pace_;
   MonotonicTime idle_since_{};
-  std::uint64_t delivered_ = 0;   // at the last look
-  MonotonicTime delivered_at_{};  // when it was less than that
   std::unique_ptr<Session> session_;
   Phase phase_ = Phase::handshake;
   bool overloaded_;
-  // Certificates may be replaced while a handshake of ours still asks for one by name.
-  const std::shared_ptr<const ServerTls> tls_;
-  std::shared_ptr<const identity::ClientCertificate> certificate_;  // of the client, after the handshake
+  struct Secured {
+    // Certificates may be replaced while a handshake of ours still asks for one by name.
+    const std::shared_ptr<const ServerTls> tls;
+    std::shared_ptr<const identity::ClientCertificate> certificate;  // of the client, after the handshake
+  };
+  const std::unique_ptr<Secured> secured_;  // nullptr without TLS
   bool advancing_ = false, again_ = false, eof_ = false, deferred_ = false;
   std::size_t lingered_ = 0;
 };

@@ -53,4 +53,11 @@ class Pace {
   bool running_ = false;
 };
 
+// Of a client while an exchange is under way.
+struct ClientPace {
+  Pace body, reply;
+  std::uint64_t delivered = 0;   // bytes of replies that the client had at the last look
+  MonotonicTime delivered_at{};  // the last look at which it had less
+};
+
 }  // namespace tollgate::net

@@ -28,6 +28,7 @@ Session::~Session() = default;
 
 void Session::lend(ClientConnection& connection) {
   connection_ = &connection;
+  pace_ = {};
   const http::HeadLimits limits = worker_.head_limits();
   const bool same = limits.head_bytes == limits_.head_bytes && limits.request_line == limits_.request_line &&
                     limits.field_count == limits_.field_count;

@@ -18,6 +18,7 @@
 #include "proxy/http/request_parser.h"
 #include "proxy/net/buffer.h"
 #include "proxy/net/event_loop.h"
+#include "proxy/net/pace.h"
 #include "proxy/net/upstream_connection.h"
 
 namespace tollgate::net {
@@ -36,6 +37,7 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
 
   // ---- for the connection
   Buffer& input() { return in_; }
+  ClientPace& pace() { return pace_; }
   http::RequestParser& parser() { return *parser_; }
   void parsing_begins() { parsing_since_ = EventLoop::now(); }  // of a request that may be watched
   void begin();                                    // the parser has a head
@@ -131,6 +133,7 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   auto session_answer(Tell tell);
 
   Worker& worker_;
+  ClientPace pace_;
   ClientConnection* connection_ = nullptr;
   flow::Exchange exchange_;
   std::optional<http::RequestParser> parser_;

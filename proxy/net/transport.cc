@@ -1,8 +1,8 @@
 #include "proxy/net/transport.h"
 
+#include <linux/sockios.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
-#include <linux/sockios.h>
 #include <openssl/ssl.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -70,6 +70,11 @@ void Transport::open(int fd, SSL* session) {
   SSL_set_bio(session_, bio, bio);
 }
 
+IoResult Transport::failed(std::string error) {
+  error_ = std::make_unique<const std::string>(std::move(error));
+  return {Io::failed, 0, true};
+}
+
 IoResult Transport::tls_result(int result) {
   switch (SSL_get_error(session_, result)) {
     case SSL_ERROR_WANT_READ:
@@ -79,17 +84,15 @@ IoResult Transport::tls_result(int result) {
       return {Io::closed, 0, true};
     case SSL_ERROR_SYSCALL:
       broken_ = true;
-      error_ = errno != 0 ? std::strerror(errno) : "the peer closed the connection";
-      return {Io::failed, 0, true};
+      return failed(errno != 0 ? std::strerror(errno) : "the peer closed the connection");
     default: {
       broken_ = true;
       char text[256] = "TLS failed";
       const unsigned long code = ERR_get_error();
       if (code != 0) ERR_error_string_n(code, text, sizeof text);
-      error_ = text;
       const long verify = SSL_get_verify_result(session_);
-      if (verify != X509_V_OK) error_ = fmt::format("{}: {}", error_, X509_verify_cert_error_string(verify));
-      return {Io::failed, 0, true};
+      return failed(verify == X509_V_OK ? text
+                                        : fmt::format("{}: {}", text, X509_verify_cert_error_string(verify)));
     }
   }
 }
@@ -121,8 +124,7 @@ IoResult Transport::read(char* to, std::size_t room) {
     if (got == 0) return {Io::closed, 0, true};
     if (errno == EINTR) continue;
     if (errno == EAGAIN || errno == EWOULDBLOCK) return {Io::blocked, 0, true};
-    error_ = std::strerror(errno);
-    return {Io::failed, 0, true};
+    return failed(std::strerror(errno));
   }
 }
 
@@ -166,8 +168,7 @@ IoResult Transport::write(std::string_view first, std::string_view second) {
     }
     if (errno == EINTR) continue;
     if (errno == EAGAIN || errno == EWOULDBLOCK) return {Io::blocked, 0, true};
-    error_ = std::strerror(errno);
-    return {Io::failed, 0, true};
+    return failed(std::strerror(errno));
   }
 }
 

@@ -59,21 +59,23 @@ class Transport {
   // The first bytes of the connection below TLS, as far as they are there, left in place; and taking them.
   std::string_view peek(char* to, std::size_t room) const;
   void skip(char* scratch, std::size_t bytes);
-  int take_error() const;  // SO_ERROR
+  int take_error() const;           // SO_ERROR
   std::size_t undelivered() const;  // bytes written that the peer's kernel has not confirmed (SIOCOUTQ)
-  void reset_on_close();   // close() will send RST: the peer sees that something was cut
+  void reset_on_close();            // close() will send RST: the peer sees that something was cut
   void close();
-  std::string error() const { return error_; }  // of the last `failed`, for the log
+  // Of the last `failed`, for the log.
+  std::string error() const { return error_ == nullptr ? std::string() : *error_; }
 
  private:
   friend struct TransportBio;
   IoResult tls_result(int result);
+  IoResult failed(std::string error);
 
   int fd_ = -1;
   SSL* session_ = nullptr;
-  bool short_read_ = false;  // the last recv() got less than it asked for
-  bool broken_ = false;      // a TLS session that failed must not be shut down
-  std::string error_;
+  bool short_read_ = false;                   // the last recv() got less than it asked for
+  bool broken_ = false;                       // a TLS session that failed must not be shut down
+  std::unique_ptr<const std::string> error_;  // few have one
 };
 
 }  // namespace tollgate::net
