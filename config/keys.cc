@@ -10,7 +10,8 @@ Fields describe_certificate(ListenerTls::Certificate& c) {
       {"certificate_file", Text{&c.certificate_file, Format::input_file, {}, false}, "PEM chain, leaf first.",
        true},
       {"key_file", Text{&c.key_file, Format::input_file, {}, false}, "PEM private key of the leaf.", true},
-      {"ocsp_file", Text{&c.ocsp_file, Format::input_file}, "OCSP response (DER) of the leaf, to be stapled."},
+      {"ocsp_file", Text{&c.ocsp_file, Format::input_file},
+       "OCSP response (DER) of the leaf, to be stapled."},
   };
 }
 
@@ -42,7 +43,8 @@ Fields describe_listener(Listener& listener) {
        "lets the system choose. Or a Unix socket, `unix:/run/tollgate.sock`.",
        true},
       {"proxy_protocol", Flag{&listener.proxy_protocol},
-       "Every connection begins with a PROXY header, version 1 or 2, that says who the client is; without one it "
+       "Every connection begins with a PROXY header, version 1 or 2, that says who the client is; without "
+       "one it "
        "is closed."},
       {"proxy_protocol_from", TextList{&listener.proxy_protocol_from, Format::network, {}, 0, 10'000, true},
        "Networks (CIDR) of the load balancers; connections of others are closed. Empty: anybody."},
@@ -176,7 +178,8 @@ Fields describe_upstream(Upstream& u) {
 Fields describe_edits(FieldEdits& edits) {
   return {
       {"remove", TextList{&edits.remove, Format::header_name, {}, 0, 100, true}, "Fields to leave out."},
-      {"set", TextMap{&edits.set, Format::header_name, Format::any}, "Field -> value, in place of any there."},
+      {"set", TextMap{&edits.set, Format::header_name, Format::any},
+       "Field -> value, in place of any there."},
       {"add", TextMap{&edits.add, Format::header_name, Format::any}, "Field -> value, beside any there."},
   };
 }

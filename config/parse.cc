@@ -367,8 +367,7 @@ class Reader {
 
 // What the smallest useful file may leave out.
 void fill_in(Settings& settings, const Positions& positions) {
-  if (!positions.contains("listeners"))
-    settings.listeners.emplace_back().address = "127.0.0.1:8080";
+  if (!positions.contains("listeners")) settings.listeners.emplace_back().address = "127.0.0.1:8080";
   if (!positions.contains("routes") && settings.upstreams.size() == 1) {
     settings.routes.emplace_back();
     settings.routes.back().upstream = settings.upstreams.front().name;

@@ -118,7 +118,7 @@ class Proxy {
   // Both: 0, or the exit code with which the program ends; what is wrong has been said.
   int prepare();                      // nothing that another process may have
   int start(net::Sockets inherited);  // the rest, with the listening sockets of a predecessor or none
-  Result<void> reload();      // SIGHUP
+  Result<void> reload();              // SIGHUP
   Result<void> try_reload();  // the admin API: its thread also answers probes, so it does not queue up
   void reopen_logs();         // SIGUSR1
   void drain(const Signals& signals);  // SIGTERM, SIGINT
@@ -245,7 +245,8 @@ Result<void> Proxy::open_journal(const config::LoadedConfig& loaded) {
   auto journal = journal::Journal::open(cli::journal_options(loaded.settings.journal, workers_, log));
   if (!journal) return std::unexpected(journal.error());
   journal_ = std::move(*journal);
-  log("info", fmt::format("journal {}: {}", loaded.settings.journal.directory, journal_->recovery().describe()));
+  log("info",
+      fmt::format("journal {}: {}", loaded.settings.journal.directory, journal_->recovery().describe()));
   entries_ = std::make_unique<journal::Reader>(loaded.settings.journal.directory);
   absorber_ = std::make_unique<billing::Absorber>(
       cli::absorber_options(loaded.settings.journal.directory, *journal_, log), *entries_);
@@ -268,7 +269,8 @@ Result<void> Proxy::start_store(const config::LoadedConfig& loaded) {
   }
   auto connection = cli::store_connection(settings, *url, loaded);
   if (!connection) return std::unexpected(connection.error());
-  if (auto kept = cli::check_store_settings(settings, *connection, log); !kept) return std::unexpected(kept.error());
+  if (auto kept = cli::check_store_settings(settings, *connection, log); !kept)
+    return std::unexpected(kept.error());
   store_ = std::make_unique<cli::LeaseService>(settings, std::move(*connection), *journal_,
                                                loaded.settings.journal.directory, workers_, *metrics_, log);
   store_->set_pools(assembled_->snapshot->seat_pools);

@@ -65,7 +65,7 @@ struct SessionRecord {
   SessionKind kind = SessionKind::creatio;
   std::string user;  // session_user(): never empty
   UserType user_type = UserType::unknown;
-  UnixTime deadline;  // by the clock of the proxy that saw the log-in: however much it is used, it ends then
+  UnixTime deadline;   // by the clock of the proxy that saw the log-in: however much it is used, it ends then
   std::string site{};  // cherwell: session_user() of the portal's site; "": none
   // Other names of the same session that end with it, at most kLinkedMax (cherwell: refresh token, token before).
   std::vector<SessionKey> linked{};

@@ -57,36 +57,36 @@
 namespace tollgate::journal {
 
 struct JournalOptions {
-  std::string directory;                 // made (0700) if missing; its parent must exist
-  unsigned workers = 1;                  // streams 0 .. workers-1, and "control"
+  std::string directory;  // made (0700) if missing; its parent must exist
+  unsigned workers = 1;   // streams 0 .. workers-1, and "control"
   std::uint64_t segment_bytes = 64ULL << 20;
   std::uint64_t reserve_bytes = 4ULL << 20;
-  std::size_t cells = 262'144;           // accounts, 512 bytes each on the disk. Grows with the setting, never shrinks
-  std::uint32_t open_calls = 32'768;     // a stream
+  std::size_t cells = 262'144;  // accounts, 512 bytes each on the disk. Grows with the setting, never shrinks
+  std::uint32_t open_calls = 32'768;  // a stream
   Milliseconds commit_interval{1'000};
   Milliseconds retention{48 * 3'600'000};
-  std::uint64_t max_bytes = 0;           // 0: no cap but the disk
-  std::string version;                   // for marks
-  std::string boot_id;                   // "" reads /proc/sys/kernel/random/boot_id
-  std::uint64_t seed = 0;                // of a new incarnation; 0: from the system
+  std::uint64_t max_bytes = 0;  // 0: no cap but the disk
+  std::string version;          // for marks
+  std::string boot_id;          // "" reads /proc/sys/kernel/random/boot_id
+  std::uint64_t seed = 0;       // of a new incarnation; 0: from the system
   std::function<void(std::string_view level, std::string_view text)> log;  // any thread
-  DiskCalls disk;                        // empty: the system's own; tests put failures here
+  DiskCalls disk;  // empty: the system's own; tests put failures here
 };
 
 // What a start found.
 struct Recovery {
-  bool first = false;                    // an empty directory
-  bool clean = false;                    // the last process closed it
-  bool same_boot = false;                // cells are trusted
+  bool first = false;      // an empty directory
+  bool clean = false;      // the last process closed it
+  bool same_boot = false;  // cells are trusted
   std::uint64_t entries = 0, cells_in_use = 0;
   std::uint64_t interrupted = 0, void_charged = 0, void_maybe = 0;  // calls ended by recovery
   std::uint64_t damaged_segments = 0;
-  std::string describe() const;          // one line for the log
+  std::string describe() const;  // one line for the log
 };
 
 // A call between begin and end; a value, valid on its stream only.
 struct OpenCall {
-  std::uint64_t call = 0;                // 0: none
+  std::uint64_t call = 0;  // 0: none
   std::uint32_t place = 0;
 };
 
@@ -95,11 +95,11 @@ class Stream {
   virtual ~Stream() = default;
   // nullopt: no room in segment or table; nothing was written. `begin.call` is set here.
   virtual std::optional<OpenCall> begin_call(usage::CallBeginView& begin) = 0;
-  virtual void charged(OpenCall call) = 0;  // units were taken (or may have been, from now on)
+  virtual void charged(OpenCall call) = 0;    // units were taken (or may have been, from now on)
   virtual void uncharged(OpenCall call) = 0;  // refused or given back: nothing is taken any more
-  virtual void sent(OpenCall call) = 0;     // from now on the upstream may receive it
-  virtual bool end_call(OpenCall call, usage::CallEnd& end) = 0;   // `end.call` is set here
-  virtual bool append(usage::CallEnd& end) = 0;                    // a call that began and charged nothing: `alone`
+  virtual void sent(OpenCall call) = 0;       // from now on the upstream may receive it
+  virtual bool end_call(OpenCall call, usage::CallEnd& end) = 0;  // `end.call` is set here
+  virtual bool append(usage::CallEnd& end) = 0;  // a call that began and charged nothing: `alone`
   virtual bool append(const usage::OpEntry& op) = 0;
   virtual bool append(const usage::SeatEntry& seat) = 0;
 };
@@ -107,13 +107,13 @@ class Stream {
 class Journal {
  public:
   static Result<std::unique_ptr<Journal>> open(JournalOptions options);
-  ~Journal();                            // commits; a clean stop
+  ~Journal();  // commits; a clean stop
   Journal(const Journal&) = delete;
   Journal& operator=(const Journal&) = delete;
 
   const Recovery& recovery() const;
   quota::Incarnation incarnation() const;
-  std::span<quota::LeaseCell> cells();   // of this incarnation; zeroed when not trusted
+  std::span<quota::LeaseCell> cells();  // of this incarnation; zeroed when not trusted
   Stream& stream(unsigned worker);
   // The ops of an engine: appended to its worker's stream, read back from all streams (workers may have been more or
   // fewer in earlier runs). All on the worker's thread; read() goes through files: for replays only.
@@ -121,13 +121,13 @@ class Journal {
   // Any thread; durable when it returns. An error: it may not be on the disk, the change should not be made.
   Result<void> audit(usage::AuditEntry entry);
 
-  bool writable() const;                 // any thread
-  std::string trouble() const;           // why not; "" when writable
-  std::uint64_t pending_records() const; // written, not yet durable
-  Milliseconds flush_lag() const;        // age of the oldest of these, at most
-  std::uint64_t bytes_on_disk() const;   // segments
-  std::uint64_t lost_entries() const;    // deleted by max_bytes before they were rolled up, since the start
-  Result<void> commit();                 // makes everything written so far durable; any thread, blocks
+  bool writable() const;                  // any thread
+  std::string trouble() const;            // why not; "" when writable
+  std::uint64_t pending_records() const;  // written, not yet durable
+  Milliseconds flush_lag() const;         // age of the oldest of these, at most
+  std::uint64_t bytes_on_disk() const;    // segments
+  std::uint64_t lost_entries() const;     // deleted by max_bytes before they were rolled up, since the start
+  Result<void> commit();                  // makes everything written so far durable; any thread, blocks
   // Everything of a stream below this entry number is rolled up: segments may be deleted once old enough. Kept in memory
   // only: to be said again after a start.
   void release_below(const std::string& stream, std::uint64_t number);
@@ -148,8 +148,9 @@ class Reader final : public usage::EntrySource {
   // Names the directory for good, whatever incarnations its proxies had.
   Result<std::uint32_t> incarnation() const override;
   Result<std::vector<StreamInfo>> streams() const override;
-  Result<void> read(const std::string& stream, std::uint64_t after,
-                    const std::function<bool(const Position&, const usage::EntryView&)>& visit) const override;
+  Result<void> read(
+      const std::string& stream, std::uint64_t after,
+      const std::function<bool(const Position&, const usage::EntryView&)>& visit) const override;
   // Uses that live in the cells and are not yet in an op: (account, bucket) -> units, for reconciliation.
   struct LiveUse {
     std::string subject_key, field;

@@ -38,7 +38,7 @@ class LeaseEngine::Impl {
     bool doubted = false;  // heard since the op under way was made: what it is refused may not hold any more
     // Own tokens that went back with the op under way, to be asked for anew with it.
     std::uint32_t in_the_way = 0;
-    unsigned tries = 0;  // refusals in a row for which others were told to hand back
+    unsigned tries = 0;          // refusals in a row for which others were told to hand back
     MonotonicTime not_before{};  // a pause between them
     MonotonicTime reported{};    // last op that carried it
   };
@@ -97,7 +97,7 @@ class LeaseEngine::Impl {
     MonotonicTime ping_at = kNever;
     Duration ping_pause{0};
     MonotonicTime listening_since{};  // messages before it may have been missed
-    MonotonicTime heard_at{};  // last reply, or the first message after a quiet time
+    MonotonicTime heard_at{};         // last reply, or the first message after a quiet time
     MonotonicTime fenced_since = kNever;
     MonotonicTime no_grants_before{};  // clocks disagree, the log is full
     MonotonicTime no_ops_before{};     // the log is full

@@ -185,8 +185,9 @@ bool LeaseEngine::Impl::make_op(Partition& p, Subject& subject, MonotonicTime no
       // taken, each of them would have it recalled in turn, for one call.
       const std::uint64_t handed_back = one.tries > 0 ? account.view().lent_to_others : 0;
       if (handed_back > 0)
-        asked.want = std::clamp(static_cast<std::uint32_t>(std::min<std::uint64_t>(handed_back / 2, kTokensMax)),
-                                asked.need, asked.want);
+        asked.want =
+            std::clamp(static_cast<std::uint32_t>(std::min<std::uint64_t>(handed_back / 2, kTokensMax)),
+                       asked.need, asked.want);
     }
     const bool something = asked.need > 0 || asked.want > 0 || waited_for || one.tell || account.forget ||
                            countable || !account.given_back.empty() || (back && cell.available() > 0);

@@ -59,23 +59,25 @@ struct BucketUse {
 
 // One account of an op. All accounts of an op are of one subject.
 struct OpAccount {
-  std::string field;                // AccountKey::field
+  std::string field;  // AccountKey::field
   Milliseconds window{0}, bucket{0};
-  std::uint64_t limit = 0;          // the rule's; an override in the store wins; kUnlimited: only counted, nothing is lent
+  std::uint64_t limit =
+      0;  // the rule's; an override in the store wins; kUnlimited: only counted, nothing is lent
   // Since the last op, ascending buckets. Admitted units (> 0) come out of what is lent to this incarnation; units given
   // back (< 0) had been settled before and leave the window, not the lease: a bucket with both has two entries.
   std::vector<BucketUse> uses;
-  std::uint64_t returned = 0;       // unused tokens handed back
-  bool forget = false;              // after a restart: what was lent to this incarnation before is void (uses say what was used)
-  std::uint32_t need = 0;           // tokens without which the waiting call cannot be admitted: all of them or none
-  std::uint32_t want = 0;           // tokens that would be useful, >= need; the store gives between need and want
+  std::uint64_t returned = 0;  // unused tokens handed back
+  bool forget =
+      false;  // after a restart: what was lent to this incarnation before is void (uses say what was used)
+  std::uint32_t need = 0;  // tokens without which the waiting call cannot be admitted: all of them or none
+  std::uint32_t want = 0;  // tokens that would be useful, >= need; the store gives between need and want
   bool operator==(const OpAccount&) const = default;
 };
 
 struct Op {
   Incarnation incarnation = 0;
   unsigned partition = 0;
-  std::uint64_t seq = 0;            // from 1
+  std::uint64_t seq = 0;  // from 1
   std::string subject_key;
   std::vector<OpAccount> accounts;
   bool operator==(const Op&) const = default;
@@ -83,12 +85,12 @@ struct Op {
 
 // What is not part of the numbered, immutable op, but of the moment in which it is sent.
 struct SendContext {
-  std::string run;                  // the server's run id, as read when connecting
-  Milliseconds clock{0};            // sender's estimate of the store's clock, ms since 1970
-  Milliseconds session_ttl{0};      // asked for
+  std::string run;              // the server's run id, as read when connecting
+  Milliseconds clock{0};        // sender's estimate of the store's clock, ms since 1970
+  Milliseconds session_ttl{0};  // asked for
   Milliseconds fence_wait{0};
-  std::uint32_t lease_max = 0;      // generous grants, beyond `want`, end here (store_model.h)
-  Milliseconds fence_settle{0};     // <= fence_wait
+  std::uint32_t lease_max = 0;   // generous grants, beyond `want`, end here (store_model.h)
+  Milliseconds fence_settle{0};  // <= fence_wait
 };
 
 enum class OpStatus : std::uint8_t {
@@ -99,26 +101,26 @@ enum class OpStatus : std::uint8_t {
 
 // One account after an op; in the order of the op's accounts.
 struct LeaseState {
-  std::uint64_t outstanding = 0;       // tokens lent to this incarnation now, by the store's books
-  std::uint64_t granted = 0;           // of these, newly lent by this op (0 in a duplicate)
-  std::uint64_t used = 0;              // units in the window
+  std::uint64_t outstanding = 0;  // tokens lent to this incarnation now, by the store's books
+  std::uint64_t granted = 0;      // of these, newly lent by this op (0 in a duplicate)
+  std::uint64_t used = 0;         // units in the window
   std::uint64_t lent_to_others = 0;
-  std::uint64_t limit = 0;             // effective: override and temporary grants included
-  Milliseconds next_free_at{0};        // store's clock: when the oldest bucket leaves; 0 when nothing is counted
+  std::uint64_t limit = 0;       // effective: override and temporary grants included
+  Milliseconds next_free_at{0};  // store's clock: when the oldest bucket leaves; 0 when nothing is counted
   std::uint64_t next_free_units = 0;
-  Milliseconds fits_at{0};             // refused: when `need` would fit if others return everything; 0: fits when others
-                                       // return; max(): never (need > limit)
-  bool over = false;                   // more use was reported than had been lent: counted; an alarm (double failure)
+  Milliseconds fits_at{0};  // refused: when `need` would fit if others return everything; 0: fits when others
+                            // return; max(): never (need > limit)
+  bool over = false;        // more use was reported than had been lent: counted; an alarm (double failure)
   bool operator==(const LeaseState&) const = default;
 };
 
 struct OpReply {
   OpStatus status = OpStatus::applied;
-  bool fenced = false;                 // settled, but nothing granted: this run is not agreed on yet
-  bool clock_off = false;              // settled, but nothing granted: clocks disagree
+  bool fenced = false;     // settled, but nothing granted: this run is not agreed on yet
+  bool clock_off = false;  // settled, but nothing granted: clocks disagree
   std::uint64_t hwm = 0;
-  Milliseconds now{0};                 // the store's clock
-  Milliseconds session_expiry{0};      // store's clock
+  Milliseconds now{0};             // the store's clock
+  Milliseconds session_expiry{0};  // store's clock
   std::vector<LeaseState> states;
   bool operator==(const OpReply&) const = default;
 };
@@ -137,21 +139,21 @@ struct Replay {
 struct Ping {
   Incarnation incarnation = 0;
   unsigned partition = 0;
-  std::uint64_t acked = 0;             // highest op this incarnation knows to be applied; votes if hwm >= acked
+  std::uint64_t acked = 0;  // highest op this incarnation knows to be applied; votes if hwm >= acked
   struct Peer {
     Incarnation incarnation = 0;
     Milliseconds session_expiry{0};
     bool operator==(const Peer&) const = default;
   };
-  std::vector<Peer> peers;             // sessions seen in earlier replies; restored where the store has forgotten them
+  std::vector<Peer> peers;  // sessions seen in earlier replies; restored where the store has forgotten them
 };
 
 struct PingReply {
-  bool open = false;                   // this run may grant
+  bool open = false;  // this run may grant
   std::uint64_t hwm = 0;
   Milliseconds now{0};
   Milliseconds session_expiry{0};
-  std::vector<Ping::Peer> peers;       // live sessions of the partition, ascending, one's own included
+  std::vector<Ping::Peer> peers;  // live sessions of the partition, ascending, one's own included
 };
 
 }  // namespace tollgate::quota

@@ -69,10 +69,11 @@ struct ChargeOutcome {
   enum class Status : std::uint8_t { admitted, exceeded, unavailable } status = Status::unavailable;
   std::vector<AccountState> states;     // in the order of the charges; empty when unavailable
   std::vector<std::uint32_t> violated;  // indexes of charges without room (exceeded)
-  std::vector<std::uint32_t> shadow_violated;  // indexes of shadow charges without room; they were not charged
-  bool degraded = false;                // admitted although the store could not be asked (on_outage: allow)
-  Receipt receipt;                      // admitted
-  std::string error;                    // unavailable: why, for the log
+  std::vector<std::uint32_t>
+      shadow_violated;    // indexes of shadow charges without room; they were not charged
+  bool degraded = false;  // admitted although the store could not be asked (on_outage: allow)
+  Receipt receipt;        // admitted
+  std::string error;      // unavailable: why, for the log
 
   void clear();  // as new, but for memory that is kept
 };

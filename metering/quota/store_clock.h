@@ -69,7 +69,8 @@ class StoreClock {
   std::atomic<std::uint64_t> sequence_{0};     // places_[sequence_ % 2] is valid
   std::array<Place, 2> places_;                // anchor kUnknown: nothing known
   std::atomic<std::int64_t> disagreement_{0};  // ms
-  Interval behind_;  // the first of the samples that are behind by at most the guard and agree; observe() alone
+  Interval
+      behind_;  // the first of the samples that are behind by at most the guard and agree; observe() alone
 };
 
 }  // namespace tollgate::quota

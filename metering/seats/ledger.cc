@@ -10,9 +10,9 @@
 namespace tollgate::seats {
 namespace {
 
-constexpr std::size_t kBatch = 256;                // renewals of one command
-constexpr Milliseconds kSameEnd{100};  // two moments of one session's end, as two calls compute it
-constexpr Milliseconds kStoreAwayPause{200};       // after a renewal without answer
+constexpr std::size_t kBatch = 256;           // renewals of one command
+constexpr Milliseconds kSameEnd{100};         // two moments of one session's end, as two calls compute it
+constexpr Milliseconds kStoreAwayPause{200};  // after a renewal without answer
 constexpr Milliseconds kNamedWithoutStore{1'000};  // a named seat is served on; asked for again after this
 
 struct Name {

@@ -115,7 +115,7 @@ class SeatLedger {
   std::vector<std::shared_ptr<PoolSeats>> pools_;
   std::uint64_t invitations_ = 0, questions_ = 0;
   std::map<std::uint64_t, TakeDone> unanswered_;  // of invite() and settle()
-  std::shared_ptr<void> alive_;  // answers that find it gone do nothing
+  std::shared_ptr<void> alive_;                   // answers that find it gone do nothing
 };
 
 }  // namespace tollgate::seats

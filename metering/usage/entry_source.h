@@ -13,8 +13,9 @@ namespace tollgate::usage {
 class EntrySource {
  public:
   struct Position {
-    std::string stream;        // "0", "1", ..., "control": one writer each
-    std::uint64_t number = 0;  // of the entry, from 1 in each stream; without gaps but where something may be lost
+    std::string stream;  // "0", "1", ..., "control": one writer each
+    std::uint64_t number =
+        0;  // of the entry, from 1 in each stream; without gaps but where something may be lost
   };
   struct StreamInfo {
     std::string name;

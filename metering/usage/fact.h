@@ -21,10 +21,10 @@ struct Fact {
   std::string_view request_id;
   std::string_view client_address;  // after trusted proxies
   std::string_view user, tenant, organization;
-  std::string_view method, path;                 // path without query: queries may carry secrets
-  std::string_view kind;                         // catalogue::name(Kind)
-  std::span<const CountedOperation> operations;  // licensed operations of the call, also of a denied one
-  std::uint32_t units = 0;                       // billable (0 when denied, given back or free)
+  std::string_view method, path;                      // path without query: queries may carry secrets
+  std::string_view kind;                              // catalogue::name(Kind)
+  std::span<const CountedOperation> operations;       // licensed operations of the call, also of a denied one
+  std::uint32_t units = 0;                            // billable (0 when denied, given back or free)
   std::span<const std::string_view> shadow_violated;  // names of candidate limits that would have refused it
   bool staff = false;
   Reason reason = Reason::ok;

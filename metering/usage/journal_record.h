@@ -43,52 +43,55 @@ enum class EntryKind : std::uint16_t { call_begin = 1, call_end = 2, op = 3, aud
 
 // By the processor's instruction (SSE 4.2) where it has one, else by table. `before`: the sum of the bytes before these.
 std::uint32_t crc32c(std::string_view bytes, std::uint32_t before = 0);
-std::uint32_t crc32c_by_table(std::string_view bytes, std::uint32_t before = 0);  // the same sum, on any processor
+std::uint32_t crc32c_by_table(std::string_view bytes,
+                              std::uint32_t before = 0);  // the same sum, on any processor
 
 // A call is named by (stream, call): one more than the call before on the same stream, never used twice.
 template <class Text>
 struct CallBeginOf {
   std::uint64_t call = 0;
-  std::int64_t time_ms = 0;             // arrival, calendar clock of the proxy
+  std::int64_t time_ms = 0;  // arrival, calendar clock of the proxy
   Text request_id, user, tenant, organization, client_address, method, path, kind;
   bool staff = false;
   struct Operation {
     Text object, operation, section, product;
-    std::uint32_t count = 1;            // equal operations of a batch are one entry
+    std::uint32_t count = 1;  // equal operations of a batch are one entry
     bool operator==(const Operation&) const = default;
   };
-  std::vector<Operation> operations;    // licensed ones
+  std::vector<Operation> operations;  // licensed ones
   struct Charged {
     Text subject_key, field;  // quota accounts, observation accounts not included
     std::uint32_t units = 0;
     bool operator==(const Charged&) const = default;
   };
-  std::vector<Charged> charged;         // asked for; call_end says what became of it
+  std::vector<Charged> charged;  // asked for; call_end says what became of it
   bool operator==(const CallBeginOf&) const = default;
 };
 using CallBegin = CallBeginOf<std::string>;
 using CallBeginView = CallBeginOf<std::string_view>;  // to write one of what lies elsewhere
 
 enum class CallOutcome : std::uint8_t {
-  done = 0,          // ended by itself: reason and status say how
-  interrupted = 1,   // the process died after the upstream may have received it: billable
-  void_charged = 2,  // the process died after the charge and before the upstream received anything: not billable
-  void_maybe = 3,    // as above, and it is not known whether the charge was made
+  done = 0,         // ended by itself: reason and status say how
+  interrupted = 1,  // the process died after the upstream may have received it: billable
+  void_charged =
+      2,  // the process died after the charge and before the upstream received anything: not billable
+  void_maybe = 3,  // as above, and it is not known whether the charge was made
 };
 
 struct CallEnd {
-  std::uint64_t call = 0;               // of the call_begin; 0: this entry stands alone, `alone` says who and what
+  std::uint64_t call = 0;  // of the call_begin; 0: this entry stands alone, `alone` says who and what
   CallOutcome outcome = CallOutcome::done;
-  std::string reason;                   // reason code
+  std::string reason;  // reason code
   std::uint32_t status = 0;
-  std::uint32_t units = 0;              // billable units; 0: denied, given back, void, free
-  bool given_back = false;              // charged and handed back: the upstream never received it
+  std::uint32_t units = 0;  // billable units; 0: denied, given back, void, free
+  bool given_back = false;  // charged and handed back: the upstream never received it
   bool degraded = false;
   std::uint64_t bytes_in = 0, bytes_out = 0;
   std::uint64_t total_us = 0, upstream_us = 0, store_us = 0;
   std::string upstream_server;
   std::uint32_t attempts = 0;
-  std::vector<std::int64_t> buckets;    // of each `charged` account, in order: where the units were counted (store's clock)
+  std::vector<std::int64_t>
+      buckets;  // of each `charged` account, in order: where the units were counted (store's clock)
   std::optional<CallBegin> alone;
   bool operator==(const CallEnd&) const = default;
 };
@@ -113,14 +116,15 @@ struct OpEntry {
 
 struct AuditEntry {
   std::int64_t time_ms = 0;
-  std::string actor, action, subject, detail, reason;  // "10.0.0.9 token admin", "quota.grant", "acme/ann daily", "+200 until ..", free text
+  std::string actor, action, subject, detail,
+      reason;  // "10.0.0.9 token admin", "quota.grant", "acme/ann daily", "+200 until ..", free text
   bool operator==(const AuditEntry&) const = default;
 };
 
 struct MarkEntry {
   std::int64_t time_ms = 0;
   std::uint32_t incarnation = 0;
-  std::string what;                     // "start", "stop", "recovered"
+  std::string what;  // "start", "stop", "recovered"
   std::string version, boot_id, detail;
   bool operator==(const MarkEntry&) const = default;
 };
@@ -172,7 +176,7 @@ struct EntryView {
   std::uint64_t number = 0;
   EntryKind kind = EntryKind::mark;
   std::string_view body;
-  std::size_t size = 0;                 // with header and padding: where the next one begins
+  std::size_t size = 0;  // with header and padding: where the next one begins
 };
 void seal(EntryKind kind, std::uint64_t number, std::string_view body, std::string& out);
 Result<std::optional<EntryView>> parse_entry(std::string_view bytes);

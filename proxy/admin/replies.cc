@@ -8,9 +8,7 @@
 #include "metering/base/json_text.h"
 
 namespace tollgate::admin {
-namespace {
-
-}  // namespace
+namespace {}  // namespace
 
 Reply problem(int status, std::string_view title, std::string_view detail) {
   Reply reply{.status = status, .content_type = "application/problem+json", .fields = {}, .body = {}};

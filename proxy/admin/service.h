@@ -143,7 +143,7 @@ struct Sources {
   };
   std::function<std::optional<UserSync>()> user_sync{};  // nullopt, or not given: the CRM is not asked
   std::function<void(Changed)> sync_users{};  // asks now; may answer from another thread, in minutes
-  std::function<UnixTime()> clock{};  // the store's where it is known; not given: this machine's
+  std::function<UnixTime()> clock{};          // the store's where it is known; not given: this machine's
   std::string version, revision;
 };
 

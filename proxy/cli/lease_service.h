@@ -53,15 +53,16 @@ class LeaseService {
   struct Shown {
     std::atomic<bool> up{false};
     std::atomic<std::uint64_t> losses{0};
-    std::atomic<std::uint64_t> ops{0}, blocking{0}, pings{0}, replays{0}, refills{0}, denials{0}, recalls{0}, lapses{0},
-        gaps{0}, fenced{0}, clock_off{0}, over{0}, resent{0}, log_failures{0};
+    std::atomic<std::uint64_t> ops{0}, blocking{0}, pings{0}, replays{0}, refills{0}, denials{0}, recalls{0},
+        lapses{0}, gaps{0}, fenced{0}, clock_off{0}, over{0}, resent{0}, log_failures{0};
     std::atomic<std::uint64_t> local{0}, waited{0}, unavailable{0}, timeouts{0}, degraded{0}, table_full{0},
         given_back{0};
     std::atomic<std::uint64_t> commands{0}, wait_misses{0}, redirections{0};
     std::atomic<std::int64_t> fence_wait_ms{0}, clock_disagreement_ms{0};
   };
   // Runs `task` on every worker; `done(all said true)` on the thread of the last one to answer.
-  void on_every_worker(std::function<void(LeaseWorker&, std::function<void(bool)>)> task, std::function<void(bool)> done);
+  void on_every_worker(std::function<void(LeaseWorker&, std::function<void(bool)>)> task,
+                       std::function<void(bool)> done);
   LeaseWorkerOptions worker_options(unsigned worker) const;
 
   config::Store settings_;

@@ -77,9 +77,9 @@ class LeaseWorker final : public quota::Ledger {
   seats::SeatStore& seat_store();
   void set_pools(std::vector<seats::Pool> pools);
   const quota::LeaseEngine& engine() const;
-  Milliseconds fence_wait() const;         // longest wait behind a fence now; 0: none
-  Milliseconds clock_disagreement() const; // largest of this worker's partitions, either way
-  void tick();                             // about once a second
+  Milliseconds fence_wait() const;          // longest wait behind a fence now; 0: none
+  Milliseconds clock_disagreement() const;  // largest of this worker's partitions, either way
+  void tick();                              // about once a second
   // Everything this worker owns is settled, and with give_up handed back; false: the store is away.
   void settle_all(bool give_up, std::function<void(bool)> done);
 

@@ -41,7 +41,8 @@ bool Mailbox::post(std::function<void()> task) {
     if (tasks_.size() > 1) return true;  // the wake-up for the first is still due
   }
   const std::uint64_t one = 1;
-  [[maybe_unused]] auto written = write(wake_fd_, &one, sizeof one);  // fails only when a wake-up is due already
+  [[maybe_unused]] auto written =
+      write(wake_fd_, &one, sizeof one);  // fails only when a wake-up is due already
   return true;
 }
 

@@ -72,11 +72,11 @@ struct Call {
   std::string request_id;      // already chosen: kept from the client if well formed, else new
   std::string client_address;  // after trusted proxies
   std::shared_ptr<const identity::ClientCertificate> certificate;  // of our own handshake; nullptr: none
-  Life* life = nullptr;        // of a request that is watched; outlives the call
-  bool no_anonymous = false;   // too busy for requests without a valid token
+  Life* life = nullptr;       // of a request that is watched; outlives the call
+  bool no_anonymous = false;  // too busy for requests without a valid token
 
   // Filled by the gate.
-  const config::Route* route = nullptr;                  // in snapshot->settings
+  const config::Route* route = nullptr;  // in snapshot->settings
   std::string
       upstream_path;  // asked for in place of the head's (rewrite.h), without query; "": the head's own
   std::shared_ptr<const identity::VerifiedToken> token;  // who calls; nullptr on unmetered routes
@@ -89,7 +89,7 @@ struct Call {
   bool owners_asked = false;           // the CRM was asked about those that are not
   bool learns = false;                 // its reply may say whose records are
   bool moves_owner = false;            // it may make its records somebody else's
-  std::uint64_t seats_needed = 0;  // bit i: a seat of snapshot->seat_pools[i], which it has not got yet
+  std::uint64_t seats_needed = 0;      // bit i: a seat of snapshot->seat_pools[i], which it has not got yet
   std::unique_ptr<CallPortal> portal;  // nullptr: nobody's membership is at stake
   std::vector<quota::AccountCharge> charges;
   std::vector<quota::AccountState> states;  // of the charges, after the store answered

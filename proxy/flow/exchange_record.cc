@@ -15,15 +15,17 @@ bool limits(const quota::AccountCharge& charge) {
 void Exchange::charge() {
   for (const quota::AccountCharge& charge : call_.charges)
     if (limits(charge))
-      accounts_.push_back({.subject_key = charge.key.subject_key, .field = charge.key.field, .units = charge.units});
+      accounts_.push_back(
+          {.subject_key = charge.key.subject_key, .field = charge.key.field, .units = charge.units});
   usage::CallJournal* journal = port_.call_journal();
   if (journal != nullptr && !accounts_.empty()) {
     if (journal->writable()) journalled_ = journal->begin(fact(), accounts_);
     if (journalled_.call == 0 && settings().journal.on_failure == config::OnJournalFailure::refuse) {
       accounts_.clear();  // they name what is in the charges
       call_.charges.clear();
-      return fail(Reason::store_unavailable,
-                  "Calls cannot be recorded at the moment, so none are let through. Nothing was charged; try again.");
+      return fail(
+          Reason::store_unavailable,
+          "Calls cannot be recorded at the moment, so none are let through. Nothing was charged; try again.");
     }
   }
   store_pending_ = true;

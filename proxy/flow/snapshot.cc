@@ -90,7 +90,8 @@ PreparedEdits prepare(const config::FieldEdits& settings) {
   for (const std::string& name : settings.remove) edits.drop.push_back(name);
   for (const auto& [name, value] : settings.set) edits.drop.push_back(name);
   for (const auto* fields : {&settings.set, &settings.add})
-    for (const auto& [name, value] : *fields) edits.lines.append(name).append(": ").append(value).append("\r\n");
+    for (const auto& [name, value] : *fields)
+      edits.lines.append(name).append(": ").append(value).append("\r\n");
   edits.drop_legacy = edits.drop;
   edits.drop_legacy.insert(edits.drop_legacy.end(), std::begin(kLegacyRateLimit), std::end(kLegacyRateLimit));
   return edits;

@@ -56,16 +56,16 @@ struct Snapshot {
   std::shared_ptr<const identity::LookupSource> token_lookup, session_lookup;
   std::shared_ptr<identity::LookupTable> lookups;
   std::shared_ptr<identity::SessionTable>
-      sessions;  // nullptr without identity.sessions; changes while we run
+      sessions;                                 // nullptr without identity.sessions; changes while we run
   std::shared_ptr<OwnerLookup> owner_lookup;    // nullptr: nobody is asked
   std::shared_ptr<licence::OwnerTable> owners;  // nullptr unless asks_owners(); changes while we run
   catalogue::Classifier classifier;
   licence::Policy policy;
   quota::Rules rules;
   http::AddressSet trusted_proxies;
-  http::AddressSet unlimited_addresses;  // limits.per_address.exempt
-  std::string rate_limit_policy;  // value of RateLimit-Policy: the same for every caller
-  std::vector<RouteEdits> edits;  // one a route, in the order of settings.routes
+  http::AddressSet unlimited_addresses;            // limits.per_address.exempt
+  std::string rate_limit_policy;                   // value of RateLimit-Policy: the same for every caller
+  std::vector<RouteEdits> edits;                   // one a route, in the order of settings.routes
   std::vector<std::string_view> identity_headers;  // of settings.identity.sources, .api_keys, .pass
   std::string pass_secret;                         // content of identity.pass.secret_file
   std::vector<std::string_view> dropped_cookies;   // those that hold credentials, unless they are forwarded
@@ -74,7 +74,7 @@ struct Snapshot {
   std::vector<std::uint64_t> pool_of_product;  // by Rulebook::products: bit in Call::seats_needed, 0: no pool
   std::uint64_t concurrent_pool = 0;           // bit of kConcurrentPool; 0: there is none
   const SeatPool* portal_pool = nullptr;       // kPortalPool in seat_pools; nullptr: there is none
-  std::uint64_t generation = 0;   // 1 at start, +1 a reload; token caches are emptied when it changes
+  std::uint64_t generation = 0;  // 1 at start, +1 a reload; token caches are emptied when it changes
 };
 
 // What the edges read from files and hand in.

@@ -45,8 +45,8 @@ struct RequestForwarding {
   std::string_view request_id{};     // X-Request-Id; "" keeps none
   std::string_view peer_address{};  // the socket's peer, IpAddress::to_string(), appended to X-Forwarded-For;
                                     // "" (it has none) is written as `unknown`
-  bool trusted_peer = false;  // keep the peer's X-Forwarded-For and Forwarded in front of it
-  bool https = false;         // X-Forwarded-Proto: ClientInfo::https
+  bool trusted_peer = false;        // keep the peer's X-Forwarded-For and Forwarded in front of it
+  bool https = false;               // X-Forwarded-Proto: ClientInfo::https
   std::string_view forwarded_host{};  // X-Forwarded-Host: ClientInfo::host; "" takes the head's authority
   std::string_view default_host{};    // Host when the request (HTTP/1.0) named none: the upstream's authority
   std::span<const std::string_view>
@@ -97,8 +97,8 @@ struct ResponseForwarding {
       drop_fields{};        // upstream fields to leave out, e.g. those set by extra_fields
   std::string_view date{};  // written when the upstream sent no Date (RFC 9110 section 6.6.1); "" never
   std::uint8_t client_minor_version = 1;
-  bool close = false;    // the client connection ends with this response
-  bool upgrade = false;  // 101: Connection: upgrade and the Upgrade field are passed
+  bool close = false;                 // the client connection ends with this response
+  bool upgrade = false;               // 101: Connection: upgrade and the Upgrade field are passed
   const ReplyPaths* paths = nullptr;  // addresses in the fields are mapped so; nullptr: they stay as they are
 };
 

@@ -27,7 +27,7 @@ struct CreatioAccess {
   std::string user, password;
   std::string authorization;           // value of Authorization, in place of user and password
   identity::ClientCredentials client;  // in place of both, when it has a token_url
-  Milliseconds timeout{10'000};  // of each request
+  Milliseconds timeout{10'000};        // of each request
   bool operator==(const CreatioAccess&) const = default;
 };
 

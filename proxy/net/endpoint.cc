@@ -145,12 +145,12 @@ namespace {
 
 std::unexpected<Error> socket_failure(const Endpoint& at, std::string_view what) {
   const int error = errno;
-  return fail(
-      Origin::config,
-      at.address.ss_family == AF_UNIX
-          ? fmt::format("cannot listen on {}: {}: {}", at.host(), what, std::strerror(error))
-          : fmt::format("cannot listen on {} port {}: {}: {}", at.host(), at.port(), what, std::strerror(error)),
-      error == EADDRINUSE);
+  return fail(Origin::config,
+              at.address.ss_family == AF_UNIX
+                  ? fmt::format("cannot listen on {}: {}: {}", at.host(), what, std::strerror(error))
+                  : fmt::format("cannot listen on {} port {}: {}: {}", at.host(), at.port(), what,
+                                std::strerror(error)),
+              error == EADDRINUSE);
 }
 
 Result<int> bound_socket(const Endpoint& at, bool share) {

@@ -24,7 +24,11 @@ int open_reserve() {
 
 Listener::Listener(Worker& worker, std::string key, int fd, std::shared_ptr<const ServerTls> tls,
                    std::shared_ptr<const ListenerRules> rules)
-    : worker_(worker), key_(std::move(key)), fd_(fd), reserve_fd_(open_reserve()), tls_(std::move(tls)),
+    : worker_(worker),
+      key_(std::move(key)),
+      fd_(fd),
+      reserve_fd_(open_reserve()),
+      tls_(std::move(tls)),
       rules_(std::move(rules)) {
   timer_.bind(this, &Listener::on_timer);
   // Level-triggered: what is left in the queue wakes the loop again.

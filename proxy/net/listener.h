@@ -22,7 +22,8 @@ class Worker;
 // What a listener asks of those who connect.
 struct ListenerRules {
   bool proxy_protocol = false;  // connections begin with a PROXY header (proxy_protocol.h)
-  http::AddressSet senders{};   // who may connect then; empty: anybody. Unix sockets are open to who can open them
+  http::AddressSet
+      senders{};  // who may connect then; empty: anybody. Unix sockets are open to who can open them
 };
 
 inline constexpr Milliseconds kAcceptPause{100};

@@ -59,13 +59,15 @@ Result<Open> open_listener(const config::Listener& settings, unsigned workers) {
   open.key = settings.address;
   const bool local = endpoint->address.ss_family == AF_UNIX;  // one queue for all workers
   for (unsigned worker = 0; worker < workers; ++worker) {
-    auto fd = local && worker > 0 ? duplicate(open.fds.front()) : listen_on(*endpoint, workers > 1, worker > 0);
+    auto fd =
+        local && worker > 0 ? duplicate(open.fds.front()) : listen_on(*endpoint, workers > 1, worker > 0);
     if (!fd) {
       close_all(open.fds);
       return std::unexpected(fd.error());
     }
     open.fds.push_back(*fd);
-    if (worker == 0 && !local) *endpoint = local_endpoint(*fd);  // port 0: the others join the one that was chosen
+    if (worker == 0 && !local)
+      *endpoint = local_endpoint(*fd);  // port 0: the others join the one that was chosen
   }
   open.port = endpoint->port();
   return open;

@@ -40,9 +40,9 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   ClientPace& pace() { return pace_; }
   http::RequestParser& parser() { return *parser_; }
   void parsing_begins() { parsing_since_ = EventLoop::now(); }  // of a request that may be watched
-  void begin();                                    // the parser has a head
-  void refuse(const http::ParseFailure& failure);  // the parser has none, and never will
-  bool pump();                                     // false: more could be done, but others should have a turn
+  void begin();                                                 // the parser has a head
+  void refuse(const http::ParseFailure& failure);               // the parser has none, and never will
+  bool pump();  // false: more could be done, but others should have a turn
   bool over() const { return exchange_.over(); }
   bool zombie() const { return exchange_.awaits_store(); }
   bool tunnel() const { return exchange_.tunnel(); }
@@ -152,8 +152,8 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   bool client_reading_ = false, client_end_writing_ = false, client_eof_ = false;
   bool client_failed_ = false, client_told_ = false;  // noted; delivered to the exchange
   bool counted_tunnel_ = false;
-  bool charging_ = false;  // a ledger is being asked right now
-  bool asking_ = false;    // the session store is
+  bool charging_ = false;                        // a ledger is being asked right now
+  bool asking_ = false;                          // the session store is
   std::shared_ptr<std::uint64_t> session_turn_;  // the question whose answer is waited for
   std::vector<std::optional<Result<seats::Page>>> usage_seats_;
   std::size_t reported_backlog_ = 0;

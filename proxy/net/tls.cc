@@ -120,8 +120,8 @@ int staple(SSL* session, void* self) {
 }
 
 // OpenSSL asks for the keys of a ticket: 1 use them, 2 use them and send a new ticket, 0 none, -1 failure.
-int ticket_key(SSL* session, unsigned char name[16], unsigned char iv[EVP_MAX_IV_LENGTH], EVP_CIPHER_CTX* cipher,
-               EVP_MAC_CTX* mac, int sealing) {
+int ticket_key(SSL* session, unsigned char name[16], unsigned char iv[EVP_MAX_IV_LENGTH],
+               EVP_CIPHER_CTX* cipher, EVP_MAC_CTX* mac, int sealing) {
   const auto* keys = static_cast<const TicketKeys*>(SSL_CTX_get_app_data(SSL_get_SSL_CTX(session)));
   const UnixTime now = system_time();
   std::optional<TicketKey> key = sealing != 0 ? keys->seal(now) : keys->open(name, now);
@@ -143,20 +143,22 @@ int ticket_key(SSL* session, unsigned char name[16], unsigned char iv[EVP_MAX_IV
 }
 
 // The secrets of the files; without files the one of before, or a new one.
-Result<std::vector<std::string>> ticket_secrets(const config::ListenerTls& settings, const TicketKeys* previous) {
+Result<std::vector<std::string>> ticket_secrets(const config::ListenerTls& settings,
+                                                const TicketKeys* previous) {
   std::vector<std::string> secrets;
   for (const std::string& file : settings.ticket_secret_files) {
     auto secret = read_whole(file);
     if (!secret) return std::unexpected(secret.error());
     if (secret->size() < TicketKeys::kSecretMin)
-      return fail(Origin::config, fmt::format("ticket secret file {} has fewer than {} bytes", file,
-                                              TicketKeys::kSecretMin));
+      return fail(Origin::config,
+                  fmt::format("ticket secret file {} has fewer than {} bytes", file, TicketKeys::kSecretMin));
     secrets.push_back(std::move(*secret));
   }
   if (!secrets.empty()) return secrets;
   if (previous != nullptr) return previous->secrets();
   secrets.emplace_back(TicketKeys::kSecretMin, '\0');
-  CHECK(RAND_bytes(reinterpret_cast<unsigned char*>(secrets[0].data()), static_cast<int>(secrets[0].size())) == 1,
+  CHECK(RAND_bytes(reinterpret_cast<unsigned char*>(secrets[0].data()),
+                   static_cast<int>(secrets[0].size())) == 1,
         "the system gives random bytes");
   return secrets;
 }

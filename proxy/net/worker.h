@@ -71,10 +71,10 @@ class Worker {
   Worker& operator=(const Worker&) = delete;
 
   // ---- control thread
-  void start(Update first);  // returns when the worker serves
-  void update(Update next);  // soon
+  void start(Update first);                         // returns when the worker serves
+  void update(Update next);                         // soon
   void follow(std::shared_ptr<flow::Trail> trail);  // nullptr: nothing any more; soon
-  void begin_accepting();    // when options.hold held it back
+  void begin_accepting();                           // when options.hold held it back
   void say_close(bool on);
   bool all_told();  // Server::all_told(); waits for the worker
   // What waits in the queues of the listeners: is served here, or left for a successor. Then connections
@@ -82,8 +82,8 @@ class Worker {
   enum class Queues : std::uint8_t { serve, leave };
   void drain(Queues queues, std::function<void()> when_empty);  // the function runs on the worker's thread
   void stop_charging();
-  void detach();                                 // returns when it is done
-  void stop();                                   // ends what is under way and joins
+  void detach();  // returns when it is done
+  void stop();    // ends what is under way and joins
   void post(std::function<void()> task) { loop_.post(std::move(task)); }
   const WorkerCounters& counters() const { return counters_; }
   const PoolCounters& pool_counters() const { return pool_counters_; }

@@ -41,8 +41,8 @@ class Metrics {
  public:
   struct Options {
     unsigned workers = 1;
-    std::vector<std::string> objects;       // label values of `object`
-    std::vector<std::string> main_objects;  // of these, calls that never happened are exported as 0
+    std::vector<std::string> objects;          // label values of `object`
+    std::vector<std::string> main_objects;     // of these, calls that never happened are exported as 0
     std::vector<std::string> shadow_limits{};  // candidate limits; those of a reload count as `other`
     std::string version, revision;
   };

@@ -382,8 +382,8 @@ TEST(Parse, OnlyThisMachineIsThisMachine) {
                                      "http://127.8.9.1/k?a=b", "http://[::1]:80/k"})
     EXPECT_FALSE(warned(own)) << own;
   for (const std::string_view other :
-       {"http://localhost.example/k", "http://127.example/k", "http://127.0.0.1.example:80/k", "http://example?@localhost/k",
-        "http://[::1:2]/k", "http://localhostage/"})
+       {"http://localhost.example/k", "http://127.example/k", "http://127.0.0.1.example:80/k",
+        "http://example?@localhost/k", "http://[::1:2]/k", "http://localhostage/"})
     EXPECT_TRUE(warned(other)) << other;
 }
 

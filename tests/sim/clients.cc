@@ -128,10 +128,9 @@ void World::schedule_call(std::size_t u) {
 
 Proxy* World::choose_proxy(std::size_t u) {
   Client& client = clients_[u];
-  std::size_t first =
-      client.random.below(100) < scenario_.sticky_percent ? u
-      : scenario_.in_turn                                   ? u + client.turn++
-                                                            : client.random.below(proxies_.size());
+  std::size_t first = client.random.below(100) < scenario_.sticky_percent ? u
+                      : scenario_.in_turn                                 ? u + client.turn++
+                                          : client.random.below(proxies_.size());
   for (std::size_t i = 0; i < proxies_.size(); ++i) {
     Proxy& proxy = *proxies_[(first + i) % proxies_.size()];
     if (proxy.alive() && !proxy.paused()) return &proxy;

@@ -39,11 +39,7 @@ struct Traffic {
 };
 constexpr std::array<Traffic, 5> kTraffic = {{
     {"300 a day", Profile::working_day, 0.3, {32, 130, 489, 99, 132}, {1.1, 4.4, 17.8, 4.4, 17.0}},
-    {"1000 a day, at the limit",
-     Profile::working_day,
-     1.0,
-     {66, 257, 634, 146, 247},
-     {10, 63, 226, 39, 86}},
+    {"1000 a day, at the limit", Profile::working_day, 1.0, {66, 257, 634, 146, 247}, {10, 63, 226, 39, 86}},
     {"1500 a day, over it", Profile::working_day, 1.5, {69, 272, 643, 141, 217}, {29, 133, 359, 64, 102}},
     {"1500 in 30 s", Profile::storm, 1.5, {4.6, 32, 185, 28, 79}, {0.7, 14, 100, 13, 42}},
     {"1500 spread over 24 h", Profile::spread, 1.5, {389, 668, 1090, 481, 572}, {239, 450, 716, 292, 362}},

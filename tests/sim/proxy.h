@@ -68,7 +68,7 @@ struct Surroundings {
   std::function<void()> store_spoke;  // publishes what the store has to say, after each operation
   std::function<void()> listeners_changed;
   std::function<void(const quota::Op&)> asked;  // of the store; resent ones too
-  bool peace = false;  // faults are over
+  bool peace = false;                           // faults are over
 };
 
 class Proxy {

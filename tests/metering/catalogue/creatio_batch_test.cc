@@ -164,40 +164,38 @@ TEST(BatchMultipart, TextThatOnlyLooksLikeADelimiterIsBody) {
 
 TEST(BatchMultipart, WhatReadersCutDifferentlyIsRejected) {
   std::string good = part("GET Case HTTP/1.1");
-  for (const std::
-           string&
-               body : {std::string(),
-                       std::string("x"),
-                       std::string("--c\r\n"),
-                       std::string("--b"),
-                       good + "\n--b\nContent-Type: application/http\n\nDELETE Case(1) "
-                              "HTTP/1.1\n\r\n--b--\r\n",  // mixed newlines
-                       good + "--bx\r\nContent-Type: application/http\r\n\r\nDELETE Case(1) "
-                              "HTTP/1.1\r\n\r\n--b--",  // longer delimiter
-                       good + "--b--\r\n" + good,       // behind the end
-                       part("POST Case HTTP/1.1\r\n\r\nx\r--b\rDELETE Case(1)") + "--b--",  // bare CR
-                       std::string("--b\r\n\r\nGET Case HTTP/1.1\r\n\r\n--b--"),            // no Content-Type
-                       std::string("--b\r\nContent-Type: text/plain\r\n\r\nGET Case HTTP/1.1\r\n\r\n--b--"),
-                       std::string("--b\r\nContent-Type: application/http\r\nContent-Type: "
-                                   "application/http\r\n\r\nGET Case HTTP/1.1\r\n\r\n--b--"),
-                       std::string(
-                           "--b\r\nContent-Type : application/http\r\n\r\nGET Case HTTP/1.1\r\n\r\n--b--"),
-                       std::string("--b\r\nContent-Type: application/http\r\n folded\r\n\r\nGET Case "
-                                   "HTTP/1.1\r\n\r\n--b--"),
-                       std::string("--b\r\nContent-Type: application/http\r\nContent-Transfer-Encoding: "
-                                   "base64\r\n\r\nR0VU\r\n--b--"),
-                       std::string("--b\r\nContent-Type: multipart/mixed; boundary=b2\r\n\r\n") +
-                           part("GET Case HTTP/1.1", "\r\n", "b2") + "--b--",
-                       part("GET Case") + "--b--",
-                       part("GET  HTTP/1.1") + "--b--",
-                       part("GET Ca se HTTP/1.1") + "--b--",
-                       part("GET Case HTTP/1.1x") + "--b--",
-                       part("FOO Case HTTP/1.1") + "--b--",
-                       part("") + "--b--",
-                       part("POST Case HTTP/1.1\r\nTransfer-Encoding: chunked") + "--b--",
-                       part("POST Case(1) HTTP/1.1\r\nX-HTTP-Method: GET\r\nX-HTTP-Method: DELETE") + "--b--",
-                       part("POST $batch HTTP/1.1") + "--b--",
-                       part("POST /0/rest/S/M HTTP/1.1") + "--b--"})
+  for (const std::string& body :
+       {std::string(),
+        std::string("x"),
+        std::string("--c\r\n"),
+        std::string("--b"),
+        good + "\n--b\nContent-Type: application/http\n\nDELETE Case(1) "
+               "HTTP/1.1\n\r\n--b--\r\n",  // mixed newlines
+        good + "--bx\r\nContent-Type: application/http\r\n\r\nDELETE Case(1) "
+               "HTTP/1.1\r\n\r\n--b--",                                      // longer delimiter
+        good + "--b--\r\n" + good,                                           // behind the end
+        part("POST Case HTTP/1.1\r\n\r\nx\r--b\rDELETE Case(1)") + "--b--",  // bare CR
+        std::string("--b\r\n\r\nGET Case HTTP/1.1\r\n\r\n--b--"),            // no Content-Type
+        std::string("--b\r\nContent-Type: text/plain\r\n\r\nGET Case HTTP/1.1\r\n\r\n--b--"),
+        std::string("--b\r\nContent-Type: application/http\r\nContent-Type: "
+                    "application/http\r\n\r\nGET Case HTTP/1.1\r\n\r\n--b--"),
+        std::string("--b\r\nContent-Type : application/http\r\n\r\nGET Case HTTP/1.1\r\n\r\n--b--"),
+        std::string("--b\r\nContent-Type: application/http\r\n folded\r\n\r\nGET Case "
+                    "HTTP/1.1\r\n\r\n--b--"),
+        std::string("--b\r\nContent-Type: application/http\r\nContent-Transfer-Encoding: "
+                    "base64\r\n\r\nR0VU\r\n--b--"),
+        std::string("--b\r\nContent-Type: multipart/mixed; boundary=b2\r\n\r\n") +
+            part("GET Case HTTP/1.1", "\r\n", "b2") + "--b--",
+        part("GET Case") + "--b--",
+        part("GET  HTTP/1.1") + "--b--",
+        part("GET Ca se HTTP/1.1") + "--b--",
+        part("GET Case HTTP/1.1x") + "--b--",
+        part("FOO Case HTTP/1.1") + "--b--",
+        part("") + "--b--",
+        part("POST Case HTTP/1.1\r\nTransfer-Encoding: chunked") + "--b--",
+        part("POST Case(1) HTTP/1.1\r\nX-HTTP-Method: GET\r\nX-HTTP-Method: DELETE") + "--b--",
+        part("POST $batch HTTP/1.1") + "--b--",
+        part("POST /0/rest/S/M HTTP/1.1") + "--b--"})
     EXPECT_EQ(mime(body), "reject") << body;
   for (const char* type : {"multipart/mixed", "multipart/mixed; boundary=", "multipart/mixed; boundary=\"b",
                            "multipart/mixed; boundary=b; boundary=c", "multipart/mixed; boundary*=b"})

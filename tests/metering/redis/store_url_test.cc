@@ -134,9 +134,10 @@ TEST(StoreUrl, MistakesAreErrorsOfTheConfiguration) {
 }
 
 TEST(StoreUrl, PasswordIsNeverInAnErrorOrADescription) {
-  for (std::string text : {"redis://u:hunter2@host:99999", "redis://u:hunter2@", "redis://u:hunter2@host/x",
-                           "redis://u:hunter2%@h", "rediss://u:hunter2@[::1", "redis+unix://u:hunter2@tmp",
-                           "redos://u:hunter2@h", "redis+sentinel://u:hunter2@h,i", "redis+cluster://:hunter2@a,"}) {
+  for (std::string text :
+       {"redis://u:hunter2@host:99999", "redis://u:hunter2@", "redis://u:hunter2@host/x",
+        "redis://u:hunter2%@h", "rediss://u:hunter2@[::1", "redis+unix://u:hunter2@tmp",
+        "redos://u:hunter2@h", "redis+sentinel://u:hunter2@h,i", "redis+cluster://:hunter2@a,"}) {
     auto url = parse_store_url(text);
     ASSERT_FALSE(url.has_value()) << text;
     EXPECT_EQ(url.error().message.find("hunter2"), std::string::npos) << url.error().message;

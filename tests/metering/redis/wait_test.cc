@@ -90,8 +90,7 @@ TEST_F(Wait, FewerReplicasThanAskedForConfirmNothing) {
   ASSERT_TRUE(client.come_up());
   EXPECT_FALSE(client.apply(client.make_op("ann", 1), 400ms).has_value());
   EXPECT_TRUE(client.loop.run_until([&] { return client.store.counters().wait_misses >= 1; }));
-  EXPECT_NE(client.store.last_error().find(" of 2 replicas"), std::string::npos)
-      << client.store.last_error();
+  EXPECT_NE(client.store.last_error().find(" of 2 replicas"), std::string::npos) << client.store.last_error();
   EXPECT_EQ(client.read({account("ann", "daily", 9)}).size(), 1U) << "a read needs no confirmation";
 }
 

@@ -24,93 +24,86 @@ class AdminTest : public testing::Test {
   Reply send(std::string_view method, std::string_view path, std::string_view query = "",
              std::string_view body = "", std::string_view authorization = "Bearer admin-secret",
              std::string token = "admin-secret") {
-    Sources sources{.snapshot = [this] { return snapshot_; },
-                    .metrics = [] { return "metric 1\n"; },
-                    .metrics_content_type = "text/plain; version=0.0.4; charset=utf-8",
-                    .readiness = [this] { return checks_; },
-                    .reload = [this]() -> Result<void> {
-                      if (reload_fails_) return fail(Origin::config, "line 3: unknown key");
-                      return {};
-                    },
-                    .read_usage =
-                        [this](auto accounts, auto observation, auto done) {
-                          ledger_.read(accounts, [&](auto&& states) {
-                            ledger_.list(observation.subject_key, observation.prefix, observation.window,
-                                         observation.bucket,
-                                         [&](auto&& listed) { done(std::move(states), std::move(listed)); });
-                          });
-                        },
-                    .get_override =
-                        [this](quota::AccountKey key, Sources::OverrideRead done) {
-                          if (!overrides_readable_)
-                            return done(fail(Origin::store, "the store is away", true));
-                          auto found = overrides_.find(key.subject_key + key.field);
-                          done(found == overrides_.end() ? Sources::Override() : found->second);
-                        },
-                    .set_override =
-                        [this](quota::AccountKey key, Sources::Override value, Sources::Changed done) {
-                          if (!overrides_writable_)
-                            return done(fail(Origin::store, "the store is away", true));
-                          std::optional<std::uint64_t> effective;
-                          if (value) effective = value->effective(3, store_time_);
-                          ledger_.set_override(key, effective);
-                          overrides_[key.subject_key + key.field] = std::move(value);
-                          done({});
-                        },
-                    .reset =
-                        [this](std::vector<quota::AccountKey> keys, Sources::Changed done) {
-                          resets_ += keys.size();
-                          done({});
-                        },
-                    .settle =
-                        [this](Sources::Changed done) {
-                          if (settles_) return done({});
-                          done(fail(Origin::store, "3 accounts are not settled", true));
-                        },
-                    .list_seats =
-                        [this](seats::Pool pool, std::uint64_t offset, std::uint64_t count, auto done) {
-                          if (!seats_known_) return done(fail(Origin::store, "the store is away", true));
-                          done(seats_.list(pool, offset, count, ""));
-                        },
-                    .release_seat =
-                        [this](seats::Pool pool, std::string tenant, std::string seat_user, auto done) {
-                          done(seats_.release(pool, seats::member_of({tenant, seat_user})));
-                        },
-                    .assign_seat =
-                        [this](seats::Pool pool, std::string tenant, std::string seat_user, auto done) {
-                          done(seats_.take(pool, seats::member_of({tenant, seat_user})));
-                        },
-                    .audit = [this](usage::AuditEntry entry) -> Result<void> {
-                      if (audit_fails_) return fail(Origin::self, "the disk is full");
-                      audit_.push_back(std::move(entry));
-                      return {};
-                    },
-                    .audit_log = [this](std::size_t most) -> Result<std::vector<usage::AuditEntry>> {
-                      std::vector<usage::AuditEntry> latest(audit_.rbegin(), audit_.rend());
-                      latest.resize(std::min(latest.size(), most));
-                      return latest;
-                    },
-                    .follow =
-                        [this](std::optional<flow::TrailOrder> order, std::string_view who) {
-                          followed_ = std::move(order);
-                          follower_ = who;
-                        },
-                    .followed = [this]() -> std::optional<Sources::Followed> {
-                      if (!followed_) return std::nullopt;
-                      return Sources::Followed{
-                          .order = *followed_, .left = followed_->time, .lines_left = followed_->lines};
-                    },
-                    .upstreams =
-                        [] {
-                          return std::vector<Sources::UpstreamServer>{{.upstream = "crm",
-                                                                       .server = "http://a:80",
-                                                                       .ejected = true,
-                                                                       .idle = 3,
-                                                                       .waiting = 2}};
-                        },
-                    .clock = [this] { return UnixTime(store_time_); },
-                    .version = "1.2.3",
-                    .revision = "abc"};
+    Sources sources{
+        .snapshot = [this] { return snapshot_; },
+        .metrics = [] { return "metric 1\n"; },
+        .metrics_content_type = "text/plain; version=0.0.4; charset=utf-8",
+        .readiness = [this] { return checks_; },
+        .reload = [this]() -> Result<void> {
+          if (reload_fails_) return fail(Origin::config, "line 3: unknown key");
+          return {};
+        },
+        .read_usage =
+            [this](auto accounts, auto observation, auto done) {
+              ledger_.read(accounts, [&](auto&& states) {
+                ledger_.list(observation.subject_key, observation.prefix, observation.window,
+                             observation.bucket,
+                             [&](auto&& listed) { done(std::move(states), std::move(listed)); });
+              });
+            },
+        .get_override =
+            [this](quota::AccountKey key, Sources::OverrideRead done) {
+              if (!overrides_readable_) return done(fail(Origin::store, "the store is away", true));
+              auto found = overrides_.find(key.subject_key + key.field);
+              done(found == overrides_.end() ? Sources::Override() : found->second);
+            },
+        .set_override =
+            [this](quota::AccountKey key, Sources::Override value, Sources::Changed done) {
+              if (!overrides_writable_) return done(fail(Origin::store, "the store is away", true));
+              std::optional<std::uint64_t> effective;
+              if (value) effective = value->effective(3, store_time_);
+              ledger_.set_override(key, effective);
+              overrides_[key.subject_key + key.field] = std::move(value);
+              done({});
+            },
+        .reset =
+            [this](std::vector<quota::AccountKey> keys, Sources::Changed done) {
+              resets_ += keys.size();
+              done({});
+            },
+        .settle =
+            [this](Sources::Changed done) {
+              if (settles_) return done({});
+              done(fail(Origin::store, "3 accounts are not settled", true));
+            },
+        .list_seats =
+            [this](seats::Pool pool, std::uint64_t offset, std::uint64_t count, auto done) {
+              if (!seats_known_) return done(fail(Origin::store, "the store is away", true));
+              done(seats_.list(pool, offset, count, ""));
+            },
+        .release_seat = [this](
+                            seats::Pool pool, std::string tenant, std::string seat_user,
+                            auto done) { done(seats_.release(pool, seats::member_of({tenant, seat_user}))); },
+        .assign_seat = [this](seats::Pool pool, std::string tenant, std::string seat_user,
+                              auto done) { done(seats_.take(pool, seats::member_of({tenant, seat_user}))); },
+        .audit = [this](usage::AuditEntry entry) -> Result<void> {
+          if (audit_fails_) return fail(Origin::self, "the disk is full");
+          audit_.push_back(std::move(entry));
+          return {};
+        },
+        .audit_log = [this](std::size_t most) -> Result<std::vector<usage::AuditEntry>> {
+          std::vector<usage::AuditEntry> latest(audit_.rbegin(), audit_.rend());
+          latest.resize(std::min(latest.size(), most));
+          return latest;
+        },
+        .follow =
+            [this](std::optional<flow::TrailOrder> order, std::string_view who) {
+              followed_ = std::move(order);
+              follower_ = who;
+            },
+        .followed = [this]() -> std::optional<Sources::Followed> {
+          if (!followed_) return std::nullopt;
+          return Sources::Followed{
+              .order = *followed_, .left = followed_->time, .lines_left = followed_->lines};
+        },
+        .upstreams =
+            [] {
+              return std::vector<Sources::UpstreamServer>{
+                  {.upstream = "crm", .server = "http://a:80", .ejected = true, .idle = 3, .waiting = 2}};
+            },
+        .clock = [this] { return UnixTime(store_time_); },
+        .version = "1.2.3",
+        .revision = "abc"};
     Service service(std::move(sources), std::move(token));
     Reply out;
     int answers = 0;
