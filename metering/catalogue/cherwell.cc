@@ -379,6 +379,7 @@ bool Reader::read() {
 bool classify_portal(Call& call) {
   auto object = find_parameter(call.path.query, "BusObID");
   if (object.count > 1) return call.reject("the address names two objects");
+  if (object.count == 1 && object.value.empty()) return call.done(Kind::unknown);
   if (object.count == 1) {
     call.use(call.schema.object_of_uid(object.value).value_or(call.spell(object.value)),
              reads(call.method) ? Operation::read : Operation::edit);

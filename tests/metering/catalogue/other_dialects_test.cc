@@ -184,6 +184,14 @@ TEST(Cherwell, ADetailThatIsMadeIsToldAndOneThatIsChangedIsNot) {
   EXPECT_EQ(related(R"("fields":[])"), "");
 }
 
+TEST(Cherwell, APageOfTheBrowserPortalNamesItsObjectOrIsUnknown) {
+  const std::string page = "/CherwellPortal/IT/Command/Queries.GoToRecord";
+  EXPECT_EQ(cherwell("GET " + page + "?BusObID=6dd53665c0c24cab86870a21cf6434ae&RecID=1"), "Incident read");
+  EXPECT_EQ(cherwell("GET " + page + "?BusObID="), "unknown");
+  EXPECT_EQ(cherwell("GET " + page + "?BusObID=&RecID=1"), "unknown");
+  EXPECT_EQ(cherwell("GET " + page + "?BusObID=a&BusObID=b"), "reject");
+}
+
 TEST(Cherwell, TheOperationsNameDecides) {
   const std::string api = "/CHERWELLapi/api/v1/";
   EXPECT_EQ(cherwell("GET " + api + "GetBusinessObject/BusObId/6DD53665C0C24CAB86870A21CF6434AE/PublicId/1"),
