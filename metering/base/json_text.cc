@@ -156,27 +156,21 @@ char* write_json_string(char* to, std::string_view text) {
   return to + 2 + text.size();
 }
 
-// Nearly every text stands for itself: copied and looked at in one go, and taken back where it does not.
 void append_json_string(std::string& out, std::string_view text) {
-  const std::size_t from = out.size(), size = from + 2 + text.size();
-  bool plain = false;
-  out.resize_and_overwrite(size, [&](char* all, std::size_t /*room*/) {
-    all[from] = all[size - 1] = '"';
-    plain = copy_plain(text, all + from + 1);
-    return plain ? size : from;
-  });
-  if (!plain) append_escaped(out, text);
+  Appender to(out);
+  put_json_string(to, text);
 }
 
-void JsonWriter::put_string(std::string_view text) {
-  char* const at = to_->room(2 + text.size());
+// Nearly every text stands for itself: copied and looked at in one go, and written anew where it does not.
+void put_json_string(Appender& to, std::string_view text) {
+  char* const at = to.room(2 + text.size());
   if (copy_plain(text, at + 1)) {
     *at = at[1 + text.size()] = '"';
-    to_->advance_to(at + 2 + text.size());
+    to.advance_to(at + 2 + text.size());
   } else {
     std::string escaped;
     append_escaped(escaped, text);
-    to_->text(escaped);
+    to.text(escaped);
   }
 }
 

@@ -16,6 +16,7 @@ namespace tollgate {
 
 // Appends text as a JSON string with its quotes: at most 6 bytes a byte.
 void append_json_string(std::string& out, std::string_view text);
+void put_json_string(Appender& to, std::string_view text);
 // The same to a place with room for 2 + 6 bytes a byte; the end of what was written. For lines written in one go.
 char* write_json_string(char* to, std::string_view text);
 
@@ -34,12 +35,12 @@ class JsonWriter {
   }
   void key(std::string_view name) {
     separate();
-    put_string(name);
+    put_json_string(*to_, name);
     to_->text(":");
     first_ = true;
   }
   void value(std::string_view text) {
-    item([&] { put_string(text); });
+    item([&] { put_json_string(*to_, text); });
   }
   void value(const char* text) { value(std::string_view(text)); }
   void value(bool yes) { raw(yes ? "true" : "false"); }
@@ -89,7 +90,6 @@ class JsonWriter {
     if (!first_) to_->text(",");
     first_ = false;
   }
-  void put_string(std::string_view text);
 
   std::string& out_;
   std::optional<Appender> to_;  // within a value

@@ -67,27 +67,25 @@ std::string hours_and_minutes(Milliseconds span) {
 }
 
 // More than it may cost at all, or when there is room again.
-std::string quota_detail(const quota::Rule& rule, const quota::AccountState& state, std::uint64_t units,
-                         bool never) {
+std::string quota_detail(const quota::Rule& rule, const quota::AccountState& state, std::uint64_t units) {
   std::string detail;
   detail.reserve(kDetailBytes);
-  Appender to(detail);
-  const bool credits = rule.on == quota::Scope::credits;
-  const std::string_view what = credits ? " credits" : " calls";
-  const auto window = std::chrono::duration_cast<Seconds>(rule.window).count();
-  if (never) {
-    to.text("This request costs ")
-        .decimal(units)
-        .text(what)
-        .text(", more than the limit of ")
-        .decimal(state.limit);
-    to.text(" of quota '").text(rule.name).text("' (").decimal(window).text(" s rolling).");
-  } else {
-    to.decimal(state.used).text(" of ").decimal(state.limit).text(what).text(" of quota '").text(rule.name);
-    to.text(credits ? "' were spent in the last " : "' were made in the last ").decimal(window);
-    to.text(" s; this request needs ").decimal(units).text(". There is room again in ");
-    to.text(hours_and_minutes(state.admitted_after));
-    to.text(". The window is rolling: it does not reset at midnight.");
+  {
+    Appender to(detail);
+    const bool credits = rule.on == quota::Scope::credits;
+    const std::string_view what = credits ? " credits" : " calls";
+    const auto window = std::chrono::duration_cast<Seconds>(rule.window).count();
+    if (state.admitted_after == Milliseconds::max()) {
+      to.text("This request costs ").decimal(units).text(what);
+      to.text(", more than the limit of ").decimal(state.limit);
+      to.text(" of quota '").text(rule.name).text("' (").decimal(window).text(" s rolling).");
+    } else {
+      to.decimal(state.used).text(" of ").decimal(state.limit).text(what).text(" of quota '").text(rule.name);
+      to.text(credits ? "' were spent in the last " : "' were made in the last ").decimal(window);
+      to.text(" s; this request needs ").decimal(units).text(". There is room again in ");
+      to.text(hours_and_minutes(state.admitted_after));
+      to.text(". The window is rolling: it does not reset at midnight.");
+    }
   }
   return detail;
 }
@@ -142,17 +140,12 @@ LocalReply unauthorized(const Call& call, Reason reason, std::string_view detail
 
 LocalReply quota_exceeded(const Call& call, std::span<const std::uint32_t> violated, LocalReply memory) {
   if (violated.empty()) return problem(call, Reason::quota_exceeded, "The quota is used up.");
-  bool never = false;
-  const std::uint32_t* worst = nullptr;
-  for (const std::uint32_t& index : violated) {
-    const quota::AccountState& state = call.states[index];
-    never = never || state.admitted_after == Milliseconds::max();
-    if (worst == nullptr || state.admitted_after > call.states[*worst].admitted_after) worst = &index;
-  }
+  const std::uint32_t worst = *std::ranges::max_element(
+      violated, {}, [&](std::uint32_t index) { return call.states[index].admitted_after; });
   const auto& rules = call.snapshot->rules.rules();
-  const quota::AccountState& state = call.states[*worst];
-  const quota::AccountCharge& charge = call.charges[*worst];
-  const std::string detail = quota_detail(rules[charge.rule], state, charge.units, never);
+  const quota::AccountState& state = call.states[worst];
+  const quota::AccountCharge& charge = call.charges[worst];
+  const std::string detail = quota_detail(rules[charge.rule], state, charge.units);
   LocalReply reply{.status = info(Reason::quota_exceeded).status,
                    .reason = Reason::quota_exceeded,
                    .fields = rate_limit_lines(call, violated, std::move(memory.fields)),

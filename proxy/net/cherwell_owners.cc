@@ -9,6 +9,7 @@
 #include "proxy/net/event_loop.h"
 
 namespace tollgate::net {
+
 CherwellOwners::CherwellOwners(CherwellAccess access, std::vector<std::string> owner_fields,
                                std::shared_ptr<licence::OwnerTable> owners)
     : access_(std::move(access)), owner_fields_(std::move(owner_fields)), owners_(std::move(owners)) {}

@@ -59,13 +59,18 @@ void one_turn(EventLoop& loop) {
   event_base_loop(loop.base(), EVLOOP_ONCE | EVLOOP_NONBLOCK);
 }
 
-TEST(EventLoop, UpstreamsAreHandledBeforeClientsThenTimersThenTheEndOfTheTurn) {
+class Turn : public testing::Test {
+ protected:
+  void SetUp() override { one_turn(loop); }  // both may be written to
+
   std::vector<std::string> seen;
   EventLoop loop;
-  TurnEnd end(loop, seen);
-  Watched client(loop, WatchKind::client, seen, "client"),
-      upstream(loop, WatchKind::upstream, seen, "upstream");
-  one_turn(loop);  // both may be written to
+  TurnEnd end{loop, seen};
+  Watched client{loop, WatchKind::client, seen, "client"},
+      upstream{loop, WatchKind::upstream, seen, "upstream"};
+};
+
+TEST_F(Turn, UpstreamsAreHandledBeforeClientsThenTimersThenTheEndOfTheTurn) {
   LoopTimer timer;
   timer.bind(&seen, [](void* self) { static_cast<std::vector<std::string>*>(self)->push_back("timer"); });
   loop.set(timer, MonotonicTime(EventLoop::now()));
@@ -79,13 +84,7 @@ TEST(EventLoop, UpstreamsAreHandledBeforeClientsThenTimersThenTheEndOfTheTurn) {
   EXPECT_THAT(seen, ElementsAre("upstream", "client", "timer", "end"));
 }
 
-TEST(EventLoop, WatchThatAnotherStopsIsNotToldAnyMore) {
-  std::vector<std::string> seen;
-  EventLoop loop;
-  TurnEnd end(loop, seen);
-  Watched client(loop, WatchKind::client, seen, "client"),
-      upstream(loop, WatchKind::upstream, seen, "upstream");
-  one_turn(loop);
+TEST_F(Turn, WatchThatAnotherStopsIsNotToldAnyMore) {
   upstream.then = [&] { client.watch.stop(); };
   client.make_readable();
   upstream.make_readable();
@@ -94,13 +93,7 @@ TEST(EventLoop, WatchThatAnotherStopsIsNotToldAnyMore) {
   EXPECT_FALSE(client.watch.event_waits());
 }
 
-TEST(EventLoop, WatchKnowsOfItsEventUntilItIsHandled) {
-  std::vector<std::string> seen;
-  EventLoop loop;
-  TurnEnd end(loop, seen);
-  Watched client(loop, WatchKind::client, seen, "client"),
-      upstream(loop, WatchKind::upstream, seen, "upstream");
-  one_turn(loop);
+TEST_F(Turn, WatchKnowsOfItsEventUntilItIsHandled) {
   struct Look {
     Watched &client, &upstream;
     std::vector<bool> waits;
@@ -119,10 +112,7 @@ TEST(EventLoop, WatchKnowsOfItsEventUntilItIsHandled) {
   EXPECT_FALSE(upstream.watch.event_waits());
 }
 
-TEST(EventLoop, EndThatIsWantedAgainComesInTheSameTurn) {
-  std::vector<std::string> seen;
-  EventLoop loop;
-  TurnEnd end(loop, seen);
+TEST_F(Turn, EndThatIsWantedAgainComesInTheSameTurn) {
   end.times = 2;
   loop.want_turn_end();
   one_turn(loop);
