@@ -9,7 +9,7 @@ RUN apt-get update \
       g++ cmake ninja-build pkg-config ca-certificates \
       libevent-dev libssl-dev libcurl4-openssl-dev libfmt-dev libspdlog-dev libyaml-cpp-dev libsimdjson-dev libcli11-dev \
       libboost1.81-dev prometheus-cpp-dev libhiredis-dev libxxhash-dev libsqlite3-dev libgtest-dev libgmock-dev libbenchmark-dev \
-      ccache git redis-server nginx-light wrk python3 openssl \
+      ccache git redis-server nginx-light wrk python3 openssl bolt-19 \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY CMakeLists.txt CMakePresets.json dev ./
@@ -17,7 +17,7 @@ COPY metering metering
 COPY proxy proxy
 COPY config config
 COPY bench/compare bench/compare
-RUN ./dev build --tuned && strip build/tuned/tollgate
+RUN ./dev build --tuned
 
 FROM debian:12-slim
 # libevent no older than 2.1.12-stable-8+deb12u1: the first with the security fixes of September 2026.

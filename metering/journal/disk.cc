@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -29,6 +30,13 @@ Result<Mapping> Mapping::map(const File& file, std::uint64_t size, bool writable
   mapping.at_ = static_cast<char*>(at);
   mapping.size_ = size;
   return mapping;
+}
+
+void Mapping::prepare(std::uint64_t from, std::uint64_t to) const {
+  static const auto kPage = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  from &= ~(kPage - 1);
+  to = std::min(to, size_);
+  if (from < to) ::madvise(at_ + from, to - from, MADV_POPULATE_WRITE);
 }
 
 DiskCalls complete(DiskCalls calls) {

@@ -92,6 +92,7 @@ class Segment {
   void close(const SegmentClose& close);
   // Behind the end nothing is needed any more. Only once nobody writes here.
   void cut(std::uint64_t end);
+  void prepare(std::uint64_t from, std::uint64_t to) const { mapping_.prepare(from, to); }
   void renamed(std::string path) { path_ = std::move(path); }
 
   std::uint64_t end = 0;    // behind the last entry, once closed; guarded by the stream

@@ -274,22 +274,44 @@ Result<void> StreamWriter::sync() {
       break;
     }
   }
-  const std::lock_guard lock(mutex_);
-  if (!result) {
-    if (sync_trouble_.empty()) shared_.log("error", result.error().message);
-    sync_trouble_ = result.error().message;
-    sync_failed_.store(true, std::memory_order_relaxed);
-    return result;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!result) {
+      if (sync_trouble_.empty()) shared_.log("error", result.error().message);
+      sync_trouble_ = result.error().message;
+      sync_failed_.store(true, std::memory_order_relaxed);
+      return result;
+    }
+    if (!sync_trouble_.empty()) shared_.log("info", "journal: stream " + name_ + " is durable again");
+    sync_trouble_.clear();
+    sync_failed_.store(false, std::memory_order_relaxed);
+    durable_.store(written, std::memory_order_release);
+    // Rewritten ones have another object in the list by now.
+    const std::size_t done = closed.size();
+    for (std::size_t i = 0; i < done; ++i) closed_[i]->cut(closed_[i]->end);
+    closed_.erase(closed_.begin(), closed_.begin() + static_cast<std::ptrdiff_t>(done));
   }
-  if (!sync_trouble_.empty()) shared_.log("info", "journal: stream " + name_ + " is durable again");
-  sync_trouble_.clear();
-  sync_failed_.store(false, std::memory_order_relaxed);
-  durable_.store(written, std::memory_order_release);
-  // Rewritten ones have another object in the list by now.
-  const std::size_t done = closed.size();
-  for (std::size_t i = 0; i < done; ++i) closed_[i]->cut(closed_[i]->end);
-  closed_.erase(closed_.begin(), closed_.begin() + static_cast<std::ptrdiff_t>(done));
+  prepare_ahead();
   return result;
+}
+
+// As much again as was written since the last time, and twice that. at_ may be of the next segment already: then pages are
+// prepared that nobody needs yet.
+void StreamWriter::prepare_ahead() {
+  constexpr std::uint64_t kLeast = 64 << 10, kMost = 16 << 20;
+  std::shared_ptr<Segment> current, next;
+  {
+    const std::lock_guard lock(mutex_);
+    current = current_;
+    next = next_;
+  }
+  if (!current) return;
+  const std::uint64_t at = at_.load(std::memory_order_relaxed);
+  const std::uint64_t written = at > prepared_at_ ? at - prepared_at_ : at;
+  const std::uint64_t until = at + std::clamp(2 * written, kLeast, kMost);
+  prepared_at_ = at;
+  current->prepare(at, until);
+  if (next && until > current->bytes()) next->prepare(0, until - current->bytes());
 }
 
 // A failed sync leaves pages that the kernel may think clean and that are not on the disk: syncing the same file again would

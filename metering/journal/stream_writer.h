@@ -96,6 +96,7 @@ class StreamWriter final : public Stream {
   void close_current();
   bool has_room() const;
   Result<void> rewrite(const std::shared_ptr<Segment>& segment);
+  void prepare_ahead();
 
   Shared& shared_;
   SegmentList& list_;
@@ -120,6 +121,8 @@ class StreamWriter final : public Stream {
   std::atomic<bool> sync_failed_{false};
   std::atomic<bool> refused_{false};  // an entry did not fit before the reserve, and there is no next segment
   std::atomic<bool> no_space_{false};  // the last allocation failed: the worker does not try by itself
+
+  std::uint64_t prepared_at_ = 0;  // at_ at the commit before; of the thread that commits
 
   mutable std::mutex mutex_;
   std::shared_ptr<Segment> current_;  // changed with seat and mutex; read with either

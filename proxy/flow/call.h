@@ -91,7 +91,7 @@ struct Call {
   bool moves_owner = false;            // it may make its records somebody else's
   std::uint64_t seats_needed = 0;      // bit i: a seat of snapshot->seat_pools[i], which it has not got yet
   std::unique_ptr<CallPortal> portal;  // nullptr: nobody's membership is at stake
-  std::vector<quota::AccountCharge> charges;
+  std::vector<quota::AccountCharge> charges, spare_charges;  // and memory for them, of the call before
   std::vector<quota::AccountState> states;  // of the charges, after the store answered
   quota::Receipt receipt;                   // empty: nothing to give back
   Reason reason = Reason::ok;

@@ -53,7 +53,7 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   journalled_ = {};
   accounts_.clear();
   shadow_violated_.clear();
-  arrived_ = port_.now();
+  arrived_ = port_.event_time();
   arrived_unix_ = port_.unix_now();
   peer_address_ = arrival.peer_address;
   upstream_server_.clear();

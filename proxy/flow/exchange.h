@@ -92,7 +92,9 @@ seats::ClientId client_of(const identity::SessionKey& key);
 class ExchangePort {
  public:
   virtual ~ExchangePort() = default;
-  virtual MonotonicTime now() = 0;
+  virtual MonotonicTime now() = 0;  // reads the clock
+  // When what is handled now was noticed, for nothing: the loop reads the clock once for some dozen events.
+  virtual MonotonicTime event_time() = 0;
   virtual UnixTime unix_now() = 0;
   virtual std::string_view date() = 0;  // the Date field for now (http/date.h)
   virtual bool draining() = 0;          // the proxy is about to stop: replies close the connection

@@ -91,7 +91,6 @@ usage::Fact Exchange::fact() {
   fact.status = head_sent_ ? status_ : 0;
   fact.bytes_in = bytes_in_;
   fact.bytes_out = bytes_out_;
-  fact.total = port_.now() - arrived_;
   fact.upstream = upstream_time_;
   fact.store = store_time_;
   if (attempts_ > 0) fact.upstream_server = upstream_server_;
@@ -100,7 +99,8 @@ usage::Fact Exchange::fact() {
 }
 
 void Exchange::record() {
-  const usage::Fact fact = this->fact();
+  usage::Fact fact = this->fact();
+  fact.total = port_.now() - arrived_;
   port_.record(fact);
   usage::CallJournal* journal = port_.call_journal();
   // Who called is known, so it is a usage fact, also when it was refused or cost nothing.

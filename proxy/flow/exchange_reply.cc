@@ -158,7 +158,8 @@ void Exchange::on_upstream_end(const std::vector<http::TrailerField>& trailers, 
     http::append_response_trailers(scratch_, trailers, reply_dropped_);
     to_client(scratch_);
   }
-  upstream_time_ = port_.now() - upstream_started_;
+  // Its reply may have come in the turn in which it was asked.
+  upstream_time_ = std::max(Duration(0), port_.event_time() - upstream_started_);
   if (watches_owners_) [[unlikely]]
     settle_owners();
   // A reply that came before its request was complete leaves the rest of the request unread.

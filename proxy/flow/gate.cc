@@ -70,7 +70,9 @@ Gate::Gate(std::size_t token_cache_entries, std::uint64_t hash_seed)
 
 void Gate::forget(Call& call) {
   constexpr std::size_t kKept = 8, kTextKept = 2048;  // one large batch must not make the worker large
-  if (call.charges.capacity() > 0 && call.charges.size() <= kKept) spare_charges_ = std::move(call.charges);
+  // The texts in them are written over by those of the next call.
+  auto charges = std::move(call.charges.capacity() == 0 ? call.spare_charges : call.charges);
+  if (charges.size() > kKept) charges = {};
   const auto emptied = [](auto& list) {
     auto memory = list.capacity() <= kKept ? std::move(list) : std::remove_reference_t<decltype(list)>{};
     memory.clear();
@@ -89,6 +91,7 @@ void Gate::forget(Call& call) {
               reply_fields = emptied_text(call.reply.fields), reply_body = emptied_text(call.reply.body);
   std::destroy_at(&call);  // half the work of assigning a new one
   std::construct_at(&call);
+  call.spare_charges = std::move(charges);
   call.classification.uses = std::move(uses);
   call.decision.units = std::move(units);
   call.states = std::move(states);
@@ -293,7 +296,7 @@ Next Gate::begin_charge(Call& call) {
   for (const licence::Unit& unit : call.decision.units)
     operations_.push_back(
         {.object = unit.object, .operation = catalogue::name(unit.operation), .product = unit.product});
-  if (call.charges.capacity() == 0) call.charges = std::move(spare_charges_);
+  call.charges = std::move(call.spare_charges);
   quota::Caller caller = caller_of(call.token->principal);
   caller.credits = call.classification.credits;
   snapshot.rules.list_charges(caller, operations_, call.charges);

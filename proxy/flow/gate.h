@@ -163,7 +163,6 @@ class Gate {
   std::string session_id_;                           // scratch of take_session
   catalogue::NormalPath path_;                       // scratch of on_head
   std::vector<quota::CountedOperation> operations_;  // scratch of decide
-  std::vector<quota::AccountCharge> spare_charges_;  // of a call that is over
 };
 
 }  // namespace tollgate::flow

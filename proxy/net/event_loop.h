@@ -48,9 +48,10 @@ class EventLoop {
 
   static MonotonicTime now();      // reads the clock
   static UnixTime calendar_now();  // reads the wall clock
-  // The time at which the turn's events began to be handled; a wall clock that was set is followed within 10 ms. Good
-  // enough for time-outs and dates, and free. Whoever enters from an event that is not a Watch, a timer or a task of
-  // this loop says so with event_begins().
+  // The time at which the turn's events, or the last 32 of them, began to be handled; a wall clock that was set is
+  // followed within 10 ms. Good enough for time-outs and dates, and free. Whoever enters from an event that is not a
+  // Watch, a timer or a task of this loop says so with event_begins().
+  MonotonicTime event_time() const { return event_now_; }
   UnixTime unix_now() const { return unix_now_; }
   void event_begins();
 

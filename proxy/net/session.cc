@@ -323,6 +323,9 @@ void Session::stop() {
 MonotonicTime Session::now() {
   return worker_.loop().now();
 }
+MonotonicTime Session::event_time() {
+  return worker_.loop().event_time();
+}
 UnixTime Session::unix_now() {
   return worker_.loop().unix_now();
 }

@@ -65,6 +65,7 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
 
   // ---- ExchangePort
   MonotonicTime now() override;
+  MonotonicTime event_time() override;
   UnixTime unix_now() override;
   std::string_view date() override;
   bool draining() override;

@@ -374,7 +374,7 @@ void UpstreamPool::release(UpstreamConnection& connection, bool reusable) {
       (idle_count_ >= settings_.max_idle_connections && queue_.empty())) {
     destroy(connection);
   } else {
-    connection.idle_until(around_.loop.now() + settings_.keepalive_timeout);
+    connection.idle_until(around_.loop.event_time() + settings_.keepalive_timeout);
     servers_[connection.server()].idle.push_back(&connection);
     ++idle_count_;
     around_.counters.idle.fetch_add(1, std::memory_order_relaxed);

@@ -268,8 +268,10 @@ std::unique_ptr<usage::FactSink> AccessLog::worker_sink() {
       full = was_below && buffer->lines.size() >= kFlushBytes;
     }
     if (full) {
-      std::lock_guard lock(impl->mutex);
-      ++impl->flush_wanted;
+      {
+        std::lock_guard lock(impl->mutex);
+        ++impl->flush_wanted;
+      }
       impl->wake.notify_one();
     }
   });

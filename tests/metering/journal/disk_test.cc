@@ -95,6 +95,41 @@ TEST(Disk, FullDiskStopsNewCallsWhileThereIsRoomForTheEndsOfThoseUnderWay) {
     EXPECT_TRUE(story.begins.at(0).user == "bob" || story.ends.size() == 1) << call;
 }
 
+// The first store into a page that was written back waits for the disk where it has to; whoever commits does it before.
+TEST(Disk, WorkerStoresIntoPagesThatTheCommitHasPrepared) {
+  const TempDirectory temp;
+  Rounds rounds;
+  std::mutex no_sync;
+  auto options = small_journal(temp.journal());
+  options.segment_bytes = 1 << 20;
+  options.commit_interval = Milliseconds(1);
+  options.disk.round_ended = rounds.count();
+  options.disk.sync = [&](int file) {
+    const std::lock_guard guard(no_sync);
+    return ::fdatasync(file);
+  };
+  auto journal = must_open(options);
+  const auto write = [&](int calls) {
+    for (int i = 0; i < calls; ++i) {
+      auto begin = call_of("ann");
+      const auto call = begin_call(journal->stream(0), begin);
+      auto end = done();
+      ASSERT_TRUE(call && journal->stream(0).end_call(*call, end));
+    }
+  };
+  const auto faults = [] {
+    rusage use{};
+    ::getrusage(RUSAGE_THREAD, &use);
+    return use.ru_minflt;
+  };
+  ASSERT_NO_FATAL_FAILURE(write(20));
+  ASSERT_NO_FATAL_FAILURE(rounds.wait());
+  const std::lock_guard guard(no_sync);
+  const auto before = faults();
+  ASSERT_NO_FATAL_FAILURE(write(150));  // a dozen pages and more
+  EXPECT_LE(faults() - before, 2);
+}
+
 // The system's own refusal: files may not grow beyond what the segment needs.
 TEST(Disk, SystemThatRefusesSpaceIsAnErrorAtTheStartAndNotASignal) {
   const TempDirectory temp;

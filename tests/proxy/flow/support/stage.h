@@ -18,6 +18,7 @@ namespace tollgate::flow::test {
 
 struct ScriptedPort final : ExchangePort {
   MonotonicTime now() override { return clock; }
+  MonotonicTime event_time() override { return clock; }
   UnixTime unix_now() override { return from_unix_seconds(test::kNow); }
   std::string_view date() override { return "Sun, 22 Nov 2026 00:00:00 GMT"; }
   bool draining() override { return is_draining; }
