@@ -39,6 +39,10 @@ void Mapping::prepare(std::uint64_t from, std::uint64_t to) const {
   if (from < to) ::madvise(at_ + from, to - from, MADV_POPULATE_WRITE);
 }
 
+void Mapping::no_read_ahead() const {
+  ::madvise(at_, size_, MADV_RANDOM);
+}
+
 DiskCalls complete(DiskCalls calls) {
   if (!calls.sync) calls.sync = [](int file) { return ::fdatasync(file); };
   if (!calls.allocate)

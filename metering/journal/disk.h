@@ -59,10 +59,12 @@ class Mapping {
   char* data() const { return at_; }
   std::uint64_t size() const { return size_; }
   std::string_view bytes() const { return {at_, size_}; }
-  // Makes the pages of bytes `from` to `to` ready to be stored into, as far as they are mapped. The kernel takes note of the
-  // first store into each page after it was written back, and that store may wait for the disk: so it need not be the
-  // worker's. Nothing changes in them. A kernel older than 5.14 does nothing.
+  // Makes the pages of bytes `from` to `to` ready to be stored into, as far as they are mapped; nothing changes in them. The
+  // kernel takes note of the first store into each page after it was written back, and that store may wait for the disk:
+  // so it need not be the worker's. A kernel older than 5.14 does nothing.
   void prepare(std::uint64_t from, std::uint64_t to) const;
+  // Pages are touched one by one: no read-ahead, which fills megabytes with zeros while the first of them is waited for.
+  void no_read_ahead() const;
   explicit operator bool() const { return at_ != nullptr; }
 
  private:

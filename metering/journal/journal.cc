@@ -60,6 +60,7 @@ void Journal::Impl::run() {
     }
     const bool due = std::chrono::steady_clock::now() >= next_commit;
     each_writer([&](StreamWriter& writer) {
+      writer.prepare_ahead();
       // Space that was not there is looked for once an interval, not at every wake-up.
       if (writer.wants_ahead() && (due || writer.trouble().empty())) writer.allocate_ahead();
     });

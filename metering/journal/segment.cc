@@ -94,6 +94,7 @@ Result<std::shared_ptr<Segment>> Segment::create(const std::string& path, std::u
     ::unlink(path.c_str());
     return std::unexpected(mapping.error());
   }
+  mapping->no_read_ahead();
   return std::shared_ptr<Segment>(new Segment(std::move(*file), std::move(*mapping), path));
 }
 

@@ -178,6 +178,10 @@ bool StreamWriter::write(usage::EntryKind kind, bool may_use_reserve) {
     asked_ahead_ = true;
     shared_.wake();
   }
+  if (where + size > ask_at_.load(std::memory_order_relaxed)) [[unlikely]] {
+    ask_at_.store(UINT64_MAX, std::memory_order_relaxed);
+    shared_.wake();
+  }
   return true;
 }
 
@@ -226,6 +230,7 @@ bool StreamWriter::allocate_ahead() {
   if (!space_trouble_.empty()) shared_.log("info", "journal: there is room again for stream " + name_);
   space_trouble_.clear();
   refused_.store(false, std::memory_order_relaxed);
+  (*segment)->prepare(0, kPreparedMin);
   next_ = std::move(*segment);
   has_next_.store(true, std::memory_order_release);
   return true;
@@ -291,27 +296,31 @@ Result<void> StreamWriter::sync() {
     for (std::size_t i = 0; i < done; ++i) closed_[i]->cut(closed_[i]->end);
     closed_.erase(closed_.begin(), closed_.begin() + static_cast<std::ptrdiff_t>(done));
   }
+  const std::uint64_t at = at_.load(std::memory_order_relaxed);
+  ahead_ = std::clamp(at > synced_at_ ? at - synced_at_ : at, kPreparedMin, kPreparedMax);
+  synced_at_ = at;
+  prepared_ = 0;  // what was written back is no longer prepared
   prepare_ahead();
   return result;
 }
 
-// As much again as was written since the last time, and twice that. at_ may be of the next segment already: then pages are
-// prepared that nobody needs yet.
+// Prepared pages are dirty ones, written back in vain when nothing comes: no more than the last interval took. A worker that
+// asks before the next one gets twice as many.
 void StreamWriter::prepare_ahead() {
-  constexpr std::uint64_t kLeast = 64 << 10, kMost = 16 << 20;
-  std::shared_ptr<Segment> current, next;
+  std::shared_ptr<Segment> current;
   {
     const std::lock_guard lock(mutex_);
     current = current_;
-    next = next_;
   }
   if (!current) return;
+  // at_ may be of the segment after it already: then pages are prepared that nobody needs.
   const std::uint64_t at = at_.load(std::memory_order_relaxed);
-  const std::uint64_t written = at > prepared_at_ ? at - prepared_at_ : at;
-  const std::uint64_t until = at + std::clamp(2 * written, kLeast, kMost);
-  prepared_at_ = at;
-  current->prepare(at, until);
-  if (next && until > current->bytes()) next->prepare(0, until - current->bytes());
+  if (current.get() != prepared_of_) prepared_ = 0;
+  if (prepared_ != 0 && at > prepared_ - ahead_ / 2) ahead_ = std::min(2 * ahead_, kPreparedMax);
+  prepared_of_ = current.get();
+  current->prepare(std::max(at, prepared_), at + ahead_);
+  prepared_ = at + ahead_;
+  ask_at_.store(prepared_ - ahead_ / 2, std::memory_order_relaxed);
 }
 
 // A failed sync leaves pages that the kernel may think clean and that are not on the disk: syncing the same file again would

@@ -67,6 +67,8 @@ class StreamWriter final : public Stream {
   // What was written before the call is durable when it returns.
   Result<void> sync();
   bool wants_ahead() const;  // half full, or out of space
+  // Makes the pages that are written to next ready for it: a few hundred microseconds' work.
+  void prepare_ahead();
   // Allocates the next segment, if there is none. False: it could not; trouble() says why.
   bool allocate_ahead();
   // Closes the current segment; nothing is written after it.
@@ -87,6 +89,8 @@ class StreamWriter final : public Stream {
   const OpIndex& current_ops() const { return *current_ops_; }
 
  private:
+  static constexpr std::uint64_t kPreparedMin = 16 << 10, kPreparedMax = 512 << 10;
+
   StreamWriter(Shared& shared, SegmentList& list, const Begin& begin, OpenTable table);
   bool write(usage::EntryKind kind, bool may_use_reserve);  // body_
   bool make_room(std::uint64_t size, bool may_use_reserve);
@@ -96,8 +100,6 @@ class StreamWriter final : public Stream {
   void close_current();
   bool has_room() const;
   Result<void> rewrite(const std::shared_ptr<Segment>& segment);
-  void prepare_ahead();
-
   Shared& shared_;
   SegmentList& list_;
   const std::string name_;
@@ -116,13 +118,16 @@ class StreamWriter final : public Stream {
   std::atomic<std::uint64_t> at_{0};       // where the next entry goes
   std::atomic<std::uint64_t> written_{0};  // last entry number
 
+  std::atomic<std::uint64_t> ask_at_{0};  // behind it, the worker asks for more prepared pages
   std::atomic<std::uint64_t> durable_{0};
   std::atomic<bool> has_next_{false};
   std::atomic<bool> sync_failed_{false};
   std::atomic<bool> refused_{false};  // an entry did not fit before the reserve, and there is no next segment
   std::atomic<bool> no_space_{false};  // the last allocation failed: the worker does not try by itself
 
-  std::uint64_t prepared_at_ = 0;  // at_ at the commit before; of the thread that commits
+  // Of the thread that commits.
+  const Segment* prepared_of_ = nullptr;
+  std::uint64_t prepared_ = 0, ahead_ = kPreparedMin, synced_at_ = 0;  // positions, bytes, position
 
   mutable std::mutex mutex_;
   std::shared_ptr<Segment> current_;  // changed with seat and mutex; read with either

@@ -102,7 +102,7 @@ TEST(Disk, WorkerStoresIntoPagesThatTheCommitHasPrepared) {
   std::mutex no_sync;
   auto options = small_journal(temp.journal());
   options.segment_bytes = 1 << 20;
-  options.commit_interval = Milliseconds(1);
+  options.commit_interval = Milliseconds(50);
   options.disk.round_ended = rounds.count();
   options.disk.sync = [&](int file) {
     const std::lock_guard guard(no_sync);
@@ -122,11 +122,11 @@ TEST(Disk, WorkerStoresIntoPagesThatTheCommitHasPrepared) {
     ::getrusage(RUSAGE_THREAD, &use);
     return use.ru_minflt;
   };
-  ASSERT_NO_FATAL_FAILURE(write(20));
+  ASSERT_NO_FATAL_FAILURE(write(400));
   ASSERT_NO_FATAL_FAILURE(rounds.wait());
   const std::lock_guard guard(no_sync);
   const auto before = faults();
-  ASSERT_NO_FATAL_FAILURE(write(150));  // a dozen pages and more
+  ASSERT_NO_FATAL_FAILURE(write(300));
   EXPECT_LE(faults() - before, 2);
 }
 
