@@ -178,7 +178,7 @@ def gtest_program(tally, preset, program, prefix, without):
     tally.add(f"{preset} {name}", passed, failures, time.monotonic() - started, output[-8000:])
 
 
-def unit_programs(tally, preset, prefix=(), targets=(), without=()):
+def unit_programs(tally, preset, prefix=(), targets=(), without=(), at_once=1):
     folder = os.path.join(BUILD, preset)
     known = []
     for directory in (folder, os.path.join(folder, "tests")):
@@ -186,9 +186,10 @@ def unit_programs(tally, preset, prefix=(), targets=(), without=()):
     listed = registered_tests(folder)
     if targets:  # others may lie there from an older build
         known = [program for program in known if os.path.basename(program) in targets]
-    for program in known:
-        if os.path.basename(program)[len("test_"):] in listed:  # not a left-over of an older tree
-            gtest_program(tally, preset, program, prefix, without)
+    programs = [program for program in known if os.path.basename(program)[len("test_"):] in listed]  # no left-overs of older trees
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        for running in [pool.submit(gtest_program, tally, preset, program, prefix, without) for program in programs]:
+            running.result()
     for name, command in listed.items():
         if name.startswith("fuzz_") and not targets:
             one_check(tally, f"{preset} corpus {name}", [*prefix, *command], 600, SANITIZER_ENV)
@@ -266,7 +267,7 @@ def part_asan(tally):
 
 
 def part_tsan(tally):
-    unit_programs(tally, "tsan", tsan_prefix(), THREADED, ONE_THREAD)
+    unit_programs(tally, "tsan", tsan_prefix(), THREADED, ONE_THREAD, at_once=2)  # the last of all: nothing else goes on
 
 
 def integration(tally, preset, extra=(), prefix=()):
