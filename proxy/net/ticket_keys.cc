@@ -15,8 +15,20 @@ TicketKeys::TicketKeys(std::vector<std::string> secrets, Milliseconds rotation)
   CHECK(!secrets_.empty() && rotation_.count() > 0, "keys are made from a secret and a period");
 }
 
-std::int64_t TicketKeys::period_of(UnixTime now) const {
-  return std::chrono::duration_cast<Milliseconds>(now.time_since_epoch()).count() / rotation_.count();
+template <class Use>
+auto TicketKeys::with_keys(UnixTime now, Use use) const {
+  const std::int64_t period =
+      std::chrono::duration_cast<Milliseconds>(now.time_since_epoch()).count() / rotation_.count();
+  const std::lock_guard guard(mutex_);
+  if (period != known_.period) {
+    known_ = {.period = period, .keys = {}};
+    for (std::size_t i = 0; i < secrets_.size(); ++i)
+      for (const std::int64_t candidate : {period, period - 1, period + 1}) {
+        known_.keys.push_back(derive(secrets_[i], candidate));
+        known_.keys.back().current = i == 0 && candidate >= period;
+      }
+  }
+  return use(known_.keys);
 }
 
 TicketKey TicketKeys::derive(std::string_view secret, std::int64_t period) {
@@ -43,19 +55,16 @@ TicketKey TicketKeys::derive(std::string_view secret, std::int64_t period) {
 }
 
 TicketKey TicketKeys::seal(UnixTime now) const {
-  return derive(secrets_.front(), period_of(now));
+  return with_keys(now, [](const std::vector<TicketKey>& keys) { return keys.front(); });
 }
 
 std::optional<TicketKey> TicketKeys::open(const std::uint8_t name[16], UnixTime now) const {
-  const std::int64_t period = period_of(now);
-  for (std::size_t i = 0; i < secrets_.size(); ++i)
-    for (const std::int64_t candidate : {period, period - 1, period + 1}) {
-      TicketKey key = derive(secrets_[i], candidate);
-      if (std::memcmp(key.name.data(), name, key.name.size()) != 0) continue;
-      key.current = i == 0 && candidate >= period;
-      return key;
-    }
-  return std::nullopt;
+  return with_keys(now, [name](const std::vector<TicketKey>& keys) -> std::optional<TicketKey> {
+    const auto found = std::ranges::find_if(keys, [name](const TicketKey& key) {
+      return std::memcmp(key.name.data(), name, key.name.size()) == 0;
+    });
+    return found == keys.end() ? std::nullopt : std::optional(*found);
+  });
 }
 
 }  // namespace tollgate::net

@@ -7,10 +7,11 @@
 // all, so the secret itself should be replaced from time to time: the new one first in
 // listeners[].tls.ticket_secret_files, the old one behind it for one period.
 //
-// Threads: any; immutable.
+// Threads: any. The keys of the time are made once a period.
 #pragma once
 #include <array>
 #include <cstdint>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -40,10 +41,18 @@ class TicketKeys {
 
  private:
   static TicketKey derive(std::string_view secret, std::int64_t period);
-  std::int64_t period_of(UnixTime now) const;
+  // Of a period, the one before and the one after: what is sealed or opened in it. current: as at that time.
+  struct Known {
+    std::int64_t period = -1;
+    std::vector<TicketKey> keys;  // the first one seals
+  };
+  template <class Use>
+  auto with_keys(UnixTime now, Use use) const;
 
   std::vector<std::string> secrets_;
   Milliseconds rotation_;
+  mutable std::mutex mutex_;
+  mutable Known known_;  // guarded by mutex_
 };
 
 }  // namespace tollgate::net

@@ -122,21 +122,22 @@ int staple(SSL* session, void* self) {
 // OpenSSL asks for the keys of a ticket: 1 use them, 2 use them and send a new ticket, 0 none, -1 failure.
 int ticket_key(SSL* session, unsigned char name[16], unsigned char iv[EVP_MAX_IV_LENGTH],
                EVP_CIPHER_CTX* cipher, EVP_MAC_CTX* mac, int sealing) {
+  static const EVP_CIPHER* const kCipher =
+      EVP_CIPHER_fetch(nullptr, "AES-256-CBC", nullptr);  // looked up once
   const auto* keys = static_cast<const TicketKeys*>(SSL_CTX_get_app_data(SSL_get_SSL_CTX(session)));
   const UnixTime now = system_time();
   std::optional<TicketKey> key = sealing != 0 ? keys->seal(now) : keys->open(name, now);
   if (!key) return 0;
   if (sealing != 0) {
     std::copy(key->name.begin(), key->name.end(), name);
-    if (RAND_bytes(iv, EVP_CIPHER_get_iv_length(EVP_aes_256_cbc())) != 1) return -1;
+    if (RAND_bytes(iv, EVP_CIPHER_get_iv_length(kCipher)) != 1) return -1;
   }
   char digest[] = "SHA256";
   OSSL_PARAM parameters[] = {
       OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, key->mac.data(), key->mac.size()),
       OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0), OSSL_PARAM_construct_end()};
-  const bool ready =
-      EVP_CipherInit_ex(cipher, EVP_aes_256_cbc(), nullptr, key->cipher.data(), iv, sealing) == 1 &&
-      EVP_MAC_CTX_set_params(mac, parameters) == 1;
+  const bool ready = EVP_CipherInit_ex(cipher, kCipher, nullptr, key->cipher.data(), iv, sealing) == 1 &&
+                     EVP_MAC_CTX_set_params(mac, parameters) == 1;
   OPENSSL_cleanse(&*key, sizeof *key);
   if (!ready) return -1;
   return key->current ? 1 : 2;
