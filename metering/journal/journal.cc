@@ -59,8 +59,11 @@ void Journal::Impl::run() {
       woken = false;
     }
     const bool due = std::chrono::steady_clock::now() >= next_commit;
+    {
+      const std::lock_guard guard(commit_mutex);
+      each_writer([](StreamWriter& writer) { writer.prepare_ahead(); });
+    }
     each_writer([&](StreamWriter& writer) {
-      writer.prepare_ahead();
       // Space that was not there is looked for once an interval, not at every wake-up.
       if (writer.wants_ahead() && (due || writer.trouble().empty())) writer.allocate_ahead();
     });

@@ -125,7 +125,7 @@ class StreamWriter final : public Stream {
   std::atomic<bool> refused_{false};  // an entry did not fit before the reserve, and there is no next segment
   std::atomic<bool> no_space_{false};  // the last allocation failed: the worker does not try by itself
 
-  // Of the thread that commits.
+  // Of the thread that commits, or prepares.
   const Segment* prepared_of_ = nullptr;
   std::uint64_t prepared_ = 0, ahead_ = kPreparedMin, synced_at_ = 0;  // positions, bytes, position
 
