@@ -299,7 +299,7 @@ class Exchange {
   void charge();
   void note_charge(const quota::ChargeOutcome& outcome);
   void note_sent();
-  usage::Fact fact();
+  usage::Fact fact();  // without `total`
   void record();
   bool replayable() const;
   bool body_buffered() const { return request_ == Request::complete && buffered_; }
