@@ -92,8 +92,8 @@ struct Call {
   std::uint64_t seats_needed = 0;      // bit i: a seat of snapshot->seat_pools[i], which it has not got yet
   std::unique_ptr<CallPortal> portal;  // nullptr: nobody's membership is at stake
   std::vector<quota::AccountCharge> charges, spare_charges;  // and memory for them, of the call before
-  std::vector<quota::AccountState> states;  // of the charges, after the store answered
-  quota::Receipt receipt;                   // empty: nothing to give back
+  std::vector<quota::AccountState> states;                   // of the charges, after the store answered
+  quota::Receipt receipt;                                    // empty: nothing to give back
   Reason reason = Reason::ok;
   bool degraded = false;                  // let through without a store decision
   bool shed = false;                      // refused because of no_anonymous
