@@ -8,10 +8,6 @@
 
 #include "metering/base/words.h"
 
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
-
 namespace tollgate {
 namespace {
 
@@ -42,61 +38,67 @@ constexpr bool is_plain(unsigned char c) {
   return c >= 0x20 && c < 0x7F && c != '"' && c != '\\';
 }
 
-// High bits where a byte of `word` is none of them, perhaps with false ones above a true one.
-std::uint64_t not_plain(std::uint64_t word) {
-  return (word | bytes_below(word, 0x20) | zero_bytes(word ^ (kEachByte * '"')) |
-          zero_bytes(word ^ (kEachByte * '\\')) | zero_bytes(word ^ (kEachByte * 0x7F))) &
-         kHighBits;
+// Sixteen bytes, looked at as one.
+using Block = signed char __attribute__((vector_size(16)));
+using Words = std::uint64_t __attribute__((vector_size(16)));
+
+Block load_block(const char* from) {
+  Block block;
+  std::memcpy(&block, from, sizeof block);
+  return block;
 }
 
-// Where the first other one is.
+// Not zero where a byte is not plain. As signed numbers the bytes from 0x80 are below all others.
+Words not_plain(Block block) {
+  return reinterpret_cast<Words>((block < 0x20) | (block == 0x7F) | (block == '"') | (block == '\\'));
+}
+
+bool any(Words words) {
+  return (words[0] | words[1]) != 0;
+}
+
+// The plain bytes that the text begins with.
 std::size_t plain_length(std::string_view text) {
   std::size_t at = 0;
-  while (at + 8 <= text.size() && not_plain(load_word(text.data() + at)) == 0) at += 8;
+  while (at + sizeof(Block) <= text.size() && !any(not_plain(load_block(text.data() + at)))) at += sizeof(Block);
   while (at < text.size() && is_plain(static_cast<unsigned char>(text[at]))) ++at;
   return at;
 }
 
-// Copies text; is all of it plain? The end is taken as a whole word once more, which may overlap.
+// Copies text; is all of it plain? The end is taken as a whole block or word once more, which may overlap.
 bool copy_plain(std::string_view text, char* to) {
-  const char* from = text.data();
+  const char* const from = text.data();
   const std::size_t size = text.size();
-  std::uint64_t other = 0;
-  const auto step = [&](std::size_t at) {
-    const auto word = load_word(from + at);
-    store_word(to + at, word);
-    other |= not_plain(word);
-  };
-  if (size < 4) {
-    for (std::size_t at = 0; at < size; ++at) {
-      to[at] = from[at];
-      if (!is_plain(static_cast<unsigned char>(from[at]))) other = 1;
-    }
-    return other == 0;
+  if (size >= sizeof(Block)) {
+    Words other{};
+    const auto step = [&](std::size_t at) {
+      const Block block = load_block(from + at);
+      std::memcpy(to + at, &block, sizeof block);
+      other |= not_plain(block);
+    };
+    for (std::size_t at = 0; at + sizeof(Block) < size; at += sizeof(Block)) step(at);
+    step(size - sizeof(Block));
+    return !any(other);
   }
-  if (size < 8) {
+  if (size >= 8) {
+    const auto first = load_word(from), last = load_word(from + size - 8);
+    store_word(to, first);
+    store_word(to + size - 8, last);
+    return !any(not_plain(reinterpret_cast<Block>(Words{first, last})));
+  }
+  if (size >= 4) {
     const auto first = load_word<std::uint32_t>(from), last = load_word<std::uint32_t>(from + size - 4);
     store_word(to, first);
     store_word(to + size - 4, last);
-    return not_plain(std::uint64_t{last} << 32 | first) == 0;
+    const std::uint64_t both = std::uint64_t{last} << 32 | first;
+    return !any(not_plain(reinterpret_cast<Block>(Words{both, both})));
   }
-  std::size_t at = 0;
-#if defined(__SSE2__)
-  __m128i odd = _mm_setzero_si128();
-  for (; at + 16 <= size; at += 16) {
-    const __m128i block = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + at), block);
-    // As signed numbers the bytes from 0x80 are below all others.
-    odd = _mm_or_si128(odd, _mm_or_si128(_mm_cmplt_epi8(block, _mm_set1_epi8(0x20)),
-                                         _mm_cmpeq_epi8(block, _mm_set1_epi8(0x7F))));
-    odd = _mm_or_si128(odd, _mm_or_si128(_mm_cmpeq_epi8(block, _mm_set1_epi8('"')),
-                                         _mm_cmpeq_epi8(block, _mm_set1_epi8('\\'))));
+  bool plain = true;
+  for (std::size_t at = 0; at < size; ++at) {
+    to[at] = from[at];
+    plain &= is_plain(static_cast<unsigned char>(from[at]));
   }
-  other = static_cast<unsigned>(_mm_movemask_epi8(odd));
-#endif
-  for (; at + 8 <= size; at += 8) step(at);
-  if (at < size) step(size - 8);
-  return other == 0;
+  return plain;
 }
 
 void append_escaped(std::string& out, std::string_view text) {
@@ -172,6 +174,17 @@ void put_json_string(Appender& to, std::string_view text) {
     append_escaped(escaped, text);
     to.text(escaped);
   }
+}
+
+void JsonWriter::plain_key(std::string_view name) {
+  char* at = to_->room(name.size() + 4);
+  if (!first_) *at++ = ',';
+  *at++ = '"';
+  at = Appender::put(at, name);
+  *at++ = '"';
+  *at++ = ':';
+  to_->advance_to(at);
+  first_ = true;
 }
 
 void JsonWriter::value(double number) {

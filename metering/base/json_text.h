@@ -39,6 +39,11 @@ class JsonWriter {
     to_->text(":");
     first_ = true;
   }
+  // A literal is written as it stands: it must need no escapes.
+  template <std::size_t N>
+  void key(const char (&name)[N]) {
+    plain_key({name, N - 1});
+  }
   void value(std::string_view text) {
     item([&] { put_json_string(*to_, text); });
   }
@@ -52,18 +57,23 @@ class JsonWriter {
   void raw(std::string_view json) {  // json: already valid JSON
     item([&] { to_->text(json); });
   }
-  template <class T>
-  void field(std::string_view name, const T& v) {
+  void members(std::string_view json) {  // one or more, already valid JSON, without the braces
+    separate();
+    to_->text(json);
+  }
+  // Name: a literal or a string_view, as for key().
+  template <class Name, class T>
+  void field(const Name& name, const T& v) {
     key(name);
     value(v);
   }
-  template <class Body>
-  void field_object(std::string_view name, Body&& body) {
+  template <class Name, class Body>
+  void field_object(const Name& name, Body&& body) {
     key(name);
     object(body);
   }
-  template <class Body>
-  void field_array(std::string_view name, Body&& body) {
+  template <class Name, class Body>
+  void field_array(const Name& name, Body&& body) {
     key(name);
     array(body);
   }
@@ -86,6 +96,7 @@ class JsonWriter {
       first_ = false;
     });
   }
+  void plain_key(std::string_view name);
   void separate() {
     if (!first_) to_->text(",");
     first_ = false;

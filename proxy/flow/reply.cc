@@ -21,16 +21,6 @@ constexpr std::string_view kProblemFields =
 constexpr std::size_t kProblemBytes = 1024;  // that nearly every body fits into
 constexpr std::size_t kDetailBytes = 256;    // and every detail
 
-std::string problem_type(const Call& call, Reason reason) {
-  const std::string& base = call.snapshot->settings.proxy.problem_base_url;
-  const std::size_t from = base.size();
-  std::string type;
-  type.reserve(from + code(reason).size());
-  type.append(base).append(code(reason));
-  std::replace(type.begin() + static_cast<std::ptrdiff_t>(from), type.end(), '_', '-');
-  return type;
-}
-
 // The members that every problem has; `more` writes further ones. OData 4 JSON Format section 21.1 wants `error` with
 // code and message at the top level; OData 3 verbose JSON clients read the same member.
 template <class More>
@@ -41,9 +31,7 @@ std::string problem_body(const Call& call, Reason reason, std::string_view detai
   body.reserve(kProblemBytes);
   JsonWriter json(body);
   json.object([&] {
-    json.field("type", problem_type(call, reason));
-    json.field("title", info(reason).title);
-    json.field("status", info(reason).status);
+    json.members(call.snapshot->problem_heads[static_cast<std::size_t>(reason)]);
     json.field("detail", detail);
     json.field("instance", call.request_id);
     json.field("reason", code(reason));

@@ -4,6 +4,7 @@
 
 #include "metering/base/ascii.h"
 #include "metering/base/check.h"
+#include "metering/base/json_text.h"
 #include "metering/quota/rate_limit_fields.h"
 #include "metering/quota/record.h"
 #include "proxy/http/reply_paths.h"
@@ -166,6 +167,22 @@ std::string_view without_port(std::string_view host) {
   return host.substr(0, host.find(':'));
 }
 
+// The type is the base address and the code with hyphens.
+void prepare_problems(Snapshot& snapshot) {
+  for (std::size_t i = 0; i < kReasonCount; ++i) {
+    const ReasonInfo& reason = info(static_cast<Reason>(i));
+    std::string slug(reason.code), document;
+    std::ranges::replace(slug, '_', '-');
+    JsonWriter json(document);
+    json.object([&] {
+      json.field("type", snapshot.settings.proxy.problem_base_url + slug);
+      json.field("title", reason.title);
+      json.field("status", reason.status);
+    });
+    snapshot.problem_heads[i] = document.substr(1, document.size() - 2);
+  }
+}
+
 }  // namespace
 
 Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts) {
@@ -199,6 +216,7 @@ Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts) {
       .trusted_proxies = std::move(*trusted),
       .unlimited_addresses = std::move(*unlimited),
       .rate_limit_policy = std::move(policy),
+      .problem_heads = {},
       .edits = {},
       .identity_headers = {},
       .pass_secret = std::move(parts.pass_secret),
@@ -208,6 +226,7 @@ Result<std::shared_ptr<const Snapshot>> make_snapshot(SnapshotParts parts) {
       .generation = parts.generation});
   for (const config::Route& route : made->settings.routes)
     made->edits.push_back({prepare(route.request_fields), prepare(route.reply_fields)});
+  prepare_problems(*made);
   prepare_identity(*made);
   prepare_seats(*made);
   return made;

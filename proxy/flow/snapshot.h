@@ -2,6 +2,7 @@
 // reload, swapped as one pointer. An exchange holds the snapshot it began with until it ends, so a reload changes
 // nothing in mid-call and drops no request.
 #pragma once
+#include <array>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -9,6 +10,7 @@
 
 #include "config/settings.h"
 #include "metering/base/error.h"
+#include "metering/base/reason.h"
 #include "metering/catalogue/classifier.h"
 #include "metering/identity/api_keys.h"
 #include "metering/identity/directory.h"
@@ -65,6 +67,8 @@ struct Snapshot {
   http::AddressSet trusted_proxies;
   http::AddressSet unlimited_addresses;            // limits.per_address.exempt
   std::string rate_limit_policy;                   // value of RateLimit-Policy: the same for every caller
+  // By Reason: the members of its problem document that are the same for every call, type, title and status.
+  std::array<std::string, kReasonCount> problem_heads;
   std::vector<RouteEdits> edits;                   // one a route, in the order of settings.routes
   std::vector<std::string_view> identity_headers;  // of settings.identity.sources, .api_keys, .pass
   std::string pass_secret;                         // content of identity.pass.secret_file

@@ -31,12 +31,19 @@ TEST(JsonText, KeepsValidUtf8AndReplacesTheRest) {
   EXPECT_EQ(json("\xf4\x90\x80\x80"), "\"\\ufffd\\ufffd\\ufffd\\ufffd\"");
 }
 
-TEST(JsonText, WrittenIntoRoomItIsTheSame) {
+// However long the text is and wherever the byte stands, which goes through blocks, words and bytes.
+TEST(JsonText, AByteIsWrittenTheSameWhereverItStands) {
   for (std::size_t size = 0; size < 70; ++size) {
     for (std::size_t at = 0; at < std::max<std::size_t>(size, 1); ++at) {
       for (int byte = 0; byte < 256; ++byte) {
         std::string text(size, 'x');
         if (size > 0) text[at] = static_cast<char>(byte);
+        std::string wanted = '"' + text + '"';
+        if (size > 1) {
+          const std::string alone = json({&text[at], 1});
+          wanted.replace(1 + at, 1, alone, 1, alone.size() - 2);
+        }
+        ASSERT_TRUE(size < 2 || json(text) == wanted) << size << " " << at << " " << byte;
         std::string room(2 + 6 * size, '\0');
         char* const end = write_json_string(room.data(), text);
         ASSERT_LE(static_cast<std::size_t>(end - room.data()), room.size());
