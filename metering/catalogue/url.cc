@@ -140,6 +140,8 @@ Result<void> assemble(std::string_view text, bool has_quoted_slash, NormalPath& 
       if (count == 0) return refuse("the path climbs above the root");
       if (has_quoted_slash) return refuse("the path mixes '..' with a slash inside a quoted key");
       --count;
+      // Without it, what stands before and behind could be read as a key.
+      if (contains_any(parts[count], "()'")) return refuse("the path removes a key by '..'");
       continue;
     }
     if (const char* why = check_segment(segment)) return refuse(why);

@@ -8,8 +8,8 @@
 //     bytes, NUL, bytes that are not UTF-8 (overlong %c0%af)
 //   - an encoded slash (%2F) is refused unless it stands inside a quoted OData key: Case('a%2Fb') has one reading
 //   - a raw ';' outside a quoted key is refused (path parameters); so are segments that end in '.' or ' '
-//   - empty and "." segments vanish, ".." removes its predecessor; above the root it is refused, and so is a dot
-//     segment inside quotes: Case('x/../Account')
+//   - empty and "." segments vanish, ".." removes its predecessor; above the root it is refused, and so are a dot
+//     segment inside quotes, Case('x/../Account'), and one that removes what has a parenthesis or a quote: Case(1)/..
 //   - a '#' is refused: fragments are never sent (RFC 9110 section 4.2.5)
 //
 //   normalise("//0/./OData/%43ase(1)/?$top=1") -> path "/0/OData/Case(1)", lower "/0/odata/case(1)", query "$top=1"
