@@ -97,8 +97,8 @@ Node* step(Node& node, const std::string& segment, const Position& at) {
   key.text = segment;
   key.at = at;
   node.entries.emplace_back(std::move(key), Node{});
-  node.entries.back().second.at = at;
-  return &node.entries.back().second;
+  node.entries.back().value.at = at;
+  return &node.entries.back().value;
 }
 
 void mark_from_environment(Node& node, const Position& at) {
@@ -116,7 +116,7 @@ void mark_from_environment(Node& node, const Position& at) {
 void replace_references(Node& root, const Environment& environment, std::vector<Diagnostic>& diagnostics) {
   if (root.kind == Node::Kind::scalar) replace_in_text(root, environment, diagnostics);
   for (Node& item : root.items) replace_references(item, environment, diagnostics);
-  for (auto& entry : root.entries) replace_references(entry.second, environment, diagnostics);
+  for (auto& entry : root.entries) replace_references(entry.value, environment, diagnostics);
 }
 
 void apply_overrides(Node& root, const Environment& environment, std::vector<Diagnostic>& diagnostics) {

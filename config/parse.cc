@@ -106,7 +106,7 @@ class Reader {
     for (const Field& field : fields) {
       if (!field.required) continue;
       bool present = std::any_of(node.entries.begin(), node.entries.end(),
-                                 [&](const auto& entry) { return entry.first.text == field.name; });
+                                 [&](const auto& entry) { return entry.key.text == field.name; });
       if (!present)
         error(node, path.empty() ? fmt::format("\"{}\" is missing", field.name)
                                  : fmt::format("\"{}\" is missing in {}", field.name, path));

@@ -8,12 +8,13 @@
 #pragma once
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "config/diagnostic.h"
 
 namespace tollgate::config {
+
+struct Entry;
 
 struct Node {
   enum class Kind : std::uint8_t { null, scalar, list, map };
@@ -24,9 +25,13 @@ struct Node {
   bool has_reference = false;  // scalar that held ${...} as written
   bool from_environment = false;
   bool broken = false;      // already reported: its text means nothing
-  std::vector<Node> items;  // list
-  std::vector<std::pair<Node, Node>>
-      entries;  // map: scalar key, value; in the order of the file, repeats kept
+  std::vector<Node> items;     // list
+  std::vector<Entry> entries;  // map; in the order of the file, repeats kept
+};
+
+struct Entry {
+  Node key;  // scalar
+  Node value;
 };
 
 // What a node is, for messages: "a list".

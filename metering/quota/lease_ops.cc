@@ -7,7 +7,7 @@
 namespace tollgate::quota {
 namespace {
 
-constexpr Milliseconds kClockPause{1'000}, kLogPause{1'000};
+constexpr Milliseconds kClockPause{1'000};
 // Free units of which fewer are not fetched ahead of need: half the proxies that the calls seem to go round, within these.
 constexpr double kScarceMin = 2, kScarceMax = 8;
 constexpr std::uint64_t kGrowthMin = 16;  // a lease may grow to this, however little is free

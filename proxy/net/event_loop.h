@@ -106,7 +106,6 @@ class EventLoop {
   std::unique_ptr<char[]> scratch_;
   std::mutex mutex_;
   std::vector<std::function<void()>> posted_;  // guarded by mutex_
-  bool stopping_ = false;                      // guarded by mutex_
 };
 
 // Watches one descriptor for everything, edge-triggered. `ready` gets EV_READ, EV_WRITE and EV_CLOSED bits, once a turn.

@@ -19,10 +19,10 @@ std::string complaint(std::string_view yaml) {
 TEST(YamlTree, PlacesCountFromOne) {
   YamlTree tree = read_yaml("a: 1\nb:\n  - x\n  - {c: d}\n", "t.yaml");
   ASSERT_EQ(tree.root.entries.size(), 2U);
-  const Node& list = tree.root.entries[1].second;
+  const Node& list = tree.root.entries[1].value;
   EXPECT_EQ(list.items[0].at.line, 3);
   EXPECT_EQ(list.items[0].at.column, 5);
-  EXPECT_EQ(list.items[1].entries[0].second.at.column, 9);
+  EXPECT_EQ(list.items[1].entries[0].value.at.column, 9);
 }
 
 TEST(YamlTree, RepeatedKeysAreKeptSoThatTheyCanBeReported) {
