@@ -41,7 +41,7 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   client_end_ = ClientEnd::keep;
   keep_alive_ = head != nullptr && head->keep_alive;
   session_pending_ = holding_ = held_end_ = watches_body_ = watches_owners_ = false;
-  buffered_ = store_pending_ = charged_ = given_back_ = client_lost_ = upstream_held_ = upstream_reused_ =
+  store_pending_ = charged_ = given_back_ = client_lost_ = upstream_held_ = upstream_reused_ =
       upstream_written_ = body_written_ = upgrade_ = stale_retry_used_ = head_sent_ = continue_sent_ =
           reply_chunked_ = reply_until_close_ = reply_early_ = client_paused_ = upstream_paused_ =
               client_finished_ = upstream_finished_ = false;
@@ -151,7 +151,6 @@ void Exchange::start_body_buffer() {
   if (head_->framing == http::Framing::length && head_->content_length > Gate::body_max(call_))
     return fail(Reason::body_uninspectable, "The request body is too large to be inspected.");
   request_ = Request::buffering;
-  buffered_ = true;
   if (head_->expect_continue && !continue_sent_) {
     continue_sent_ = true;
     port_.client_write("HTTP/1.1 100 Continue\r\n\r\n");
@@ -162,7 +161,7 @@ void Exchange::start_body_buffer() {
 void Exchange::resume_client() {
   client_paused_ = false;
   port_.client_read(true);
-  port_.set_timer(Timer::client, settings().timeouts.request_body);
+  if (!client_awaits_continue()) port_.set_timer(Timer::client, settings().timeouts.request_body);
 }
 
 void Exchange::on_request_body(std::string_view payload) {
@@ -225,6 +224,7 @@ void Exchange::on_request_end(const std::vector<http::TrailerField>& trailers) {
     act(gate_.on_body(call_, *head_, body_, arrived_unix_));
   } else if (before == Request::streaming) {
     if (head_->framing == http::Framing::chunked) {
+      if (!body_written_) trailers_ = trailers;  // all there is to send again
       scratch_.clear();
       http::append_request_trailers(scratch_, *head_, trailers, call_.snapshot->identity_headers);
       port_.upstream_write(scratch_);
@@ -418,24 +418,23 @@ void Exchange::send_request() {
   scratch_.clear();
   append_upstream_head();
   port_.upstream_expect(head_->method, upgrade_);
-  if (body_buffered()) {
-    send_buffered_body();
+  if (request_ == Request::complete) {
+    send_whole_body();
   } else {
     port_.upstream_write(scratch_);
-    if (request_ != Request::complete) {
-      request_ = Request::streaming;
-      resume_client();
-    }
+    request_ = Request::streaming;
+    resume_client();
   }
   port_.upstream_read(true);
   watch_upstream();
 }
 
-void Exchange::send_buffered_body() {
+// With the head. What was read to the end before it was sent, or, sent again, has no data: it may still have an end.
+void Exchange::send_whole_body() {
   const bool chunked = head_->framing == http::Framing::chunked;
   if (chunked && !body_.empty()) http::append_chunk_start(scratch_, body_.size());
   port_.upstream_write(scratch_);
-  port_.upstream_write(body_);
+  if (!body_.empty()) port_.upstream_write(body_);
   if (!chunked) return;
   scratch_.clear();
   if (!body_.empty()) scratch_.append(http::kChunkEnd);
@@ -455,12 +454,12 @@ void Exchange::on_upstream_writable() {
 }
 
 // The upstream's timer by what it is waited for. Waiting for bytes that the client owes is not the upstream's
-// fault.
+// fault, unless the client waits for the upstream's leave to send them.
 void Exchange::watch_upstream() {
   if (reply_ == Reply::tunnel) {
     port_.set_timer(Timer::upstream, settings().timeouts.upgrade_idle);
   } else if (reply_ == Reply::forwarding) {
-    if (request_ == Request::complete)
+    if (request_ == Request::complete || client_awaits_continue())
       arm_upstream(upstream_config_->response_timeout);
     else if (port_.upstream_backlog() > 0)
       arm_upstream(upstream_config_->idle_timeout);

@@ -238,6 +238,11 @@ class Exchange {
   // For whom nothing happens at the moment.
   Wait waits_for() const;
   bool request_complete() const { return request_ == Request::complete; }
+  // The client sends its body once the upstream has told it to go on, or when it is tired of waiting (RFC 9110 section
+  // 10.1.1): until then it owes nothing.
+  bool client_awaits_continue() const {
+    return request_ == Request::streaming && head_->expect_continue && !continue_sent_ && bytes_in_ == 0;
+  }
   // A reply whose end is the end of the connection: cutting it short must not look like that end.
   bool cut_needs_reset() const { return reply_until_close_; }
 
@@ -254,7 +259,7 @@ class Exchange {
   void acquire(bool fresh);
   void append_upstream_head();
   void send_request();
-  void send_buffered_body();
+  void send_whole_body();
   void resume_client();
   void write_request_payload(std::string_view payload);
   void forward_informational(const http::ResponseHead& head);
@@ -302,7 +307,6 @@ class Exchange {
   usage::Fact fact();  // without `total`
   void record();
   bool replayable() const;
-  bool body_buffered() const { return request_ == Request::complete && buffered_; }
   std::uint8_t client_version() const { return head_ == nullptr ? 1 : head_->minor_version; }
   const config::Settings& settings() const { return call_.snapshot->settings; }
 
@@ -339,7 +343,6 @@ class Exchange {
   bool https_ = false;  // of the client's own connection
   bool trusted_peer_ = false;
   bool keep_alive_ = false;  // the client connection goes on afterwards
-  bool buffered_ = false;    // body_ holds the body
   bool store_pending_ = false;
   bool session_pending_ = false;  // the session store is asked or told, or a LookupService asked
   bool holding_ = false;          // the reply goes to held_

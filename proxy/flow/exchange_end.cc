@@ -50,7 +50,9 @@ void Exchange::on_timer(Timer timer) {
     return settle_if_flushed();
   }
   const bool everything = past_deadline();
-  if (reply_ == Reply::forwarding && !everything) port_.upstream_stalled();
+  // The time for everything may have passed while the client sent, or within a long reply: then it is not the server's fault.
+  const bool unanswered = reply_ == Reply::forwarding && (!everything || request_ == Request::complete);
+  if (unanswered || (reply_ == Reply::replying && !everything)) port_.upstream_stalled();
   call_.tell(&Life::upstream_failed, everything ? "the call took longer than it may" : "no reply in time");
   if (head_sent_) return cut_short(everything ? Reason::upstream_deadline : Reason::upstream_timeout);
   if (everything) return fail(Reason::upstream_deadline, "The call took longer than it may.");

@@ -89,12 +89,16 @@ void Exchange::forward_informational(const http::ResponseHead& head) {
   if (head_->minor_version == 0) return;
   // We have told this client to go on ourselves, or it never asked.
   if (head.status == 100 && (!head_->expect_continue || continue_sent_)) return;
+  const bool goes_on = head.status == 100 && client_awaits_continue();
   if (head.status == 100) continue_sent_ = true;
   http::ResponseForwarding forwarding;
   forwarding.request_id = call_.request_id;
   scratch_.clear();
   http::append_response_head(scratch_, head, forwarding);
   port_.client_write(scratch_);
+  if (!goes_on) return;
+  port_.set_timer(Timer::client, settings().timeouts.request_body);  // from now on it is the client who owes
+  watch_upstream();
 }
 
 void Exchange::start_tunnel(const http::ResponseHead& head) {

@@ -58,7 +58,7 @@ class Session final : public flow::ExchangePort, public UpstreamUser {
   // The client owes the rest of a body, and nothing else holds it up.
   bool awaits_body() const {
     return client_reading_ && !client_failed_ && !client_eof_ && !exchange_.over() &&
-           !exchange_.request_complete();
+           !exchange_.request_complete() && !exchange_.client_awaits_continue();
   }
   void stop();
   std::string_view unsent() const { return out_.view(); }

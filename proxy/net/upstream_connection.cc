@@ -300,6 +300,7 @@ bool UpstreamConnection::process_head(std::string_view& bytes, UpstreamUser& use
   bytes.remove_prefix(parser_.head_size());
   if (status >= 200 || status == 101) pool_.answered(*this, status);
   if (status == 101) {
+    pool_.completed(*this, status);
     phase_ = Phase::tunnel;
   } else if (status >= 200) {
     reply_keep_alive_ = head.keep_alive;
@@ -327,6 +328,7 @@ void UpstreamConnection::process_body(std::string_view& bytes, UpstreamUser& use
     }
     if (step.done) {
       phase_ = Phase::done;
+      pool_.completed(*this, parser_.head().status);
       const bool reusable =
           reply_keep_alive_ && bytes.empty() && out_.empty() && !peer_closed_ && !write_broken_ && quiet();
       return user.reply_end(decoder_->trailers(), reusable);
@@ -347,8 +349,10 @@ void UpstreamConnection::ended(bool in_order, UpstreamUser& user) {
   const Phase before = phase_;
   phase_ = Phase::done;
   if (before == Phase::tunnel && in_order) return user.reply_end({}, false);
-  if (before == Phase::body && in_order && decoder_->may_end_here())
+  if (before == Phase::body && in_order && decoder_->may_end_here()) {
+    pool_.completed(*this, parser_.head().status);
     return user.reply_end(decoder_->trailers(), false);
+  }
   const bool early = before == Phase::head && !reply_started_;
   // An idle connection may be closed at any moment: that says nothing about the server.
   if (!early || !reused()) pool_.failed(*this, early ? "no reply before the end" : "a reply that is cut");

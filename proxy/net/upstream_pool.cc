@@ -183,8 +183,12 @@ void UpstreamPool::answered(const UpstreamConnection& connection, int status) {
   health_[server]->calls_total.fetch_add(1, std::memory_order_relaxed);
   if (status < kStatusEnd && failure_statuses_[static_cast<std::size_t>(status)])
     failed(connection, fmt::format("status {}", status));
-  else
-    suspicions_.answered(server);
+}
+
+void UpstreamPool::completed(const UpstreamConnection& connection, int status) {
+  if (connection.user()->waiting.check) return;
+  if (status < kStatusEnd && failure_statuses_[static_cast<std::size_t>(status)]) return;
+  suspicions_.answered(connection.server());
 }
 
 void UpstreamPool::failed(const UpstreamConnection& connection, std::string_view how) {

@@ -9,6 +9,7 @@ import pytest
 
 from harness import PATIENCE, Standin, bearer, eventually
 from http1 import Closed
+from origin import Exchange, Origin
 from requests_crm import CASES, JSON
 
 COUNT = CASES + "/$count"
@@ -157,6 +158,57 @@ def test_a_retry_goes_to_the_other_server_and_costs_once(proxy, pair, auth):
     pair[0].settings(fault="")
     assert gate.used(auth) == 8
     assert gate.metric("tollgate_upstream_retries_total") >= 4
+
+
+def test_a_chunked_request_without_data_is_repeated_with_its_end(proxy):
+    """Or the next request on the connection, somebody else's, would be read as its body."""
+    closing, well = Origin(), Origin()
+    closing.script["/echo"] = Exchange([None])
+    gate = proxy(**two([closing, well], max_idle_connections=1, outlier={"failures": 0}))
+    empty = b"DELETE /echo HTTP/1.1\r\nHost: crm.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    plain = b"GET /echo?plain HTTP/1.1\r\nHost: crm.test\r\n\r\n"
+    try:
+        for request in [empty, plain] * 4:
+            with socket.create_connection(("127.0.0.1", gate.port), PATIENCE) as sock:
+                sock.sendall(request)
+                assert sock.recv(65536).startswith(b"HTTP/1.1 200 "), request
+        assert closing.requests() and not closing.invalid() + well.invalid()
+        assert all(connection.rest == b"" for connection in well.seen())
+        assert [request.start[1] for request in well.requests()].count("/echo") == 4
+    finally:
+        closing.close()
+        well.close()
+
+
+def test_a_server_that_is_late_in_all_is_left_out(proxy, pair):
+    gate = proxy(**two(pair, total_timeout="200ms", outlier={"failures": 2, "ejection": "60s"}))
+    pair[0].settings(fault="stall")
+    reasons = [gate.call("GET", "/echo").status for _ in range(10)]
+    assert reasons.count(504) == 2, "two failed, then all went to the other"
+    assert gate.metric("tollgate_upstream_ejections_total", server=pair[0].url) == 1
+
+
+def test_who_waits_for_a_slow_crm_to_say_go_on_is_no_slow_client(proxy):
+    """RFC 9110 section 10.1.1: the client owes nothing until then."""
+    crm = socket.create_server(("127.0.0.1", 0))
+    gate = proxy(upstream=f"http://127.0.0.1:{crm.getsockname()[1]}", workers=1,
+                 limits={"rate_window": "1s", "min_body_rate": 1000}, timeouts={"request_body": "1s"})
+    with crm, socket.create_connection(("127.0.0.1", gate.port), PATIENCE) as client:
+        client.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+        server, _ = crm.accept()
+        with server:
+            server.settimeout(PATIENCE)
+            while b"\r\n\r\n" not in server.recv(65536, socket.MSG_PEEK):
+                pass
+            server.recv(65536)
+            time.sleep(3)  # longer than any client may take
+            server.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            assert client.recv(65536).startswith(b"HTTP/1.1 100 ")
+            client.sendall(b"body")
+            assert server.recv(65536) == b"body"
+            server.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert gate.metric("tollgate_slow_clients_total", at="body") == 0
 
 
 def test_the_budget_bounds_repeating(proxy, pair, auth):

@@ -106,6 +106,30 @@ TEST(Exchange, IdempotentCallThatGotNoReplyIsRepeatedAndChargedOnce) {
   EXPECT_EQ(stage.port.attempts, 2U);
 }
 
+// Without its end, the next request on the connection would be read as its body.
+TEST(Exchange, ChunkedRequestWithoutDataIsRepeatedWithItsEnd) {
+  for (const bool stale : {true, false}) {
+    for (const bool trailer : {true, false}) {
+      Stage stage(two_servers());
+      stage.port.idle_connection = stale;
+      const Request request =
+          with_token("DELETE", "/0/odata/Case(1)", token(), "", {{"Transfer-Encoding", "chunked"}});
+      stage.begin(request);
+      if (!stale) stage.upstream_ready();
+      stage.exchange.on_request_end(trailer ? std::vector<http::TrailerField>{{"X-Sum", "1"}}
+                                            : std::vector<http::TrailerField>{});
+      const std::string first = std::exchange(stage.port.to_upstream, {});
+      EXPECT_TRUE(first.ends_with(trailer ? "\r\n\r\n0\r\nX-Sum: 1\r\n\r\n" : "\r\n\r\n0\r\n\r\n")) << first;
+      stage.exchange.on_upstream_failed(UpstreamFailure::closed_early);
+      EXPECT_EQ(stage.port.acquired, 2);
+      stage.upstream_ready();
+      EXPECT_EQ(stage.port.to_upstream, first);
+      stage.whole_reply();
+      EXPECT_EQ(stage.port.status, 200);
+    }
+  }
+}
+
 TEST(Exchange, RepeatingStopsAtMaxRetriesAtTheBudgetAndAtWhatIsConfigured) {
   for (const bool budget : {true, false}) {
     Stage stage(two_servers());
@@ -222,10 +246,80 @@ TEST(Exchange, TheTotalTimeCoversWaitingRepeatingAndTheBody) {
   EXPECT_EQ(slow.port.timer(Timer::upstream), Milliseconds(1'500));
   slow.port.clock += Milliseconds(1'500);
   slow.exchange.on_timer(Timer::upstream);
+  EXPECT_EQ(slow.port.stalled, 0) << "it may be a long reply";
   EXPECT_TRUE(slow.exchange.over());
   EXPECT_EQ(slow.exchange.client_end(), ClientEnd::abort);
   EXPECT_EQ(slow.port.reason, Reason::upstream_deadline);
   EXPECT_EQ(slow.port.counted(), 1U);
+}
+
+TEST(Exchange, AServerThatDoesNotAnswerInTheTotalTimeHasFailedUnlessTheClientStillSends) {
+  config::Settings settings = test::settings();
+  settings.upstreams[0].total_timeout = Milliseconds(300);
+  for (const bool sends : {false, true}) {
+    Stage stage(settings);
+    const Request request = sends ? with_token("POST", "/0/Other", token(), "body") : read_case();
+    stage.begin(request);
+    stage.upstream_ready();
+    stage.port.flush_upstream();
+    stage.port.clock += Milliseconds(300);
+    stage.exchange.on_timer(Timer::upstream);
+    EXPECT_EQ(stage.port.stalled, sends ? 0 : 1);
+  }
+}
+
+TEST(Exchange, AReplyThatStopsInTheMiddleIsAFailureOfTheServer) {
+  Stage stage;
+  const Request request = read_case();
+  stage.begin(request);
+  stage.upstream_ready();
+  stage.reply_head("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n");
+  stage.exchange.on_upstream_body("half");
+  stage.exchange.on_timer(Timer::upstream);
+  EXPECT_EQ(stage.port.stalled, 1);
+}
+
+// RFC 9110 section 10.1.1: until the upstream tells it to go on, the client owes nothing.
+TEST(Exchange, WhoWaitsForTheUpstreamsLeaveIsNotWaitedFor) {
+  for (const bool tired : {false, true}) {
+    Stage stage;
+    const Request request = with_token("POST", "/0/Other", token(), "body", {{"Expect", "100-continue"}});
+    stage.begin(request);
+    stage.upstream_ready();
+    stage.port.flush_upstream();
+    stage.exchange.on_upstream_writable();
+    const config::Timeouts& timeouts = stage.snapshot->settings.timeouts;
+    EXPECT_TRUE(stage.exchange.client_awaits_continue());
+    EXPECT_TRUE(stage.port.reads_client) << "it may send without it";
+    EXPECT_EQ(stage.port.timer(Timer::client), std::nullopt);
+    EXPECT_EQ(stage.port.timer(Timer::upstream), stage.snapshot->settings.upstreams[0].response_timeout);
+    if (tired)
+      stage.exchange.on_request_body("bo");
+    else
+      stage.reply_head("HTTP/1.1 100 Continue\r\n\r\n", "POST");
+    stage.port.flush_upstream();
+    stage.exchange.on_upstream_writable();
+    EXPECT_FALSE(stage.exchange.client_awaits_continue());
+    EXPECT_EQ(stage.port.timer(Timer::client), timeouts.request_body);
+    EXPECT_EQ(stage.port.timer(Timer::upstream), std::nullopt);
+    stage.exchange.on_request_body(tired ? "dy" : "body");
+    stage.exchange.on_request_end({});
+    stage.whole_reply();
+    EXPECT_EQ(stage.port.status, 200);
+  }
+}
+
+TEST(Exchange, AnUpstreamThatNeverSaysGoOnIsLate) {
+  Stage stage;
+  const Request request = with_token("POST", "/0/Other", token(), "body", {{"Expect", "100-continue"}});
+  stage.begin(request);
+  stage.upstream_ready();
+  stage.port.flush_upstream();
+  stage.exchange.on_upstream_writable();
+  stage.exchange.on_timer(Timer::upstream);
+  stage.port.flush_client();
+  EXPECT_EQ(stage.port.reason, Reason::upstream_timeout);
+  EXPECT_EQ(stage.port.stalled, 1);
 }
 
 TEST(Exchange, TheHashKeyIsTheUserTheAddressOrAField) {
