@@ -189,6 +189,12 @@ std::shared_ptr<const identity::ClientCertificate> Transport::peer_certificate()
   return certificate == nullptr ? nullptr : identity::ClientCertificate::read(*certificate);
 }
 
+bool Transport::has_unread() const {
+  if (session_ != nullptr) return false;
+  char byte;
+  return ::recv(fd_, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 bool Transport::readable_or_closed() const {
   if (session_ != nullptr) return false;
   char byte;

@@ -54,8 +54,9 @@ class Transport {
   void end_writing();  // FIN; on TLS close_notify before it
   // What the peer proved to be in the handshake, when it was asked for a certificate; else nullptr.
   std::shared_ptr<const identity::ClientCertificate> peer_certificate() const;
-  // Has the peer closed or sent something, without taking it? Plain sockets only; TLS answers false.
+  // Has the peer closed or sent something, or sent something, without taking it? Plain sockets only; TLS answers false.
   bool readable_or_closed() const;
+  bool has_unread() const;
   // The first bytes of the connection below TLS, as far as they are there, left in place; and taking them.
   std::string_view peek(char* to, std::size_t room) const;
   void skip(char* scratch, std::size_t bytes);

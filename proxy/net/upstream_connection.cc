@@ -103,6 +103,8 @@ void UpstreamConnection::go_on_connecting(short what) {
 }
 
 void UpstreamConnection::established() {
+  // Who speaks first is no HTTP server (RFC 9112 section 9.2), and it would be taken for a reply.
+  if (transport_.has_unread()) return connect_failed("bytes before any request");
   state_ = State::used;
   loop_.clear(timer_);
   tls_ = nullptr;
@@ -304,6 +306,7 @@ bool UpstreamConnection::process_head(std::string_view& bytes, UpstreamUser& use
     phase_ = Phase::tunnel;
   } else if (status >= 200) {
     reply_keep_alive_ = head.keep_alive;
+    bodiless_ = head.framing == http::Framing::none;
     decoder_ = http::BodyDecoder::of_response(head, {});
     phase_ = Phase::body;
   }

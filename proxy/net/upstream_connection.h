@@ -69,6 +69,9 @@ class UpstreamConnection {
   void use(UpstreamUser& user);  // from idle, or bound while connecting
   void idle_until(MonotonicTime deadline);
   bool stale();  // idle: closed, or bytes are there that nobody asked for
+  // idle: worth a look by stale(), since bytes may be there. A body where none may be comes behind the head, and no event
+  // has told of it yet when the connection is used again in the same turn.
+  bool is_suspect() const { return bodiless_ || event_waits(); }
   bool event_waits() const {
     return watch_.event_waits();
   }  // the loop knows something that was not handled yet
@@ -139,6 +142,7 @@ class UpstreamConnection {
   bool readable_ = false, writable_ = false, peer_closed_ = false;
   bool reading_ = false, write_broken_ = false, end_writing_ = false;
   bool reply_started_ = false, reply_keep_alive_ = false;
+  bool bodiless_ = false;  // the last reply was one that never has a body
 };
 
 }  // namespace tollgate::net

@@ -210,8 +210,8 @@ void UpstreamPool::failed(const UpstreamConnection& connection, std::string_view
 
 // ---------------------------------------------------------------- connections
 
-// Never one with an event that waits to be handled and leaves something to be read: bytes that came while nobody asked would
-// be taken for the reply to the next request.
+// Never one that leaves something to be read, as far as can be told without a system call for each: bytes that came while
+// nobody asked would be taken for the reply to the next request.
 UpstreamConnection* UpstreamPool::take_idle(std::size_t index, bool look) {
   Server& server = servers_[index];
   while (!server.idle.empty()) {
@@ -220,7 +220,7 @@ UpstreamConnection* UpstreamPool::take_idle(std::size_t index, bool look) {
     --idle_count_;
     around_.counters.idle.fetch_sub(1, std::memory_order_relaxed);
     tell_idle(index);
-    if ((!look && !connection->event_waits()) || !connection->stale()) return connection;
+    if ((!look && !connection->is_suspect()) || !connection->stale()) return connection;
     destroy(*connection);
   }
   return nullptr;
