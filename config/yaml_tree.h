@@ -24,7 +24,7 @@ struct Node {
   bool quoted = false;         // scalar in quotes or a block scalar
   bool has_reference = false;  // scalar that held ${...} as written
   bool from_environment = false;
-  bool broken = false;      // already reported: its text means nothing
+  bool broken = false;         // already reported: its text means nothing
   std::vector<Node> items;     // list
   std::vector<Entry> entries;  // map; in the order of the file, repeats kept
 };

@@ -60,7 +60,8 @@ bool any(Words words) {
 // The plain bytes that the text begins with.
 std::size_t plain_length(std::string_view text) {
   std::size_t at = 0;
-  while (at + sizeof(Block) <= text.size() && !any(not_plain(load_block(text.data() + at)))) at += sizeof(Block);
+  while (at + sizeof(Block) <= text.size() && !any(not_plain(load_block(text.data() + at))))
+    at += sizeof(Block);
   while (at < text.size() && is_plain(static_cast<unsigned char>(text[at]))) ++at;
   return at;
 }

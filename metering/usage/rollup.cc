@@ -208,6 +208,7 @@ std::int64_t hour_of(std::int64_t time_ms) {
 std::uint64_t billable_units(const CallBegin& begin, const CallEnd& end) {
   if (end.outcome == CallOutcome::void_charged || end.outcome == CallOutcome::void_maybe || end.given_back)
     return 0;
+  if (begin.staff) return 0;
   if (end.units > 0 || end.outcome != CallOutcome::interrupted) return end.units;
   std::uint64_t operations = 0;
   for (const CallBegin::Operation& operation : begin.operations) operations += operation.count;

@@ -83,7 +83,8 @@ std::map<std::string, std::uint64_t> parse_denied(std::string_view text);
 
 // The hour of a call's arrival.
 std::int64_t hour_of(std::int64_t time_ms);
-// Billable units of a call: `units` of its end; an interrupted call whose end says none counts its operations.
+// Billable units of a call: `units` of its end; an interrupted call whose end says none counts its operations. Staff has
+// none, whatever a quota rule charged it.
 std::uint64_t billable_units(const CallBegin& begin, const CallEnd& end);
 // The rows of a roll-up by their key, made when they are missing: found by hash, and without making a key.
 class RowIndex {

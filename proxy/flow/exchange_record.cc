@@ -18,7 +18,7 @@ void Exchange::charge() {
       accounts_.push_back(
           {.subject_key = charge.key.subject_key, .field = charge.key.field, .units = charge.units});
   usage::CallJournal* journal = port_.call_journal();
-  if (journal != nullptr && !accounts_.empty()) {
+  if (journal != nullptr && (call_.decision.metered || !accounts_.empty())) {
     if (journal->writable()) journalled_ = journal->begin(fact(), accounts_);
     if (journalled_.call == 0 && settings().journal.on_failure == config::OnJournalFailure::refuse) {
       accounts_.clear();  // they name what is in the charges
@@ -27,6 +27,10 @@ void Exchange::charge() {
           Reason::store_unavailable,
           "Calls cannot be recorded at the moment, so none are let through. Nothing was charged; try again.");
     }
+  }
+  if (call_.charges.empty()) {  // no rule limits it, and it is billed all the same
+    if (journalled_.call != 0) journal->charged(journalled_);
+    return act(Next::forward);
   }
   store_pending_ = true;
   store_asked_ = {};  // an answer that comes at once took no time

@@ -301,7 +301,7 @@ Next Gate::begin_charge(Call& call) {
   caller.credits = call.classification.credits;
   snapshot.rules.list_charges(caller, operations_, call.charges);
   call.tell(&Life::decided, call);
-  return call.charges.empty() ? Next::forward : Next::charge;
+  return call.charges.empty() && !call.decision.metered ? Next::forward : Next::charge;
 }
 
 Next Gate::on_charge(Call& call, quota::ChargeOutcome&& outcome) {

@@ -6,6 +6,7 @@
 //         │  ├───> need_body ─> buffer the whole body (limit body_limit(), past it body_too_large()) ─> on_body
 //         │  ├───> seat ──────> SeatLedger::take(wanted_seat(call)) ─> on_seat ─> seat | charge | forward | reply
 //         │  └───> charge ────> Ledger::charge(call.charges) ─> on_charge ─> forward | reply
+//         │          (no charges: no rule limits what is billed all the same; write it down and forward)
 //      on_body ──> seat | charge | forward | reply
 //      find_owners ──> OwnerLookup::find(unknown_owners(call)) ──> on_owners ──> as on_body
 //      find_session ──> SessionStore::find(call.session->key) ──> on_session ──> as on_head

@@ -65,8 +65,8 @@ struct Snapshot {
   licence::Policy policy;
   quota::Rules rules;
   http::AddressSet trusted_proxies;
-  http::AddressSet unlimited_addresses;            // limits.per_address.exempt
-  std::string rate_limit_policy;                   // value of RateLimit-Policy: the same for every caller
+  http::AddressSet unlimited_addresses;  // limits.per_address.exempt
+  std::string rate_limit_policy;         // value of RateLimit-Policy: the same for every caller
   // By Reason: the members of its problem document that are the same for every call, type, title and status.
   std::array<std::string, kReasonCount> problem_heads;
   std::vector<RouteEdits> edits;                   // one a route, in the order of settings.routes

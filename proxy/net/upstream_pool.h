@@ -82,8 +82,9 @@ class UpstreamPool : public std::enable_shared_from_this<UpstreamPool> {
   void connect_failed(UpstreamConnection& connection);
   void discard(UpstreamConnection& connection);  // an idle one ended
   bool owns(UpstreamConnection& connection) const { return connections_.contains(&connection); }
-  void answered(const UpstreamConnection& connection, int status);   // with the head of a reply
-  void completed(const UpstreamConnection& connection, int status);  // with the whole of it: no failure, unless by status
+  void answered(const UpstreamConnection& connection, int status);  // with the head of a reply
+  void completed(const UpstreamConnection& connection,
+                 int status);  // with the whole of it: no failure, unless by status
   void failed(const UpstreamConnection& connection, std::string_view how);
 
   // ---- for HealthChecker: a fresh connection, then upstream_ready or upstream_failed

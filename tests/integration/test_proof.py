@@ -1,5 +1,6 @@
 """Proof by count: what the proxies billed is what the upstream received, after every kind of death; changes of limits act at
 once and forget nothing; a store that stands still is not felt by those who hold leases."""
+import contextlib
 import json
 import os
 import signal
@@ -10,8 +11,8 @@ import time
 
 import pytest
 
-from harness import PATIENCE, ROOT, Redis, bearer, eventually
-from http1 import Closed
+from harness import PATIENCE, ROOT, Redis, Standin, bearer, eventually
+from http1 import Closed, render
 from test_failure_ladder import COUNT, admitted, quota, spend, statuses
 
 KEEN = {"ping_interval": "1s", "flush_interval": "1s"}
@@ -64,6 +65,34 @@ def test_five_kills_under_load_lose_no_call_and_bill_none_twice(proxy, crm, own_
     assert calls - interrupted <= admitted(crm) <= calls
     assert admitted(crm) >= sum(answered) > 1000
     assert calls - sum(answered) <= interrupted + 5 * 6  # those whose answers died with the connection
+
+
+def test_calls_that_no_rule_limits_are_not_lost_either(proxy, start, own_redis, user, tmp_path):
+    """They are billed all the same: written down before they are sent, and refused when they cannot be."""
+    origin = start(Standin(str(tmp_path), name="slow-crm"))
+    gate = proxy(upstream=origin.url, store=own_redis.url, quotas=[])
+    assert gate.call("GET", COUNT, bearer(user)).status == 200
+    origin.settings(fault="stall")
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(gate.client()).send(render("GET", COUNT, bearer(user)))
+        eventually(lambda: admitted(origin) == 6, 10, "all are on their way")
+        gate.kill()
+    gate.launch()
+    gate.wait_ready()
+    assert gate.stop() == 0
+    assert gate.billed(str(tmp_path)) == (6, 5)
+
+
+def test_staff_that_a_rule_binds_is_not_billed(proxy, crm, own_redis, user, tmp_path):
+    rules = quota(1_000_000) + [{"name": "all", "limit": 10, "window": "24h", "per": ["organization"], "on": "all", "staff": True},
+                                {"name": "trial", "limit": 10, "window": "24h", "per": ["user"], "on": "all", "staff": True,
+                                 "mode": "shadow"}]
+    gate = proxy(store=own_redis.url, quotas=rules)
+    staff = bearer(user, user_type="staff")
+    assert [gate.call("GET", COUNT, staff).status for _ in range(3)] == [200] * 3
+    assert gate.stop() == 0
+    assert gate.billed(str(tmp_path)) == (0, 0)
 
 
 @pytest.mark.slow

@@ -116,6 +116,20 @@ TEST(Rollup, InterruptedCallWithoutOperationsIsFree) {
   EXPECT_TRUE(rollup.begin()->second.denied.empty());
 }
 
+// docs/billing.md: staff is free, also when a quota rule binds it.
+TEST(Rollup, StaffIsNeverBilled) {
+  RollupBuilder builder;
+  for (const CallOutcome outcome : {CallOutcome::done, CallOutcome::interrupted}) {
+    CallBegin staff = batch({{"Case", "read", "", "customer", 1}});
+    staff.staff = true;
+    add(builder, staff);
+    add(builder, CallEnd{.call = 1, .outcome = outcome, .reason = "ok", .status = 200, .units = 1});
+  }
+  const RollupSums sums = builder.take().at(key("Case", "read"));
+  EXPECT_EQ(sums.calls, 0u);
+  EXPECT_EQ(sums.free, 2u);
+}
+
 TEST(Rollup, RefusedAndGivenBackOperationsAreCountedAndNotBilled) {
   RollupBuilder builder;
   CallEnd refused{.reason = "quota_exceeded", .status = 429};
