@@ -38,10 +38,15 @@ void ClientConnection::on_event(void* self, short what) {
   if ((what & EV_WRITE) != 0) connection->writable = true;
   if ((what & EV_CLOSED) != 0) connection->peer_closed = true;
   if (connection->transport_.tls()) connection->readable = connection->writable = true;
-  // A reset while nothing is read (the sender is paused) would go unnoticed.
-  if (connection->phase_ == Phase::exchange && (what & EV_READ) != 0 && (what & EV_WRITE) != 0 &&
-      (what & EV_CLOSED) == 0 && connection->transport_.take_error() != 0)
-    connection->session_->client_gone();
+  // A reset while nothing is taken (the sender is paused, the PROXY header is not whole) would go unnoticed.
+  const bool takes_nothing = connection->phase_ == Phase::exchange || connection->phase_ == Phase::announced;
+  if (takes_nothing && (what & EV_READ) != 0 && (what & EV_WRITE) != 0 && (what & EV_CLOSED) == 0 &&
+      connection->transport_.take_error() != 0) {
+    if (connection->phase_ == Phase::exchange)
+      connection->session_->client_gone();
+    else
+      connection->peer_closed = true;
+  }
   connection->advance();
 }
 

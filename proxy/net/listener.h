@@ -1,8 +1,6 @@
 // Accepts connections on one listening socket of one worker and hands them to it.
 //
-// Survives running out of file descriptors: one is kept in reserve; without it the waiting connection would
-// stay in the queue and wake the loop for ever. It is given up for a moment to accept and close that
-// connection, then accepting pauses (kAcceptPause).
+// Out of file descriptors, it closes the connection that waits (on the acceptor's reserve), and pauses briefly.
 //
 // Threads: the worker's.
 #pragma once
@@ -10,10 +8,8 @@
 #include <string>
 
 #include "proxy/http/address.h"
-#include "proxy/net/event_loop.h"
+#include "proxy/net/acceptor.h"
 #include "proxy/net/tls.h"
-
-struct event;
 
 namespace tollgate::net {
 
@@ -26,7 +22,6 @@ struct ListenerRules {
       senders{};  // who may connect then; empty: anybody. Unix sockets are open to who can open them
 };
 
-inline constexpr Milliseconds kAcceptPause{100};
 // After close_entrance(): for handshakes under way, before the socket is closed.
 inline constexpr Milliseconds kHandshakeGrace{200};
 
@@ -45,27 +40,21 @@ class Listener {
     rules_ = std::move(rules);
   }
   const ListenerRules& rules() const { return *rules_; }
-  void pause();  // until resume(), or by itself for a while when descriptors ran out
-  void resume();
+  void pause() { acceptor_.pause(); }  // until resume(), or by itself for a while when descriptors ran out
+  void resume() { acceptor_.resume(); }
   // Nobody new may connect. Who had a place in the queue, or only the last packet of a handshake to send, is
   // still accepted.
   void close_entrance();
 
  private:
-  static void on_event(int, short, void* self);
-  static void on_timer(void* self);
   bool accept_waiting();
-  void out_of_descriptors();
+  void out_of_descriptors(int error);
 
   Worker& worker_;
   const std::string key_;
-  int fd_;
-  int reserve_fd_;
-  event* event_ = nullptr;
-  LoopTimer timer_;
+  Acceptor acceptor_;
   std::shared_ptr<const ServerTls> tls_;
   std::shared_ptr<const ListenerRules> rules_;
-  bool paused_ = false;
 };
 
 }  // namespace tollgate::net

@@ -1,14 +1,15 @@
 #include "proxy/net/local_service.h"
 
 #include <event2/event.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <map>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include "metering/base/ascii.h"
 #include "metering/base/check.h"
@@ -16,6 +17,7 @@
 #include "proxy/http/body_decoder.h"
 #include "proxy/http/date.h"
 #include "proxy/http/request_parser.h"
+#include "proxy/net/acceptor.h"
 #include "proxy/net/buffer.h"
 #include "proxy/net/endpoint.h"
 #include "proxy/net/event_loop.h"
@@ -71,6 +73,12 @@ struct LocalService::Impl : std::enable_shared_from_this<LocalService::Impl> {
       if ((what & EV_WRITE) != 0) connection->writable = true;
       connection->run();
     }
+    enum class Rank : std::uint8_t { idle, unfinished, answered };
+    // Who makes room for others: the lowest rank, of that the longest waiting.
+    std::pair<Rank, MonotonicTime> place_in_line() const {
+      const bool waits = state == State::head || state == State::body;
+      return {waits ? in.empty() ? Rank::idle : Rank::unfinished : Rank::answered, timer.deadline()};
+    }
     void drop() { service.drop(id); }
     void run();
     bool read_some();
@@ -87,12 +95,13 @@ struct LocalService::Impl : std::enable_shared_from_this<LocalService::Impl> {
   LocalHandler handler;
   std::thread thread;
   int listen_fd = -1;
-  event* accept_event = nullptr;
+  std::optional<Acceptor> acceptor;
   std::uint16_t port = 0;
   std::uint64_t next_id = 1;
   std::map<std::uint64_t, std::unique_ptr<Connection>> connections;
 
-  static void on_accept(int fd, short, void* self);
+  void accept_next();
+  bool make_room();
   void serve();
   void drop(std::uint64_t id);
 };
@@ -305,30 +314,38 @@ bool LocalService::Impl::Connection::write_some() {
 
 // ---------------------------------------------------------------- the service
 
-void LocalService::Impl::on_accept(int fd, short, void* self) {
-  auto* service = static_cast<Impl*>(self);
-  service->loop.event_begins();
-  for (;;) {
-    Endpoint peer;
-    peer.length = sizeof peer.address;
-    const int accepted =
-        ::accept4(fd, reinterpret_cast<sockaddr*>(&peer.address), &peer.length, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (accepted < 0) return;
-    if (service->connections.size() >= kConnectionsMax) {
-      ::close(accepted);
-      continue;
-    }
-    const std::uint64_t id = service->next_id++;
-    service->connections.emplace(id, std::make_unique<Connection>(*service, id, accepted, peer.host()));
+// One a turn, at its end: who has sent a request is being answered before anybody makes room.
+void LocalService::Impl::accept_next() {
+  Accepted next = acceptor->accept();
+  if (next.shortage != 0) {
+    if (!acceptor->has_reserve()) make_room();
+    next = acceptor->accept_on_reserve();
+    if (next.shortage != 0) acceptor->pause_briefly();
   }
+  if (next.fd < 0) return;
+  if (connections.size() >= kConnectionsMax && !make_room()) {
+    ::close(next.fd);
+    return;
+  }
+  const std::uint64_t id = next_id++;
+  connections.emplace(id, std::make_unique<Connection>(*this, id, next.fd, next.peer.host()));
+}
+
+// False: every connection is being answered.
+bool LocalService::Impl::make_room() {
+  const auto first = std::ranges::min_element(
+      connections, {}, [](const auto& entry) { return entry.second->place_in_line(); });
+  if (first == connections.end() || first->second->place_in_line().first == Connection::Rank::answered)
+    return false;
+  drop(first->first);
+  return true;
 }
 
 void LocalService::Impl::serve() {
-  accept_event = event_new(loop.base(), listen_fd, EV_READ | EV_PERSIST, &Impl::on_accept, this);
-  CHECK(accept_event != nullptr, "out of memory");
-  event_add(accept_event, nullptr);
+  loop.bind_turn_end(this, [](void* self) { static_cast<Impl*>(self)->accept_next(); });
+  acceptor.emplace(loop, listen_fd, this, [](void* self) { static_cast<Impl*>(self)->loop.want_turn_end(); });
   loop.run();
-  event_free(accept_event);
+  acceptor.reset();
   connections.clear();
   loop.run_deferred();
 }
@@ -341,6 +358,7 @@ void LocalService::Impl::drop(std::uint64_t id) {
   owned->state = Connection::State::closing;
   owned->watch.stop();
   owned->transport.close();
+  acceptor->restore_reserve();
   loop.clear(owned->timer);
   loop.defer([owned] {});  // its own functions may be below us on the stack
 }
@@ -366,7 +384,6 @@ Result<std::unique_ptr<LocalService>> LocalService::start(const std::string& add
 LocalService::~LocalService() {
   impl_->loop.stop();
   impl_->thread.join();
-  ::close(impl_->listen_fd);
 }
 
 std::uint16_t LocalService::port() const {

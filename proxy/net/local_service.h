@@ -10,8 +10,11 @@
 //
 // The handler runs on the service's thread: it must not block. `reply` may be called once, from any thread,
 // also after the client or the service is gone (then it does nothing). A reply function that is dropped
-// uncalled answers 500. Limits: 64 connections (more are closed), head 16 KiB, body 1 MiB, 30 s for a
-// request, 60 s idle.
+// uncalled answers 500. Limits: 64 connections, head 16 KiB, body 1 MiB, 30 s for a request, 60 s idle.
+//
+// When all 64 are taken, or descriptors have run out, the connection that has waited longest makes room for a new
+// one: an idle one, else one whose request is not whole. None that is being answered is closed for that; when all
+// are, the new one is. A descriptor is kept for the first connection that comes when there is no other.
 #pragma once
 #include <cstdint>
 #include <functional>

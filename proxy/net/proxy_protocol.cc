@@ -112,15 +112,16 @@ ProxyHeader parse_block(std::string_view bytes) {
   const std::uint8_t family = byte(bytes, 13) >> 4, transport = byte(bytes, 13) & 15;
   const std::size_t length = word(bytes, 14);
   if (command != 0x20 && command != 0x21) return {};
-  if (family > 3 || transport > 1 || (family == 0) != (transport == 0)) return {};
+  const bool local =
+      command == 0x20;  // a health check of the sender's own: all but the length is to be ignored
+  if (!local && (family > 3 || transport > 1 || (family == 0) != (transport == 0))) return {};
   if (length > kProxyHeaderMax - kFixed) return {};
   constexpr std::array<std::size_t, 4> kAddresses = {0, 12, 36, 216};
-  const bool local = command == 0x20;
   if (!local && length < kAddresses[family]) return {};
   if (bytes.size() < kFixed + length) return {.status = Status::incomplete};
   const std::string_view header = bytes.substr(0, kFixed + length);
   ProxyHeader out{.status = Status::complete, .size = header.size()};
-  if (local) return out;  // a health check of the sender's own: what follows is to be ignored
+  if (local) return out;
   if (family != 0 && !fields_are_sound(header, kFixed + kAddresses[family])) return {};
   if (family == 1) {
     out.source = v4_address(header.substr(kFixed)).to_string();

@@ -6,7 +6,8 @@
 //   v1   one line of at most 107 bytes: "PROXY TCP4 192.0.2.1 192.0.2.9 56324 443\r\n", TCP6, or UNKNOWN
 //   v2   16 bytes and as many as these say (here at most 4096): LOCAL or PROXY, TCP over IPv4 or IPv6, Unix
 //        sockets or unspecified; then fields of type, length, value, of which a checksum (PP2_TYPE_CRC32C) is
-//        verified and others are skipped. Datagrams are refused.
+//        verified and others are skipped. Datagrams are refused. Of LOCAL, a check of the sender's own, all but
+//        the length is ignored.
 //
 // Threads: none of its own.
 #pragma once

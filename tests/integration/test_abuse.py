@@ -253,6 +253,48 @@ def test_running_out_of_file_descriptors_is_survived(proxy, crm):
     resource.prlimit(gate.pid, resource.RLIMIT_NOFILE, (4096, 4096))
 
 
+@pytest.mark.skipif(FLAVOUR == "asan", reason="the sanitizer looks at an object's type through a pipe, so it needs descriptors itself")
+def test_probes_are_answered_when_descriptors_are_used_up(proxy, crm):
+    gate = proxy()
+    used = set(map(int, os.listdir(f"/proc/{gate.pid}/fd")))
+    resource.prlimit(gate.pid, resource.RLIMIT_NOFILE, (min(set(range(len(used) + 1)) - used), 4096))
+    clients = [gate.client() for _ in range(10)]
+    try:
+        eventually(lambda: gate.metric("tollgate_accept_failures_total") >= 1, 10, "nobody else can be accepted")
+        idle = [Client(gate.admin_port) for _ in range(5)]
+        assert [gate.admin(path).status for path in ("/livez", "/readyz", "/metrics")] == [200] * 3
+        # One that is being answered keeps the last descriptor; who comes then waits, without work for the proxy.
+        with Client(gate.admin_port) as reader:
+            reader.send(render("GET", "/metrics") * 1000)
+            assert reader.sock.recv(1)
+            with Client(gate.admin_port) as waiting:
+                waiting.send(render("GET", "/livez"))
+                before = cpu_seconds(gate.pid)
+                time.sleep(2)
+                spent = cpu_seconds(gate.pid) - before
+                assert spent < 0.5, f"{spent:.2f} s of CPU in 2 s: accepting is a busy loop"
+                reader.close()
+                assert waiting.read().status == 200
+        for client in idle + clients:
+            client.close()
+    finally:
+        resource.prlimit(gate.pid, resource.RLIMIT_NOFILE, (4096, 4096))
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /li", render("POST", "/livez", {"Content-Length": "9"}) + b"half", render("GET", "/livez")])
+def test_connections_that_wait_do_not_shut_out_probes(proxy, crm, sent):
+    """More than the admin port has places for (64); they are renewed as they are closed."""
+    gate = proxy()
+    hogs = []
+    for _ in range(200):
+        hogs.append(socket.create_connection(("127.0.0.1", gate.admin_port), 10))
+        hogs[-1].sendall(sent)
+    for path in ("/livez", "/readyz", "/metrics") * 3:
+        assert gate.admin(path).status == 200
+    for hog in hogs:
+        hog.close()
+
+
 def test_a_full_accept_queue_is_worked_off(proxy, crm):
     """Everything that came while the proxy stood still is answered when it goes on."""
     gate = proxy()

@@ -153,7 +153,7 @@ def balanced(proxy, crm):
 @pytest.mark.parametrize("header, source", [
     (b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 443\r\n", "192.0.2.7"), (b"PROXY TCP6 2001:db8::7 ::1 4711 443\r\n", "2001:db8::7"),
     (version_2("192.0.2.8"), "192.0.2.8"), (version_2("2001:db8::8"), "2001:db8::8"), (b"PROXY UNKNOWN\r\n", "127.0.0.1"),
-    (SIGNATURE + b"\x20\0\0\0", "127.0.0.1")])
+    (SIGNATURE + b"\x20\0\0\0", "127.0.0.1"), (SIGNATURE + b"\x20\x41\0\2xx", "127.0.0.1")])
 @pytest.mark.parametrize("piece", [None, 5])
 def test_the_header_says_who_the_client_is(balanced, header, source, piece):
     _, port = balanced
@@ -178,6 +178,22 @@ def test_without_a_proper_header_nobody_is_served(balanced, crm, wrong):
         assert client.closed_by_peer()
     assert gate.metric("tollgate_proxy_header_failures_total") == 1
     assert crm.targets() == []
+
+
+@pytest.mark.parametrize("beginning", [b"", b"PROXY", SIGNATURE[:5]])
+def test_a_reset_before_the_header_is_whole_ends_the_connection(proxy, crm, beginning):
+    """Balancers end their health checks so."""
+    port = free_port()
+    gate = proxy(listeners=[{"address": f"127.0.0.1:{port}", "proxy_protocol": True}], timeouts={"tls_handshake": "10m"})
+    checks = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+    for check in checks:
+        check.sendall(beginning)
+    eventually(lambda: gate.metric("tollgate_connections", side="client", state="idle") == 20, 10, "all are accepted")
+    for check in checks:
+        check.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        check.close()
+    eventually(lambda: gate.metric("tollgate_connections", side="client", state="idle") == 0, 10, "none stays open")
+    assert gate.metric("tollgate_proxy_header_failures_total") == 20
 
 
 def test_only_named_balancers_may_connect(balanced, crm):

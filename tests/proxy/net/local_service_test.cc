@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <mutex>
+#include <semaphore>
 #include <thread>
 
 #include "tests/proxy/net/support/sockets.h"
@@ -95,6 +97,81 @@ TEST(LocalService, MalformedAndOversizedRequestsAreRefused) {
   Peer large = Peer::connect(service->port());
   ASSERT_TRUE(large.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n"));
   EXPECT_EQ(large.read_message().status(), 413);
+}
+
+constexpr std::size_t kPlaces = 64;
+constexpr std::string_view kGet = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+TEST(LocalService, WhenAllPlacesAreTakenTheLongestIdleMakesRoom) {
+  auto service = start(describe);
+  Peer unfinished = Peer::connect(service->port());
+  ASSERT_TRUE(unfinished.send(kGet));
+  EXPECT_EQ(unfinished.read_message().status(), 200);
+  ASSERT_TRUE(unfinished.send("GET /half"));
+  std::vector<Peer> idle;
+  for (std::size_t i = 0; i < kPlaces - 1; ++i) {
+    idle.push_back(Peer::connect(service->port()));
+    ASSERT_TRUE(idle.back().send(kGet));
+    EXPECT_EQ(idle.back().read_message().status(), 200);
+  }
+  Peer late = Peer::connect(service->port());
+  ASSERT_TRUE(late.send(kGet));
+  EXPECT_EQ(late.read_message().status(), 200);
+  EXPECT_TRUE(idle.front().at_end());
+  ASSERT_TRUE(idle[1].send(kGet));
+  EXPECT_EQ(idle[1].read_message().status(), 200);
+  ASSERT_TRUE(unfinished.send(" HTTP/1.1\r\nHost: a\r\n\r\n"));
+  EXPECT_EQ(unfinished.read_message().status(), 200);
+}
+
+TEST(LocalService, WithNoneIdleAnUnfinishedRequestMakesRoom) {
+  for (const std::string_view beginning :
+       {"GET /half", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo"}) {
+    auto service = start(describe);
+    std::vector<Peer> unfinished;
+    for (std::size_t i = 0; i < kPlaces; ++i) {
+      unfinished.push_back(Peer::connect(service->port()));
+      ASSERT_TRUE(unfinished.back().send(beginning));
+    }
+    Peer late = Peer::connect(service->port());
+    ASSERT_TRUE(late.send(kGet));
+    EXPECT_EQ(late.read_message().status(), 200);
+    EXPECT_TRUE(unfinished.front().at_end());
+  }
+}
+
+TEST(LocalService, ConnectionThatIsBeingAnsweredMakesNoRoom) {
+  std::mutex mutex;
+  std::vector<LocalReplyTo> replies;  // guarded by mutex
+  std::counting_semaphore<> asked(0);
+  auto service = start([&](const LocalRequest&, LocalReplyTo reply) {
+    std::lock_guard lock(mutex);
+    replies.push_back(std::move(reply));
+    asked.release();
+  });
+  std::vector<Peer> peers;
+  for (std::size_t i = 0; i < kPlaces; ++i) {
+    peers.push_back(Peer::connect(service->port()));
+    ASSERT_TRUE(peers.back().send(kGet));
+    asked.acquire();
+  }
+  EXPECT_TRUE(Peer::connect(service->port()).at_end());
+  for (std::size_t i = 0; i < kPlaces; ++i) {
+    std::lock_guard lock(mutex);
+    replies[i]({.body = "answered"});
+    EXPECT_EQ(peers[i].read_message().body, "answered");
+  }
+}
+
+// More at once than there are places: each that asks is answered before it makes room.
+TEST(LocalService, ABurstIsAnsweredWhole) {
+  auto service = start(describe);
+  std::vector<Peer> peers;
+  for (std::size_t i = 0; i < 2 * kPlaces; ++i) {
+    peers.push_back(Peer::connect(service->port()));
+    ASSERT_TRUE(peers.back().send(kGet));
+  }
+  for (Peer& peer : peers) EXPECT_EQ(peer.read_message().status(), 200);
 }
 
 TEST(LocalService, AddressThatIsTakenIsAnError) {

@@ -50,8 +50,9 @@ TEST(ProxyProtocol, Version2SaysTheSource) {
   EXPECT_EQ(v6.source, "2001:db8::7");
   EXPECT_EQ(v6.port, 12345);
   // Unix sockets, unspecified and the sender's own health checks leave the peer's address as it is.
-  for (const std::string& header : {block(0x21, 0x31, std::string(216, 'x')), block(0x21, 0x00, "anything"),
-                                    block(0x20, 0x00, ""), block(0x20, 0x11, kV4)}) {
+  for (const std::string& header :
+       {block(0x21, 0x31, std::string(216, 'x')), block(0x21, 0x00, "anything"), block(0x20, 0x00, ""),
+        block(0x20, 0x11, kV4), block(0x20, 0x41, "ignored"), block(0x20, 0x12, "")}) {
     const auto parsed = parse_proxy_header(header);
     EXPECT_EQ(parsed.status, Status::complete);
     EXPECT_EQ(parsed.size, header.size());
@@ -109,7 +110,8 @@ TEST(ProxyProtocol, AnythingElseFails) {
                                    block(0x21, 0x01, kV4),
                                    block(0x21, 0x11, "short"),
                                    block(0x21, 0x21, kV4),
-                                   block(0x21, 0x00, std::string(4'097, 'x'))})
+                                   block(0x21, 0x00, std::string(4'097, 'x')),
+                                   block(0x20, 0x41, std::string(4'097, 'x'))})
     EXPECT_EQ(parse_proxy_header(wrong).status, Status::failed) << wrong;
 }
 
