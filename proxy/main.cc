@@ -237,7 +237,7 @@ int Proxy::start(net::Sockets inherited) {
 Result<void> Proxy::open_telemetry(const config::Settings& settings) {
   metrics_ = std::make_unique<telemetry::Metrics>(cli::metrics_options(*assembled_->snapshot, workers_));
   if (settings.access_log.file.empty()) return {};
-  auto opened = telemetry::AccessLog::open(settings.access_log.file);
+  auto opened = telemetry::AccessLog::open(settings.access_log.file, log);
   if (!opened) return std::unexpected(opened.error());
   access_log_ = std::move(*opened);
   return {};
