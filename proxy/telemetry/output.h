@@ -1,9 +1,9 @@
 // Bytes for whoever reads our standard output, our standard error or a pipe, without waiting for him: a reader that has
 // stopped reading (a stuck log shipper, a stopped terminal) never stops the writer.
 //
-// A pipe that poll() calls writable takes PIPE_BUF bytes without blocking (pipe(7)), unless somebody else fills it in
-// between: both streams of a process, and those of its neighbours, often share one (`2>&1 | logger`). So the pipe is opened
-// anew, without blocking. The descriptor that was inherited is left as it is: its flags are shared with other processes.
+// A pipe that poll() calls writable takes PIPE_BUF bytes without blocking (pipe(7)), unless somebody else fills it
+// in between: both streams of a process, and those of its neighbours, often share one (`2>&1 | logger`). So the pipe
+// is opened anew, without blocking. The descriptor that was inherited is left as it is: its flags are shared.
 //
 // Threads: any.
 #pragma once

@@ -4,8 +4,8 @@
 //
 //   2026-11-22T10:15:03.123Z warning 17 lines of this log are lost: nobody read them
 //
-// No line is glued to another one: one of more than PIPE_BUF bytes may be cut, and then ends there. Nothing is kept back,
-// so nothing is left to flush.
+// No line is glued to another one: one of more than PIPE_BUF bytes may be cut, and then ends there. Nothing is kept
+// back, so nothing is left to flush.
 //
 // Threads: any. SIGPIPE must be ignored.
 #pragma once
