@@ -9,7 +9,6 @@
 //
 // `serve` below runs the proxy; every other command is in proxy/cli. This is the only file that names all the parts.
 #include <fmt/format.h>
-#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -38,6 +37,7 @@
 #include "proxy/net/server.h"
 #include "proxy/telemetry/access_log.h"
 #include "proxy/telemetry/metrics.h"
+#include "proxy/telemetry/program_log.h"
 #include "tollgate_version.h"
 
 namespace tollgate {
@@ -107,7 +107,8 @@ class Signals {
 // The running proxy. Members are in the order in which they start; they end in reverse.
 class Proxy {
  public:
-  explicit Proxy(std::string config_file) : config_file_(std::move(config_file)) {}
+  Proxy(std::string config_file, std::shared_ptr<const telemetry::ProgramLog> program_log)
+      : config_file_(std::move(config_file)), program_log_(std::move(program_log)) {}
   ~Proxy() {
     if (users_ != nullptr) users_->stop();
     if (assembled_ != nullptr) assembled_->stop();
@@ -152,6 +153,7 @@ class Proxy {
   std::vector<admin::Check> readiness() const;
 
   std::string config_file_;
+  std::shared_ptr<const telemetry::ProgramLog> program_log_;
   config::LoadedConfig loaded_;  // what runs
   net::Sockets inherited_;       // until start_workers()
   unsigned workers_ = 1;
@@ -235,7 +237,7 @@ int Proxy::start(net::Sockets inherited) {
 Result<void> Proxy::open_telemetry(const config::Settings& settings) {
   metrics_ = std::make_unique<telemetry::Metrics>(cli::metrics_options(*assembled_->snapshot, workers_));
   if (settings.access_log.file.empty()) return {};
-  auto opened = telemetry::AccessLog::open(settings.access_log.file);
+  auto opened = telemetry::AccessLog::open(settings.access_log.file, log);
   if (!opened) return std::unexpected(opened.error());
   access_log_ = std::move(*opened);
   return {};
@@ -344,8 +346,10 @@ void Proxy::accept_held() {
 
 Result<void> Proxy::open_admin_port(const config::LoadedConfig& loaded) {
   const config::Admin& settings = loaded.settings.admin;
-  metrics_->add_source(
-      [this] { return cli::gauges(*server_, access_log_.get(), embedded_.get(), reload_status_); });
+  metrics_->add_source([this] {
+    return cli::gauges(*server_, program_log_->lost_lines(), access_log_.get(), embedded_.get(),
+                       reload_status_);
+  });
   metrics_->add_source([this] { return store_->metrics(); });
   metrics_->add_source([this] { return users_->metrics(); });
   metrics_->add_source([this] {
@@ -504,7 +508,7 @@ void Proxy::give_way() {
 }
 
 std::unique_ptr<Proxy> Proxy::again() const {
-  auto next = std::make_unique<Proxy>(config_file_);
+  auto next = std::make_unique<Proxy>(config_file_, program_log_);
   next->loaded_ = loaded_;
   return next->assemble() == cli::kExitOk ? std::move(next) : nullptr;
 }
@@ -625,16 +629,17 @@ class Upgrade {
 };
 
 int serve(const cli::ServeArguments& arguments) {
-  Signals signals;  // before the first thread, so that all of them inherit the mask
-  spdlog::set_default_logger(spdlog::stderr_logger_mt("tollgate"));
+  Signals signals;                // before the first thread, so that all of them inherit the mask
+  std::signal(SIGPIPE, SIG_IGN);  // whoever reads the logs may go
+  const auto program_log = std::make_shared<telemetry::ProgramLog>();
+  spdlog::set_default_logger(std::make_shared<spdlog::logger>("tollgate", program_log));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %v", spdlog::pattern_time_type::utc);
   spdlog::set_level(spdlog::level::debug);  // only what an operator asked for is told at that level
-  spdlog::flush_on(spdlog::level::debug);
 
   raise_file_limit();
   auto predecessor = cli::Predecessor::of_environment();
   std::vector<std::jthread> ending;  // calls of proxies that gave way in vain
-  auto proxy = std::make_unique<Proxy>(arguments.config_file);
+  auto proxy = std::make_unique<Proxy>(arguments.config_file, program_log);
   if (int code = proxy->prepare(); code != cli::kExitOk) return code;
   if (predecessor && !predecessor->wait_for_go([&] { return told_to_stop(signals, *proxy); })) {
     log("info", "upgrade: not wanted any more");

@@ -43,7 +43,8 @@ telemetry::Metrics::Options metrics_options(const flow::Snapshot& snapshot, unsi
   return options;
 }
 
-std::vector<telemetry::Family> gauges(const net::Server& server, const telemetry::AccessLog* access_log,
+std::vector<telemetry::Family> gauges(const net::Server& server, std::uint64_t log_lost_lines,
+                                      const telemetry::AccessLog* access_log,
                                       const redis::EmbeddedRedis* embedded, const ReloadStatus& reload) {
   using Type = telemetry::Family::Type;
   using Family = telemetry::Family;
@@ -195,6 +196,8 @@ std::vector<telemetry::Family> gauges(const net::Server& server, const telemetry
       "Time of the last accepted configuration, seconds since 1970.", Type::gauge,
       reload.success_timestamp());
   add("tollgate_draining", "1 while shutting down.", Type::gauge, server.draining() ? 1 : 0);
+  add("tollgate_log_lost_lines_total", "Lines of the program's own log that nobody read in time.",
+      Type::counter, log_lost_lines);
   if (access_log != nullptr) {
     add("tollgate_access_log_dropped_lines_total",
         "Lines dropped because the log could not be written fast enough.", Type::counter,

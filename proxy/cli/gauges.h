@@ -36,7 +36,8 @@ telemetry::Metrics::Options metrics_options(const flow::Snapshot& snapshot, unsi
 telemetry::Family key_set_failures(const config::Settings& settings, const net::KeySetFetcher& keys);
 
 // access_log and embedded may be nullptr.
-std::vector<telemetry::Family> gauges(const net::Server& server, const telemetry::AccessLog* access_log,
+std::vector<telemetry::Family> gauges(const net::Server& server, std::uint64_t log_lost_lines,
+                                      const telemetry::AccessLog* access_log,
                                       const redis::EmbeddedRedis* embedded, const ReloadStatus& reload);
 
 // What the admin API shows of the running server.

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,12 +16,14 @@
 #include <thread>
 
 #include "metering/base/json_text.h"
+#include "proxy/telemetry/output.h"
 
 namespace tollgate::telemetry {
 namespace {
 
 constexpr Milliseconds kFlushInterval{200};
 constexpr std::size_t kFlushBytes = 256 * 1024;
+constexpr Milliseconds kLook{100};  // how soon a writer that is stuck notices that it shall end
 
 // RFC 3339 in UTC with milliseconds. The second's part is written once a second and thread.
 constexpr std::size_t kTimeBytes = 24;
@@ -95,8 +98,13 @@ class LineWriter {
 };
 
 int open_log(const std::string& path) {
-  if (path == "-") return dup(STDOUT_FILENO);
-  return ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+  if (path == "-") return open_output(STDOUT_FILENO);
+  return ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC, 0640);
+}
+
+bool is_file(int fd) {
+  struct stat what{};
+  return ::fstat(fd, &what) == 0 && S_ISREG(what.st_mode);
 }
 
 }  // namespace
@@ -177,21 +185,31 @@ struct AccessLog::Impl {
     std::uint64_t dropped = 0;
   };
 
+  using Clock = std::chrono::steady_clock;
+
   std::string path;
+  Log log;
   std::mutex mutex;
   std::condition_variable wake, written;
   std::vector<std::shared_ptr<Buffer>> buffers;
   int fd = -1;
   bool stop = false;
   std::uint64_t flush_wanted = 0, flush_done = 0;
-  std::atomic<std::uint64_t> write_errors{0};
+  std::atomic<std::uint64_t> write_errors{0}, given_up{0};
+  std::atomic<Clock::time_point> end_by{Clock::time_point::max()};
   std::thread writer;
 
   void write_all(std::string_view text) {
+    const bool file = is_file(fd);
     while (!text.empty()) {
-      ssize_t n = ::write(fd, text.data(), text.size());
+      if (!file && Clock::now() >= end_by.load(std::memory_order_relaxed)) {
+        given_up.fetch_add(static_cast<std::uint64_t>(std::count(text.begin(), text.end(), '\n')),
+                           std::memory_order_relaxed);
+        return;
+      }
+      const ssize_t n = file ? ::write(fd, text.data(), text.size()) : write_within(fd, text, kLook);
       if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) {  // disk full or pipe closed: these lines are lost, calls go on
+      if (n < 0) {  // disk full or pipe closed: these lines are lost, calls go on
         write_errors.fetch_add(1, std::memory_order_relaxed);
         return;
       }
@@ -229,9 +247,10 @@ AccessLog::AccessLog(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {
   impl_->writer = std::thread([this] { impl_->run(); });
 }
 
-Result<std::unique_ptr<AccessLog>> AccessLog::open(const std::string& path) {
+Result<std::unique_ptr<AccessLog>> AccessLog::open(const std::string& path, Log log) {
   auto impl = std::make_unique<Impl>();
   impl->path = path;
+  impl->log = std::move(log);
   impl->fd = open_log(path);
   if (impl->fd < 0)
     return fail(Origin::config,
@@ -243,10 +262,14 @@ AccessLog::~AccessLog() {
   {
     std::lock_guard lock(impl_->mutex);
     impl_->stop = true;
+    impl_->end_by = Impl::Clock::now() + kPatience;
   }
   impl_->wake.notify_all();
   impl_->writer.join();
   ::close(impl_->fd);
+  if (const std::uint64_t lines = impl_->given_up)
+    impl_->log("warning", fmt::format("access log: the last {} line{} given up, nobody read {}", lines,
+                                      lines == 1 ? " is" : "s are", lines == 1 ? "it" : "them"));
 }
 
 std::unique_ptr<usage::FactSink> AccessLog::worker_sink() {
@@ -293,7 +316,7 @@ void AccessLog::flush() {
   std::unique_lock lock(impl_->mutex);
   const std::uint64_t mine = ++impl_->flush_wanted;
   impl_->wake.notify_one();
-  impl_->written.wait(lock, [&] { return impl_->flush_done >= mine; });
+  impl_->written.wait_for(lock, kPatience, [&] { return impl_->flush_done >= mine; });
 }
 
 std::uint64_t AccessLog::dropped_lines() const {

@@ -127,7 +127,9 @@ class Heir:
 
 
 class Process:
-    """A child with its log in a file; stopped by its id."""
+    """A child with its log in a file, or in the descriptors stdout and stderr; stopped by its id."""
+
+    stdout = stderr = None
 
     def __init__(self, command, log, env=None):
         self.command, self.log_path, self.env = command, log, env or {}
@@ -135,8 +137,8 @@ class Process:
 
     def launch(self):
         with open(self.log_path, "ab") as log:
-            self.child = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                          env={**os.environ, **self.env}, start_new_session=True)
+            self.child = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=self.stdout or log,
+                                          stderr=self.stderr or log, env={**os.environ, **self.env}, start_new_session=True)
 
     @property
     def pid(self):

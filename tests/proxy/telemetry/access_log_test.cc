@@ -32,7 +32,17 @@ class AccessLogTest : public testing::Test {
     for (std::string line; std::getline(in, line);) out.push_back(line);
     return out;
   }
-  std::string folder_;
+  // A named pipe with the smallest buffer that Linux has, and its end to read from.
+  int unread_pipe(const std::string& path) {
+    EXPECT_EQ(mkfifo(path.c_str(), 0600), 0);
+    const int reader = ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    EXPECT_GE(reader, 0);
+    ::fcntl(reader, F_SETPIPE_SZ, 4096);
+    return reader;
+  }
+
+  std::string folder_, told_;
+  AccessLog::Log log_ = [this](std::string_view, std::string_view text) { told_ += text; };
 };
 
 usage::Fact fact() {
@@ -110,24 +120,64 @@ TEST(AccessLine, NamesCandidateLimitsThatWouldHaveRefused) {
 TEST_F(AccessLogTest, BeyondTheBufferLinesAreDroppedAndCounted) {
   // A pipe that nobody reads: the writer is stuck, the worker is not.
   const std::string pipe = path("pipe");
-  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
-  const int reader = ::open(pipe.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-  ASSERT_GE(reader, 0);
-  auto log = AccessLog::open(pipe);
+  const int reader = unread_pipe(pipe);
+  auto log = AccessLog::open(pipe, log_);
   ASSERT_TRUE(log) << log.error().message;
   auto sink = (*log)->worker_sink();
   const std::string long_path(4'000, 'p');
   usage::Fact one = fact();
   one.path = long_path;
-  // The writer holds at most one batch and the pipe 64 KiB, so two buffers' worth must overflow.
+  // The writer holds at most one batch and the pipe 4 KiB, so two buffers' worth must overflow.
   for (std::size_t sent = 0; sent < 3 * AccessLog::kBufferMax; sent += long_path.size()) sink->record(one);
   EXPECT_GT((*log)->dropped_lines(), 0U);
   ::close(reader);  // a broken pipe ends the stuck write; SIGPIPE is ignored as in the program
   log->reset();
 }
 
+TEST_F(AccessLogTest, EndsThoughNobodyReadsAndTellsHowManyLinesAreGivenUp) {
+  const int reader = unread_pipe(path("pipe"));
+  auto log = AccessLog::open(path("pipe"), log_);
+  ASSERT_TRUE(log) << log.error().message;
+  auto sink = (*log)->worker_sink();
+  constexpr std::ptrdiff_t kLines = 1'000;
+  for (std::ptrdiff_t i = 0; i < kLines; ++i) sink->record(fact());
+  ASSERT_TRUE((*log)->reopen());  // nor does a reopening wait for ever
+  log->reset();
+  char text[8192];
+  const ssize_t size = ::read(reader, text, sizeof text);
+  ASSERT_GT(size, 0);
+  const std::ptrdiff_t read = std::count(text, text + size, '\n');
+  EXPECT_EQ(text[size - 1], '\n') << "half a line was written";
+  EXPECT_EQ(told_, "access log: the last " + std::to_string(kLines - read) +
+                       " lines are given up, nobody read them");
+  ::close(reader);
+}
+
+TEST_F(AccessLogTest, SlowReaderGetsEveryLine) {
+  const int reader = unread_pipe(path("pipe"));
+  auto log = AccessLog::open(path("pipe"), log_);
+  ASSERT_TRUE(log) << log.error().message;
+  auto sink = (*log)->worker_sink();
+  constexpr std::ptrdiff_t kLines = 2'000;
+  for (std::ptrdiff_t i = 0; i < kLines; ++i) sink->record(fact());
+  std::ptrdiff_t read = 0;
+  for (char text[100]; read < kLines;)
+    if (const ssize_t size = ::read(reader, text, sizeof text); size > 0)
+      read += std::count(text, text + size, '\n');
+  log->reset();
+  EXPECT_EQ(told_, "");
+  ::close(reader);
+}
+
+TEST_F(AccessLogTest, NamedPipeThatNobodyReadsIsAnErrorAndNothingToWaitFor) {
+  ASSERT_EQ(mkfifo(path("pipe").c_str(), 0600), 0);
+  auto log = AccessLog::open(path("pipe"), log_);
+  ASSERT_FALSE(log);
+  EXPECT_THAT(log.error().message, HasSubstr("pipe for writing: No such device or address"));
+}
+
 TEST_F(AccessLogTest, EveryLineOfEveryWorkerIsWritten) {
-  auto log = AccessLog::open(path("access.log"));
+  auto log = AccessLog::open(path("access.log"), log_);
   ASSERT_TRUE(log) << log.error().message;
   std::vector<std::thread> workers;
   for (int worker = 0; worker < 3; ++worker)
@@ -141,7 +191,7 @@ TEST_F(AccessLogTest, EveryLineOfEveryWorkerIsWritten) {
 }
 
 TEST_F(AccessLogTest, ReopenWritesToTheNewFileAndLosesNothing) {
-  auto log = AccessLog::open(path("access.log"));
+  auto log = AccessLog::open(path("access.log"), log_);
   ASSERT_TRUE(log);
   auto sink = (*log)->worker_sink();
   sink->record(fact());
@@ -155,13 +205,13 @@ TEST_F(AccessLogTest, ReopenWritesToTheNewFileAndLosesNothing) {
 }
 
 TEST_F(AccessLogTest, PathThatCannotBeOpenedIsAnErrorThatNamesIt) {
-  auto log = AccessLog::open(path("missing/access.log"));
+  auto log = AccessLog::open(path("missing/access.log"), log_);
   ASSERT_FALSE(log);
   EXPECT_THAT(log.error().message, HasSubstr("missing/access.log"));
 }
 
 TEST_F(AccessLogTest, DiskFullIsCountedAndNothingStops) {
-  auto log = AccessLog::open("/dev/full");
+  auto log = AccessLog::open("/dev/full", log_);
   ASSERT_TRUE(log);
   auto sink = (*log)->worker_sink();
   sink->record(fact());
