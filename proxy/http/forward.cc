@@ -167,7 +167,7 @@ void append_request_head(std::string& to, const RequestHead& head, const Request
         append_cookie_without(out, field, forwarding.drop_cookies);
         continue;
       case FieldRole::forwarded_by:
-        if (!forwarding.trusted_peer || field.name.find('_') != std::string_view::npos) continue;
+        if (!forwarding.trusted_peer || !is_vouched_spelling(field.name)) continue;
         break;
       case FieldRole::forwarded:
         has_forwarded = forwarding.trusted_peer;

@@ -351,6 +351,9 @@ def trailers_are(*wanted):
     return check
 
 
+VOUCHED = ["Client-Cert", "Client_Cert", "Client-Cert-Chain", "X-ARR-ClientCert", "X-ARR-SSL", "MS-ASPNETCORE-CLIENTCERT",
+           "MS-ASPNETCORE-WINAUTHTOKEN", "X-Original-Proto", "X-Amzn-Mtls-Clientcert", "X-SSL-Cert", "OIDC_CLAIM_sub"]
+
 PASSED = {
     "9112-2.2 one empty line first": (b"\r\n" + get(), [target_is("/x")]),
     "9112-3.2.1 empty port": (b"GET /x HTTP/1.1\r\nHost: crm.test:\r\n\r\n", [has(Host="crm.test")]),
@@ -407,6 +410,10 @@ PASSED = {
             b"SSL_CLIENT_S_DN: CN=root\r\nX-SSL-Client-Verify: SUCCESS\r\nX-MS-CLIENT-PRINCIPAL: x\r\nX-Client-Cert: x\r\n"),
         [lacks("remote-user", "remote_user", "x-remote-user", "x-auth-request-user", "x-authenticated-user", "ssl_client_s_dn",
                "x-ssl-client-verify", "x-ms-client-principal", "x-client-cert")]),
+    "identity: RFC 9440-2.4 certificates, and what gateways say about them": (
+        get("".join(f"{name}: x\r\n" for name in VOUCHED).encode()), [lacks(*(name.lower() for name in VOUCHED))]),
+    "identity: RFC 9440-2.4 certificates as trailers": (
+        chunked(b"0\r\n" + "".join(f"{name}: x\r\n" for name in VOUCHED).encode() + b"X-Sum: 1\r\n\r\n"), [trailers_are(("X-Sum", "1"))]),
     "identity: other targets": (
         get(b"X-Original-URL: /admin\r\nX-Rewrite-URL: /admin\r\nX_Original_URL: /admin\r\nX-HTTP-Host-Override: evil\r\nX-HTTP-DestinationURL: /a\r\n"),
         [lacks("x-original-url", "x-rewrite-url", "x_original_url", "x-http-host-override", "x-http-destinationurl")]),

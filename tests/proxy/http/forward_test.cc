@@ -150,6 +150,12 @@ TEST(ForwardedRequest, ProvenanceOfATrustedPeerIsContinued) {
             "Forwarded: for=203.0.113.9, for=\"[2001:db8::1]\";host=\"a:8080\";proto=https\r\n\r\n");
 }
 
+TEST(ForwardedRequest, WhatATrustedPeerVouchesForPassesAsItSpellsIt) {
+  const std::string fields = "Client-Cert: :a:\r\nOIDC_CLAIM_sub: ann\r\nSSL_CLIENT_CERT: a\r\n";
+  EXPECT_EQ(forwarded_fields(fields), "");
+  EXPECT_EQ(forwarded_fields(fields, {.trusted_peer = true}), "Client-Cert: :a:\r\nOIDC_CLAIM_sub: ann\r\n");
+}
+
 TEST(ForwardedRequest, PeerWithoutAnAddressIsUnknown) {
   EXPECT_NE(
       forward("GET / HTTP/1.1\r\nHost: a\r\n\r\n", {.peer_address = ""}).find("X-Forwarded-For: unknown\r\n"),
