@@ -226,7 +226,7 @@ void Exchange::on_request_end(const std::vector<http::TrailerField>& trailers) {
   } else if (before == Request::streaming) {
     if (head_->framing == http::Framing::chunked) {
       scratch_.clear();
-      http::append_request_trailers(scratch_, *head_, trailers, call_.snapshot->identity_headers);
+      append_upstream_trailers(trailers);
       port_.upstream_write(scratch_);
     }
     watch_upstream();
@@ -414,6 +414,11 @@ void Exchange::append_upstream_head() {
   http::append_request_head(scratch_, *head_, forwarding);
 }
 
+void Exchange::append_upstream_trailers(const std::vector<http::TrailerField>& trailers) {
+  http::append_request_trailers(scratch_, *head_, trailers, call_.snapshot->identity_headers,
+                                edits_of(*call_.snapshot, *call_.route).request.drop);
+}
+
 void Exchange::send_request() {
   scratch_.clear();
   append_upstream_head();
@@ -439,7 +444,7 @@ void Exchange::send_buffered_body() {
   if (!chunked) return;
   scratch_.clear();
   if (!body_.empty()) scratch_.append(http::kChunkEnd);
-  http::append_request_trailers(scratch_, *head_, trailers_, call_.snapshot->identity_headers);
+  append_upstream_trailers(trailers_);
   port_.upstream_write(scratch_);
 }
 

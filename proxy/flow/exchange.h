@@ -253,6 +253,7 @@ class Exchange {
   void answer_options();
   void acquire(bool fresh);
   void append_upstream_head();
+  void append_upstream_trailers(const std::vector<http::TrailerField>& trailers);
   void send_request();
   void send_buffered_body();
   void resume_client();
@@ -319,10 +320,12 @@ class Exchange {
   std::vector<std::string_view> shadow_violated_;    // names of rules; memory kept
   usage::CallHandle journalled_;                     // the call's entry in the journal
   std::vector<std::string_view> dropped_fields_, dropped_cookies_;  // credentials of others; memory kept
-  std::vector<std::string> reply_dropped_;                          // what Connection of the reply names
-  std::string identity_lines_;                                      // for the upstream's head; memory kept
-  std::string held_;         // of the reply, until what it says about a session is known to the others
-  std::string owners_body_;  // of a reply that may say whose records are
+  std::vector<std::string> reply_named_;                            // what Connection of the reply names
+  std::span<const std::string_view>
+      reply_drop_;              // in the snapshot: fields and trailers of the reply to leave out
+  std::string identity_lines_;  // for the upstream's head; memory kept
+  std::string held_;            // of the reply, until what it says about a session is known to the others
+  std::string owners_body_;     // of a reply that may say whose records are
   struct SessionWrite {
     identity::SessionKey key;
     std::shared_ptr<const identity::SessionRecord> record;  // nullptr: it ends

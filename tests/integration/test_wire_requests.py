@@ -455,6 +455,26 @@ def test_the_upstream_believes_the_token_that_was_metered(gate, origin):
     assert request.get("X-Access-Token") == ann and request.get("Cookie") == "a=1"
 
 
+@pytest.mark.parametrize("metered", [False, True], ids=["streamed", "inspected"])
+def test_what_a_route_removes_or_sets_comes_neither_as_a_trailer_nor_in_another_spelling(proxy, origin, metered):
+    gate = proxy(name="edits", upstream=origin.url, workers=1, **{**settings(origin), "routes": [
+        {"path_prefix": "/", "upstream": "crm", "metered": metered,
+         "request_fields": {"remove": ["X-Debug"], "set": {"X-Tenant": "acme"}}}]})
+    fields = b"X-Debug: 1\r\nX_Debug: 1\r\nX-Tenant: evil\r\nX_Tenant: evil\r\nx_tenant: evil\r\nTransfer-Encoding: chunked\r\n"
+    target = b"/x"
+    if metered:  # a batch is held until it has been read as a whole
+        fields += b"Content-Type: application/json\r\nX-Access-Token: " + token("ann", user_type="staff").encode() + b"\r\n"
+        target = b"/0/odata/$batch"
+    content = b'{"requests":[]}'
+    body = b"%x\r\n%s\r\n0\r\nX-Debug: 1\r\nX-Tenant: evil\r\nX_Tenant: evil\r\nX-Sum: 1\r\n\r\n" % (len(content), content)
+    finals, _ = replies(*talk(gate.port, [post(fields, body, target)], half_close=True))
+    assert [final.start[0] for final in finals] == [200], finals[0].body
+    request = origin.requests()[0]
+    assert request.body == content and request.trailers == [("X-Sum", "1")]
+    assert [field for field in request.fields if field[1] == "evil" or "debug" in field[0].lower()] == []
+    assert request.get("X-Tenant") == "acme"
+
+
 def test_options_without_hops_is_answered_here(gate, origin):
     finals, _ = replies(*talk(gate.port, [b"OPTIONS /x HTTP/1.1\r\n" + H + b"Max-Forwards: 0\r\n\r\n"], half_close=True))
     assert finals[0].start[0] == 200 and finals[0].get("Allow") and origin.seen() == []
