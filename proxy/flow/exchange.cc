@@ -40,6 +40,7 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   reply_ = Reply::deciding;
   client_end_ = ClientEnd::keep;
   keep_alive_ = head != nullptr && head->keep_alive;
+  asks_head_ = head != nullptr && head->method == "HEAD";
   session_pending_ = holding_ = held_end_ = watches_body_ = watches_owners_ = false;
   buffered_ = store_pending_ = charged_ = given_back_ = client_lost_ = upstream_held_ = upstream_reused_ =
       upstream_written_ = body_written_ = upgrade_ = stale_retry_used_ = head_sent_ = continue_sent_ =
@@ -109,8 +110,9 @@ void Exchange::on_request_head(const Arrival& arrival, const http::RequestHead& 
   act(next);
 }
 
-void Exchange::on_request_refused(const Arrival& arrival, const http::ParseFailure& failure) {
+void Exchange::on_request_refused(const Arrival& arrival, const http::ParseFailure& failure, bool asks_head) {
   begin(arrival, nullptr);
+  asks_head_ = asks_head;
   request_ = Request::abandoned;
   fail(failure.reason, failure.detail);
 }

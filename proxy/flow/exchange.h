@@ -191,7 +191,8 @@ class Exchange {
   // ---- client side. `head` and the bytes it was parsed from stay in place until over().
   void on_request_head(const Arrival& arrival, const http::RequestHead& head);
   // The head was refused (400, 414, 431, 501), or did not arrive in time (408).
-  void on_request_refused(const Arrival& arrival, const http::ParseFailure& failure);
+  // asks_head: RequestParser::asks_head().
+  void on_request_refused(const Arrival& arrival, const http::ParseFailure& failure, bool asks_head);
   void on_request_body(std::string_view payload);                        // decoded; in a tunnel: raw
   void on_request_end(const std::vector<http::TrailerField>& trailers);  // in a tunnel: the client's FIN
   void on_request_body_refused(const http::ParseFailure& failure);
@@ -342,6 +343,7 @@ class Exchange {
   bool https_ = false;  // of the client's own connection
   bool trusted_peer_ = false;
   bool keep_alive_ = false;  // the client connection goes on afterwards
+  bool asks_head_ = false;   // no reply may have content
   bool buffered_ = false;    // body_ holds the body
   bool store_pending_ = false;
   bool session_pending_ = false;  // the session store is asked or told, or a LookupService asked

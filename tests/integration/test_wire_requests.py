@@ -514,11 +514,35 @@ def test_other_versions_are_told_so(gate, message, words):
     assert words in finals[0].body
 
 
+REFUSED_HEADS = {
+    "field": (b"HEAD /x HTTP/1.1\r\n" + H + b"A : b\r\n\r\n", 400),
+    "no Host": (b"HEAD /x HTTP/1.1\r\n\r\n", 400),
+    "CL and TE": (b"HEAD /x HTTP/1.1\r\n" + H + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    "version": (b"HEAD /x HTTP/1.2\r\n" + H + b"\r\n", 400),
+    "large field": (b"HEAD /x HTTP/1.1\r\n" + H + b"A: " + b"x" * 20000 + b"\r\n\r\n", 431),
+    "endless request line": (b"HEAD /" + b"x" * 20000, 414),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_HEADS)
+def test_a_refused_head_is_answered_without_content(gate, origin, name):
+    """RFC 9110 section 9.3.2: the server MUST NOT send content in the response."""
+    message, status = REFUSED_HEADS[name]
+    for port in (gate.port, gate.admin_port):
+        received, closed = talk(port, [message], half_close=True)
+        head, _, content = received.partition(b"\r\n\r\n")
+        assert closed and head.split(b" ")[1] == b"%d" % status and content == b"", received
+        assert b"\r\nContent-Length: " in head
+    assert origin.seen() == []
+
+
 def test_a_head_that_does_not_come_is_408(gate, origin, proxy):
     slow = proxy(name="slow", upstream=origin.url, timeouts={"request_head": "200ms"})
     received, closed = talk(slow.port, [b"GET /echo HTTP/1.1\r\n"])
     finals, _ = replies(received, closed)
     assert [final.start[0] for final in finals] == [408] and closed and origin.seen() == []
+    received, closed = talk(slow.port, [b"HEAD /echo HTTP/1.1\r\n"])
+    assert b" 408 " in received and received.endswith(b"\r\n\r\n") and closed
 
 
 def test_a_connection_that_answered_early_carries_no_other_request(proxy, origin):
