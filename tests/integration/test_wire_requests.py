@@ -1,6 +1,7 @@
 """Hostile requests, by section of the RFCs: the status of each, and what of it reaches the upstream. The origin is a bare socket
 that keeps every byte; what reaches it is read by the grammar (grammar.py) and must be one canonical request, or nothing."""
 import random
+import socket
 import time
 
 import pytest
@@ -558,6 +559,43 @@ def test_a_connection_that_answered_early_carries_no_other_request(proxy, origin
         assert finals[0].start[0] == 200
     for connection in origin.seen():
         assert b"/early" not in connection.raw or b"/next" not in connection.raw
+
+
+UPLOADS = {
+    "too large": (post(b"Content-Length: %d\r\n" % 24_000_000), 413),
+    "too large, chunked": (chunked(b"%x\r\n" % 24_000_000), 413),
+    "malformed": (post(b"Content-Length: +1\r\n"), 400),
+}
+
+
+@pytest.mark.parametrize("name", UPLOADS)
+def test_a_client_that_writes_everything_before_it_reads_hears_the_refusal(gate, origin, name):
+    """RFC 9112 section 9.6. What is left of the connection is read and dropped; without that a reset destroys the reply."""
+    head, status = UPLOADS[name]
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", gate.port), 20 * PATIENCE) as sock:
+            sock.sendall(head)
+            for _ in range(24):
+                sock.sendall(bytes(1_000_000))
+            received = b""
+            while piece := sock.recv(65536):
+                received += piece
+        assert replies(received, True)[0][0].start[0] == status, received
+    assert origin.requests() == []
+
+
+def test_who_falls_silent_after_a_refusal_is_let_go(proxy, origin):
+    gate = proxy(name="silent", upstream=origin.url)
+
+    def held():
+        return gate.metric("tollgate_connections", side="client")
+
+    with socket.create_connection(("127.0.0.1", gate.port), 10) as sock:
+        sock.sendall(get(b"A : b\r\n"))
+        while sock.recv(65536):
+            pass
+        assert held() == 1
+        eventually(lambda: held() == 0, 20 * PATIENCE, "closed without a word of the client")
 
 
 # ---------------------------------------------------------------- property
