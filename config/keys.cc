@@ -432,6 +432,9 @@ Fields describe_proxy(Proxy& proxy) {
        "Send `RateLimit` and `RateLimit-Policy`."},
       {"legacy_rate_limit_headers", Flag{&proxy.legacy_rate_limit_headers},
        "Send `X-RateLimit-Limit`, `-Remaining` and `-Reset` too."},
+      {"via", Text{&proxy.via, Format::header_name},
+       "Name of this proxy in `Via` of what it sends to the CRM. Empty: no `Via`, since servers do not "
+       "compress replies to requests that have one. More: [the wire](wire.md#requests)."},
   };
 }
 

@@ -371,6 +371,7 @@ void Exchange::append_upstream_head() {
   forwarding.trusted_peer = trusted_peer_;
   forwarding.https = https_;
   forwarding.forwarded_host = forwarded_host_;
+  forwarding.via = settings().proxy.via;
   forwarding.default_host = upstream_server_;
   if (upstream_server_.starts_with("unix:")) forwarding.default_host = "localhost";
   const PreparedEdits& edits = edits_of(*call_.snapshot, *call_.route).request;

@@ -476,6 +476,15 @@ def test_what_a_route_removes_or_sets_comes_neither_as_a_trailer_nor_in_another_
     assert request.get("X-Tenant") == "acme"
 
 
+@pytest.mark.parametrize("name,members", [("", ["1.0 front"]), ("gate", ["1.0 front", "1.1 gate"])])
+def test_via_is_added_when_it_is_configured(proxy, origin, name, members):
+    """RFC 9110 section 7.6.3."""
+    gate = proxy(name="via", upstream=origin.url, **{**settings(origin), "proxy": {"via": name}})
+    finals, _ = replies(*talk(gate.port, [get(b"Via: 1.0 front\r\n")], half_close=True))
+    assert finals[0].start[0] == 200
+    assert [value for field, value in origin.requests()[0].fields if field.lower() == "via"] == members
+
+
 def test_options_without_hops_is_answered_here(gate, origin):
     finals, _ = replies(*talk(gate.port, [b"OPTIONS /x HTTP/1.1\r\n" + H + b"Max-Forwards: 0\r\n\r\n"], half_close=True))
     assert finals[0].start[0] == 200 and finals[0].get("Allow") and origin.seen() == []
