@@ -215,9 +215,14 @@ Fields describe_route(Route& route) {
       {"max_body", Size{&route.max_body, 0, 1024 * kGiB},
        "Largest request body on this route, beside `limits.max_body`. 0: no limit."},
       {"rewrite", Group{describe_rewrite(route.rewrite)}, "Another path for the upstream."},
-      {"request_fields", Group{describe_edits(route.request_fields)}, "Changes to the fields of a request."},
+      {"request_fields", Group{describe_edits(route.request_fields)},
+       "Changes to the fields of a request. What is removed or set arrives from a client in no spelling (`_` "
+       "for `-`) "
+       "and not as a trailer."},
       {"reply_fields", Group{describe_edits(route.reply_fields)},
-       "Changes to the fields of the CRM's reply (not of replies that the proxy makes itself)."},
+       "Changes to the fields of the CRM's reply (not of replies that the proxy makes itself). What is "
+       "removed or set "
+       "passes not as a trailer either."},
   };
 }
 
@@ -427,6 +432,9 @@ Fields describe_proxy(Proxy& proxy) {
        "Send `RateLimit` and `RateLimit-Policy`."},
       {"legacy_rate_limit_headers", Flag{&proxy.legacy_rate_limit_headers},
        "Send `X-RateLimit-Limit`, `-Remaining` and `-Reset` too."},
+      {"via", Text{&proxy.via, Format::header_name},
+       "Name of this proxy in `Via` of what it sends to the CRM. Empty: no `Via`, since servers do not "
+       "compress replies to requests that have one. More: [the wire](wire.md#requests)."},
   };
 }
 

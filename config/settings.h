@@ -489,6 +489,7 @@ struct Proxy {
   bool odata_errors = true;                   // add the OData error object for callers that accept OData JSON
   std::string rate_limit_headers = "always";  // always | never
   bool legacy_rate_limit_headers = false;     // X-RateLimit-Limit/-Remaining/-Reset too
+  std::string via;                            // pseudonym for Via of forwarded requests; "": none
 };
 
 struct Settings {

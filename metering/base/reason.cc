@@ -41,6 +41,7 @@ constexpr std::array<ReasonInfo, kReasonCount> kInfo = {{
     {"client_closed", 499, "The client closed the connection"},
     {"address_rate_exceeded", 429, "Too many requests from this address"},
     {"identity_unavailable", 503, "It cannot be found out who is calling"},
+    {"method_not_allowed", 405, "The page has no such method"},
 }};
 
 }  // namespace

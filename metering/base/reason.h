@@ -51,6 +51,8 @@ enum class Reason : std::uint8_t {
   address_rate_exceeded,
   // nobody answers whose credential this is: 503
   identity_unavailable,
+  // a page of the proxy's own, asked for by another method than it has: 405
+  method_not_allowed,
   kCount
 };
 inline constexpr std::size_t kReasonCount = static_cast<std::size_t>(Reason::kCount);

@@ -40,6 +40,7 @@ void Exchange::begin(const Arrival& arrival, const http::RequestHead* head) {
   reply_ = Reply::deciding;
   client_end_ = ClientEnd::keep;
   keep_alive_ = head != nullptr && head->keep_alive;
+  asks_head_ = head != nullptr && head->method == "HEAD";
   session_pending_ = holding_ = held_end_ = watches_body_ = watches_owners_ = false;
   store_pending_ = charged_ = given_back_ = client_lost_ = upstream_held_ = upstream_reused_ =
       upstream_written_ = body_written_ = upgrade_ = stale_retry_used_ = head_sent_ = continue_sent_ =
@@ -109,8 +110,9 @@ void Exchange::on_request_head(const Arrival& arrival, const http::RequestHead& 
   act(next);
 }
 
-void Exchange::on_request_refused(const Arrival& arrival, const http::ParseFailure& failure) {
+void Exchange::on_request_refused(const Arrival& arrival, const http::ParseFailure& failure, bool asks_head) {
   begin(arrival, nullptr);
+  asks_head_ = asks_head;
   request_ = Request::abandoned;
   fail(failure.reason, failure.detail);
 }
@@ -226,7 +228,7 @@ void Exchange::on_request_end(const std::vector<http::TrailerField>& trailers) {
     if (head_->framing == http::Framing::chunked) {
       if (!body_written_) trailers_ = trailers;  // all there is to send again
       scratch_.clear();
-      http::append_request_trailers(scratch_, *head_, trailers, call_.snapshot->identity_headers);
+      append_upstream_trailers(trailers);
       port_.upstream_write(scratch_);
     }
     watch_upstream();
@@ -369,6 +371,7 @@ void Exchange::append_upstream_head() {
   forwarding.trusted_peer = trusted_peer_;
   forwarding.https = https_;
   forwarding.forwarded_host = forwarded_host_;
+  forwarding.via = settings().proxy.via;
   forwarding.default_host = upstream_server_;
   if (upstream_server_.starts_with("unix:")) forwarding.default_host = "localhost";
   const PreparedEdits& edits = edits_of(*call_.snapshot, *call_.route).request;
@@ -414,6 +417,11 @@ void Exchange::append_upstream_head() {
   http::append_request_head(scratch_, *head_, forwarding);
 }
 
+void Exchange::append_upstream_trailers(const std::vector<http::TrailerField>& trailers) {
+  http::append_request_trailers(scratch_, *head_, trailers, call_.snapshot->identity_headers,
+                                edits_of(*call_.snapshot, *call_.route).request.drop);
+}
+
 void Exchange::send_request() {
   scratch_.clear();
   append_upstream_head();
@@ -438,7 +446,7 @@ void Exchange::send_whole_body() {
   if (!chunked) return;
   scratch_.clear();
   if (!body_.empty()) scratch_.append(http::kChunkEnd);
-  http::append_request_trailers(scratch_, *head_, trailers_, call_.snapshot->identity_headers);
+  append_upstream_trailers(trailers_);
   port_.upstream_write(scratch_);
 }
 

@@ -191,7 +191,8 @@ class Exchange {
   // ---- client side. `head` and the bytes it was parsed from stay in place until over().
   void on_request_head(const Arrival& arrival, const http::RequestHead& head);
   // The head was refused (400, 414, 431, 501), or did not arrive in time (408).
-  void on_request_refused(const Arrival& arrival, const http::ParseFailure& failure);
+  // asks_head: RequestParser::asks_head().
+  void on_request_refused(const Arrival& arrival, const http::ParseFailure& failure, bool asks_head);
   void on_request_body(std::string_view payload);                        // decoded; in a tunnel: raw
   void on_request_end(const std::vector<http::TrailerField>& trailers);  // in a tunnel: the client's FIN
   void on_request_body_refused(const http::ParseFailure& failure);
@@ -258,6 +259,7 @@ class Exchange {
   void answer_options();
   void acquire(bool fresh);
   void append_upstream_head();
+  void append_upstream_trailers(const std::vector<http::TrailerField>& trailers);
   void send_request();
   void send_whole_body();
   void resume_client();
@@ -323,10 +325,12 @@ class Exchange {
   std::vector<std::string_view> shadow_violated_;    // names of rules; memory kept
   usage::CallHandle journalled_;                     // the call's entry in the journal
   std::vector<std::string_view> dropped_fields_, dropped_cookies_;  // credentials of others; memory kept
-  std::vector<std::string> reply_dropped_;                          // what Connection of the reply names
-  std::string identity_lines_;                                      // for the upstream's head; memory kept
-  std::string held_;         // of the reply, until what it says about a session is known to the others
-  std::string owners_body_;  // of a reply that may say whose records are
+  std::vector<std::string> reply_named_;                            // what Connection of the reply names
+  std::span<const std::string_view>
+      reply_drop_;              // in the snapshot: fields and trailers of the reply to leave out
+  std::string identity_lines_;  // for the upstream's head; memory kept
+  std::string held_;            // of the reply, until what it says about a session is known to the others
+  std::string owners_body_;     // of a reply that may say whose records are
   struct SessionWrite {
     identity::SessionKey key;
     std::shared_ptr<const identity::SessionRecord> record;  // nullptr: it ends
@@ -343,6 +347,7 @@ class Exchange {
   bool https_ = false;  // of the client's own connection
   bool trusted_peer_ = false;
   bool keep_alive_ = false;  // the client connection goes on afterwards
+  bool asks_head_ = false;   // no reply may have content
   bool store_pending_ = false;
   bool session_pending_ = false;  // the session store is asked or told, or a LookupService asked
   bool holding_ = false;          // the reply goes to held_

@@ -112,7 +112,6 @@ void Exchange::send_local_reply() {
   call_.reason = reply.reason;
   status_ = reply.status;
   head_sent_ = true;
-  const bool head_only = head_ != nullptr && head_->method == "HEAD";
   scratch_.clear();
   {
     Appender to(scratch_);
@@ -125,9 +124,9 @@ void Exchange::send_local_reply() {
     else if (client_version() == 0)
       to.text("Connection: keep-alive\r\n");
     to.text("\r\n");
-    if (!head_only) to.text(reply.body);
+    if (!asks_head_) to.text(reply.body);
   }
-  if (!head_only) bytes_out_ += reply.body.size();
+  if (!asks_head_) bytes_out_ += reply.body.size();
   port_.client_write(scratch_);
   reply_ = Reply::flushing;
   settle_if_flushed();

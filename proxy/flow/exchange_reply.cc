@@ -54,7 +54,7 @@ void Exchange::on_upstream_head(const http::ResponseHead& head) {
   const PreparedEdits& edits = edits_of(*call_.snapshot, *call_.route).reply;
   // RateLimit is a list: the upstream's own members stay. These hold one number: ours.
   const bool legacy = settings().proxy.legacy_rate_limit_headers && !call_.response_fields.empty();
-  forwarding.drop_fields = legacy ? edits.drop_legacy : edits.drop;
+  forwarding.drop_fields = reply_drop_ = legacy ? edits.drop_legacy : edits.drop;
   if (!edits.lines.empty()) {
     call_.response_fields += edits.lines;
     forwarding.extra_fields = call_.response_fields;
@@ -74,7 +74,7 @@ void Exchange::on_upstream_head(const http::ResponseHead& head) {
              .servers = upstream_config_->servers};
     forwarding.paths = &paths;
   }
-  reply_dropped_ = http::names_in_connection(head);
+  reply_named_ = http::names_in_connection(head);
   scratch_.clear();
   http::append_response_head(scratch_, head, forwarding);
   to_client(scratch_);
@@ -159,7 +159,7 @@ void Exchange::on_upstream_end(const std::vector<http::TrailerField>& trailers, 
   if (reply_ != Reply::replying) return;
   if (reply_chunked_) {
     scratch_.clear();
-    http::append_response_trailers(scratch_, trailers, reply_dropped_);
+    http::append_response_trailers(scratch_, trailers, reply_named_, reply_drop_);
     to_client(scratch_);
   }
   // Its reply may have come in the turn in which it was asked.

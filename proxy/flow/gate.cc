@@ -141,8 +141,11 @@ Next Gate::on_head(Call& call, const http::RequestHead& head, UnixTime now) {
   if (own) {
     if (path != kUsagePath)
       return refuse(call, Reason::not_found, "There is no such page. Try /.tollgate/usage.");
-    if (head.method != "GET" && head.method != "HEAD")
-      return refuse(call, Reason::not_implemented, "/.tollgate/usage answers GET only.");
+    if (head.method != "GET" && head.method != "HEAD") {
+      refuse(call, Reason::method_not_allowed, "/.tollgate/usage answers GET only.");
+      call.reply.fields += "Allow: GET, HEAD\r\n";  // RFC 9110 section 15.5.6
+      return Next::reply;
+    }
     auto refusal = authenticate(call, head, now);
     if (const auto next = awaited(call)) return *next;
     if (refusal) return reply_with(call, std::move(*refusal));

@@ -26,7 +26,8 @@
 
 namespace tollgate::flow {
 
-// config::FieldEdits made ready: names to leave out (removed or set) and whole lines to add (set or added).
+// config::FieldEdits made ready: names of fields and trailers to leave out (removed or set), and whole lines to add (set
+// or added).
 struct PreparedEdits {
   std::vector<std::string_view> drop;         // in the snapshot's settings
   std::vector<std::string_view> drop_legacy;  // and X-RateLimit-*

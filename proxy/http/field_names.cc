@@ -40,9 +40,12 @@ constexpr auto kKnown = std::to_array<Known>({
     {"upgrade", FieldRole::hop},
     {"client-ip", FieldRole::forwarded_by},
     {"forwarded", FieldRole::forwarded},
+    {"x-arr-ssl", FieldRole::forwarded_by},
     {"x-real-ip", FieldRole::forwarded_by},
     {"connection", FieldRole::connection},
     {"keep-alive", FieldRole::hop},
+    {"x-ssl-cert", FieldRole::forwarded_by},
+    {"client-cert", FieldRole::forwarded_by},  // RFC 9440 section 2.4
     {"remote-addr", FieldRole::forwarded_by},
     {"remote-host", FieldRole::forwarded_by},
     {"remote-user", FieldRole::forwarded_by},
@@ -62,11 +65,14 @@ constexpr auto kKnown = std::to_array<Known>({
     {"front-end-https", FieldRole::forwarded_by},
     {"x-forwarded-for", FieldRole::forwarded_for},
     {"x-original-host", FieldRole::forwarded_by},
+    {"x-original-proto", FieldRole::forwarded_by},
     {"cf-connecting-ip", FieldRole::forwarded_by},
     {"fastly-client-ip", FieldRole::forwarded_by},
     {"x-azure-clientip", FieldRole::forwarded_by},
     {"x-azure-socketip", FieldRole::forwarded_by},
+    {"x-arr-clientcert", FieldRole::forwarded_by},
     {"x-forwarded-host", FieldRole::forwarded_set},
+    {"client-cert-chain", FieldRole::forwarded_by},
     {"transfer-encoding", FieldRole::framing},
     {"x-forwarded-proto", FieldRole::forwarded_set},
     {"x-cluster-client-ip", FieldRole::forwarded_by},
@@ -145,17 +151,29 @@ constexpr auto kVouchedFamilies = std::to_array<std::string_view>({
     "x-auth-request-",
     "x-authenticated-",
     "x-ssl-client-",
+    "x-amzn-mtls-",
     "x-amzn-oidc-",
     "x-ms-client-principal",
     "x-goog-authenticated-user-",
 });
+constexpr std::string_view kOidcClaim = "oidc-claim-";
 
-bool is_vouched_for(std::string_view name) {
-  if (name.size() < 9 || fold(name[1]) != '-') return begins(name, "ssl-client-");
-  const char initial = fold(name[2]);
-  return std::ranges::any_of(kVouchedFamilies, [&](std::string_view family) {
-    return family[2] == initial && begins(name, family);
-  });
+bool is_vouched_for(std::string_view name, char initial) {
+  switch (initial) {
+    case 'x':
+      if (name.size() < 9 || fold(name[1]) != '-') return false;
+      return std::ranges::any_of(kVouchedFamilies, [third = fold(name[2]), name](std::string_view family) {
+        return family[2] == third && begins(name, family);
+      });
+    case 's':
+      return begins(name, "ssl-client-");
+    case 'm':
+      return begins(name, "ms-aspnetcore-");
+    case 'o':
+      return begins(name, kOidcClaim);
+    default:
+      return false;
+  }
 }
 
 bool is_listed_as_protected(std::string_view name) {
@@ -173,7 +191,7 @@ FieldRole known_role(std::string_view name, bool underscores) {
         return kKnown[i].role;
     }
   }
-  if ((initial == 'x' || initial == 's') && is_vouched_for(name)) return FieldRole::forwarded_by;
+  if (is_vouched_for(name, initial)) return FieldRole::forwarded_by;
   if (initial == 'p' && begins(name, "proxy-")) return FieldRole::hop;
   return FieldRole::end_to_end;
 }
@@ -186,6 +204,10 @@ FieldRole role_of(std::string_view name) {
   const FieldRole role = known_role(name, underscores);
   if (role != FieldRole::end_to_end || !underscores) return role;
   return is_listed_as_protected(name) ? FieldRole::rewrite : FieldRole::end_to_end;
+}
+
+bool is_vouched_spelling(std::string_view name) {
+  return name.find('_') == std::string_view::npos || begins(name, kOidcClaim);
 }
 
 bool is_same_variable(std::string_view a, std::string_view b) {

@@ -18,7 +18,7 @@ enum class FieldRole : std::uint8_t {
   forwarded,      // Forwarded
   forwarded_set,  // X-Forwarded-Proto, X-Forwarded-Host, X-Forwarded-Scheme, ...: always written anew
   forwarded_by,   // what only a proxy in front may say about the client: other X-Forwarded-*, X-Real-IP,
-  // True-Client-IP, Remote-User, X-SSL-Client-*, X-Auth-Request-*, ...: kept from trusted peers only
+  // True-Client-IP, Remote-User, Client-Cert, X-SSL-Client-*, X-Auth-Request-*, ...: kept from trusted peers only
   rewrite,  // X-Original-URL, X-Rewrite-URL, ...: another target than the one that was metered; never passed
   expect,   // Expect
   cookie,   // Cookie
@@ -29,6 +29,10 @@ enum class FieldRole : std::uint8_t {
 // end_to_end, cookie and date, so X_Forwarded_For has the role of X-Forwarded-For. Cost: one look at the
 // name.
 FieldRole role_of(std::string_view name);
+
+// Of a name with the role forwarded_by: as its proxy writes it, without '_' but for OIDC_CLAIM_*. Another spelling may be
+// the client's, which the proxy in front did not replace.
+bool is_vouched_spelling(std::string_view name);
 
 // The same name for a gateway that makes variables of fields: without case, '_' as '-'.
 bool is_same_variable(std::string_view a, std::string_view b);

@@ -50,11 +50,16 @@ bool is_named_by_connection(const Fields& fields, std::string_view name) {
   return false;
 }
 
-// Another spelling of a field that may hold credentials: a gateway behind us may take the one for the other.
-bool is_disguised(std::span<const std::string_view> identity_fields, std::string_view name) {
-  return std::ranges::any_of(identity_fields, [&](std::string_view known) {
-    return known.size() == name.size() && is_same_variable(known, name) && !equals_ignore_case(known, name);
+// Listed in any spelling: a gateway behind us may take the one for the other.
+bool is_listed_as_variable(std::span<const std::string_view> names, std::string_view name) {
+  return std::ranges::any_of(names, [&](std::string_view known) {
+    return known.size() == name.size() && is_same_variable(known, name);
   });
+}
+
+// Another spelling of a field that may hold credentials.
+bool is_disguised(std::span<const std::string_view> identity_fields, std::string_view name) {
+  return is_listed_as_variable(identity_fields, name) && !is_listed(identity_fields, name);
 }
 
 // Cookie without the pairs of some names. Nothing is written when nothing is left.
@@ -163,11 +168,12 @@ void append_request_head(std::string& to, const RequestHead& head, const Request
         if (!forwarding.forward_expect || !head.expect_continue) continue;
         break;
       case FieldRole::cookie:
-        if (forwarding.drop_cookies.empty() || is_listed(forwarding.drop_fields, field.name)) break;
+        if (forwarding.drop_cookies.empty() || is_listed_as_variable(forwarding.drop_fields, field.name))
+          break;
         append_cookie_without(out, field, forwarding.drop_cookies);
         continue;
       case FieldRole::forwarded_by:
-        if (!forwarding.trusted_peer || field.name.find('_') != std::string_view::npos) continue;
+        if (!forwarding.trusted_peer || !is_vouched_spelling(field.name)) continue;
         break;
       case FieldRole::forwarded:
         has_forwarded = forwarding.trusted_peer;
@@ -180,7 +186,7 @@ void append_request_head(std::string& to, const RequestHead& head, const Request
       default:
         continue;
     }
-    if (!forwarding.drop_fields.empty() && is_listed(forwarding.drop_fields, field.name)) continue;
+    if (is_listed_as_variable(forwarding.drop_fields, field.name)) continue;
     if (!forwarding.identity_fields.empty() && is_disguised(forwarding.identity_fields, field.name)) continue;
     if (check_named && is_named_by_connection(head.fields, field.name)) continue;
     if (hops && equals_ignore_case(field.name, kMaxForwards)) {
@@ -212,13 +218,15 @@ bool connection_names(const RequestHead& head, std::span<const std::string_view>
 
 void append_request_trailers(std::string& to, const RequestHead& head,
                              const std::vector<TrailerField>& trailers,
-                             std::span<const std::string_view> identity_fields) {
+                             std::span<const std::string_view> identity_fields,
+                             std::span<const std::string_view> drop_fields) {
   Appender out(to);
   out.text("0\r\n");
   for (const TrailerField& field : trailers) {
-    const bool poses = std::ranges::any_of(
-        identity_fields, [&](std::string_view known) { return is_same_variable(known, field.name); });
-    if (poses || (head.connection_names_fields && is_named_by_connection(head.fields, field.name))) continue;
+    if (is_listed_as_variable(identity_fields, field.name) ||
+        is_listed_as_variable(drop_fields, field.name) ||
+        (head.connection_names_fields && is_named_by_connection(head.fields, field.name)))
+      continue;
     append_field(out, field.name, field.value);
   }
   out.text("\r\n");
@@ -238,13 +246,15 @@ std::vector<std::string> names_in_connection(const ResponseHead& head) {
 }
 
 void append_response_trailers(std::string& to, const std::vector<TrailerField>& trailers,
-                              std::span<const std::string> dropped) {
-  if (dropped.empty()) return append_last_chunk(to, trailers);
+                              std::span<const std::string> connection,
+                              std::span<const std::string_view> drop_fields) {
+  if (connection.empty() && drop_fields.empty()) return append_last_chunk(to, trailers);
   Appender out(to);
   out.text("0\r\n");
   for (const TrailerField& field : trailers) {
     const auto is_same = [&](std::string_view name) { return equals_ignore_case(name, field.name); };
-    if (!std::ranges::any_of(dropped, is_same)) append_field(out, field.name, field.value);
+    if (std::ranges::any_of(connection, is_same) || is_listed(drop_fields, field.name)) continue;
+    append_field(out, field.name, field.value);
   }
   out.text("\r\n");
 }

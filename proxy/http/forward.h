@@ -50,7 +50,7 @@ struct RequestForwarding {
   std::string_view forwarded_host{};  // X-Forwarded-Host: ClientInfo::host; "" takes the head's authority
   std::string_view default_host{};    // Host when the request (HTTP/1.0) named none: the upstream's authority
   std::span<const std::string_view>
-      drop_fields{};  // further field names to leave out, any case (e.g. "authorization")
+      drop_fields{};  // further field names to leave out, any case, '_' as '-' (e.g. "authorization")
   std::span<const std::string_view>
       identity_fields{};  // fields that may hold credentials: a name that is theirs but for '_' and '-' is left out
   std::span<const std::string_view> drop_cookies{};  // cookies to leave out of Cookie, by exact name
@@ -67,18 +67,21 @@ void append_request_head(std::string& out, const RequestHead& head, const Reques
 bool connection_names(const RequestHead& head, std::span<const std::string_view> names);
 
 // The end of a chunked request body: last chunk, trailers, empty line. Trailers that Connection names are left out, and
-// those that could pass for one of `identity_fields` (any case, '_' as '-').
+// those that could pass for one of `identity_fields` or `drop_fields` (any case, '_' as '-').
 void append_request_trailers(std::string& out, const RequestHead& head,
                              const std::vector<TrailerField>& trailers,
-                             std::span<const std::string_view> identity_fields);
+                             std::span<const std::string_view> identity_fields,
+                             std::span<const std::string_view> drop_fields);
 
 // What Connection of a response names, for its trailers, which come long after the head is gone: Connection takes header
 // and trailer fields away (RFC 9110 section 7.6.1).
 std::vector<std::string> names_in_connection(const ResponseHead& head);
 
-// The end of a chunked response body without the trailers named in `dropped` (names_in_connection).
+// The end of a chunked response body without the trailers named in `connection` (names_in_connection) and `drop_fields`
+// (ResponseForwarding).
 void append_response_trailers(std::string& out, const std::vector<TrailerField>& trailers,
-                              std::span<const std::string> dropped);
+                              std::span<const std::string> connection,
+                              std::span<const std::string_view> drop_fields);
 
 // A 101 may only switch to protocols that the request offered (RFC 9110 section 7.8): every protocol of `reply`'s Upgrade
 // is in the request's, and there is one.

@@ -33,6 +33,10 @@ class HeadReader {
   std::string_view start_line(std::string_view bytes) const {  // after Event::start_line
     return bytes.substr(start_offset_, start_size_);
   }
+  // What there is of the start line before it is whole, too.
+  std::string_view start_so_far(std::string_view bytes) const {
+    return start_seen_ ? start_line(bytes) : bytes.substr(line_);
+  }
   const Field& field() const { return field_; }   // after Event::field; views into `bytes` of that call
   std::size_t consumed() const { return line_; }  // after end: size of the head
   bool started() const { return start_seen_ || scanned_ > line_; }

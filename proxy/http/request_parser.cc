@@ -124,7 +124,7 @@ void RequestParser::reset() {
   failure_ = {};
   status_ = ParseStatus::incomplete;
   host_ = content_length_ = transfer_encoding_ = kAbsent;
-  has_connection_ = has_upgrade_ = false;
+  has_connection_ = has_upgrade_ = asks_head_ = false;
   singletons_ = 0;
   base_ = 0;
 }
@@ -141,7 +141,12 @@ ParseStatus RequestParser::parse(std::string_view bytes) {
     if (reader_.started()) follow(bytes);
     base_ = base;
   }
-  if (status_ == ParseStatus::complete) return status_;
+  if (status_ == ParseStatus::complete || read(bytes) == ParseStatus::complete) return status_;
+  asks_head_ = reader_.start_so_far(bytes).starts_with("HEAD ");
+  return status_;
+}
+
+ParseStatus RequestParser::read(std::string_view bytes) {
   for (;;) {
     switch (reader_.next(bytes)) {
       case HeadReader::Event::need_more:

@@ -55,10 +55,14 @@ class RequestParser {
   std::size_t head_size() const { return reader_.consumed(); }  // bytes of the head with its final empty line
   bool started() const { return reader_.started(); }            // a byte of a request line was seen
   const ParseFailure& failure() const { return failure_; }
+  // After incomplete or failed: the request line begins with HEAD, so that no reply may have content (RFC 9110
+  // section 9.3.2), whatever is wrong with the rest.
+  bool asks_head() const { return asks_head_; }
   void reset();
 
  private:
   ParseStatus fail(Reason reason, std::string_view detail);
+  ParseStatus read(std::string_view bytes);
   void follow(std::string_view bytes);
   bool note_field(const Field& field);
   bool parse_request_line(std::string_view line);
@@ -76,7 +80,7 @@ class RequestParser {
   // Indices into head_.fields, or kAbsent.
   static constexpr std::size_t kAbsent = static_cast<std::size_t>(-1);
   std::size_t host_ = kAbsent, content_length_ = kAbsent, transfer_encoding_ = kAbsent;
-  bool has_connection_ = false, has_upgrade_ = false;
+  bool has_connection_ = false, has_upgrade_ = false, asks_head_ = false;
   bool absolute_https_ = false;      // scheme of an absolute-form target
   std::size_t absolute_prefix_ = 0;  // its bytes before the path
   std::uint32_t singletons_ = 0;     // of Noted (request_parser.cc): bit 1 << i, seen

@@ -9,6 +9,12 @@
 
 namespace tollgate::net {
 
+namespace {
+
+constexpr int kDropReadsMax = 16;  // before others have their turn
+
+}  // namespace
+
 ClientConnection::ClientConnection(Worker& worker, int fd, std::string_view peer_address,
                                    AddressTable::Entry* address, std::shared_ptr<const ServerTls> tls,
                                    bool overloaded, bool announced)
@@ -251,21 +257,33 @@ void ClientConnection::linger() {
   drop_session();
   phase_ = Phase::lingering;
   worker_.linger_began();
-  worker_.loop().set(timer_, kLingerMax);
+  const Milliseconds most = overloaded_ || worker_.closing() ? kLingerMaxShort : kLingerMax;
+  linger_until_ = worker_.loop().now() + most;
+  worker_.loop().set(timer_, std::min(most, kLingerLook));
   drop_input();
 }
 
 void ClientConnection::drop_input() {
-  while (readable) {
+  for (int reads = 0; readable; ++reads) {
+    if (reads == kDropReadsMax) return worker_.advance_later(this);
     const IoResult result = transport_.read(worker_.loop().scratch(), EventLoop::kScratch);
     if (result.status == Io::blocked) {
       readable = false;
       return;
     }
-    lingered_ += result.bytes;
-    if (result.status != Io::ok || lingered_ > kLingerBytesMax) return close();
+    dropped_ += result.bytes;
+    if (result.status != Io::ok) return close();
     if (result.drained && !peer_closed) readable = false;
   }
+}
+
+void ClientConnection::look_at_lingering() {
+  const MonotonicTime now = worker_.loop().now();
+  const auto seconds = static_cast<std::uint64_t>(kLingerLook / std::chrono::seconds(1));
+  const std::uint64_t least = std::max<std::uint64_t>(1, worker_.settings().limits.min_body_rate * seconds);
+  if (now >= linger_until_ || dropped_ < least) return close();
+  dropped_ = 0;
+  worker_.loop().set(timer_, std::min(kLingerLook, std::chrono::ceil<Milliseconds>(linger_until_ - now)));
 }
 
 // ---------------------------------------------------------------- slow clients
@@ -330,6 +348,8 @@ void ClientConnection::on_timer(void* self) {
       return connection->close();
     case Phase::idle:
       return connection->silence_ended();
+    case Phase::lingering:
+      return connection->look_at_lingering();
     default:
       return connection->close();
   }

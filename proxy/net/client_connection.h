@@ -10,8 +10,10 @@
 //
 // Idle it holds no buffers and no session (a few hundred bytes). The next request of a pipeline is only
 // parsed once the reply before it has been sent. After an error reply the socket is closed for writing, and
-// what the client still sends is read and dropped for a while: closing at once would reset the connection and
-// destroy the reply on its way.
+// what the client still sends is read and dropped (RFC 9112 section 9.6): closing at once would reset the connection and
+// destroy the reply on its way, before a client that writes a whole upload first has looked for it. It may send as fast
+// and as much as it can within kLingerMax, as long as it keeps to settings.limits.min_body_rate over every kLingerLook.
+// Such a connection counts in every cap, and holds no more than an idle one.
 //
 // A client that closes only its sending side (shutdown) still gets its reply, if that comes within
 // kHalfCloseGrace: TCP cannot tell it from a client that has gone, for which the upstream must not work on.
@@ -37,8 +39,10 @@ class Session;
 class Worker;
 
 inline constexpr Milliseconds kHalfCloseGrace{1'000};
-inline constexpr Milliseconds kLingerMax{2'000};
-inline constexpr std::size_t kLingerBytesMax = 1024 * 1024;
+inline constexpr Milliseconds kLingerMax{30'000};  // 100 MB at 30 Mbit/s
+inline constexpr Milliseconds kLingerMaxShort{
+    2'000};  // beyond the cap of connections, and while the worker closes
+inline constexpr Milliseconds kLingerLook{5'000};
 
 class ClientConnection {
  public:
@@ -104,6 +108,7 @@ class ClientConnection {
   void silence_ended();
   void linger();
   void drop_input();
+  void look_at_lingering();
   void drop_session();
 
   Worker& worker_;
@@ -122,8 +127,9 @@ class ClientConnection {
     std::shared_ptr<const identity::ClientCertificate> certificate;  // of the client, after the handshake
   };
   const std::unique_ptr<Secured> secured_;  // nullptr without TLS
-  bool advancing_ = false, again_ = false, eof_ = false, deferred_ = false;
-  std::size_t lingered_ = 0;
+  bool advancing_ = false, again_ = false, eof_ = false;
+  std::uint64_t dropped_ = 0;  // while lingering, since the last look
+  MonotonicTime linger_until_{};
 };
 
 }  // namespace tollgate::net

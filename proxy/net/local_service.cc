@@ -87,7 +87,7 @@ struct LocalService::Impl : std::enable_shared_from_this<LocalService::Impl> {
     void handle();
     void answer(std::uint64_t number, const LocalReply& reply);
     void refuse(int status, std::string_view text);
-    void write_reply(const LocalReply& reply, bool with_body);
+    void write_reply(const LocalReply& reply);
     bool write_some();
   };
 
@@ -157,6 +157,7 @@ bool LocalService::Impl::Connection::take_head() {
       }
       return false;
     case http::ParseStatus::failed:
+      head_only = parser.asks_head();
       refuse(info(parser.failure().reason).status, parser.failure().detail);
       return true;
     case http::ParseStatus::complete:
@@ -252,7 +253,7 @@ void LocalService::Impl::Connection::handle() {
 
 void LocalService::Impl::Connection::answer(std::uint64_t number, const LocalReply& reply) {
   if (state != State::handling || number != request_number) return;
-  write_reply(reply, !head_only);
+  write_reply(reply);
   in.consume(parser.head_size());
   parser.reset();
   run();
@@ -263,10 +264,10 @@ void LocalService::Impl::Connection::refuse(int status, std::string_view text) {
   LocalReply reply;
   reply.status = status;
   reply.body = std::string(text) + "\n";
-  write_reply(reply, true);
+  write_reply(reply);
 }
 
-void LocalService::Impl::Connection::write_reply(const LocalReply& reply, bool with_body) {
+void LocalService::Impl::Connection::write_reply(const LocalReply& reply) {
   const bool bodiless = reply.status == 204 || reply.status == 304;
   out.append(fmt::format("HTTP/1.1 {} {}\r\nDate: {}\r\n{}", reply.status, flow::status_phrase(reply.status),
                          http::format_date(service.loop.unix_now()), reply.fields));
@@ -274,7 +275,7 @@ void LocalService::Impl::Connection::write_reply(const LocalReply& reply, bool w
     out.append(
         fmt::format("Content-Type: {}\r\nContent-Length: {}\r\n", reply.content_type, reply.body.size()));
   out.append(keep_alive ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n");
-  if (with_body && !bodiless) out.append(reply.body);
+  if (!head_only && !bodiless) out.append(reply.body);
   state = State::writing;
   service.loop.set(timer, kWriteMax);
 }

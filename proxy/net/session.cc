@@ -115,7 +115,7 @@ void Session::begin() {
 }
 
 void Session::refuse(const http::ParseFailure& failure) {
-  exchange_.on_request_refused(arrival(), failure);
+  exchange_.on_request_refused(arrival(), failure, parser_->asks_head());
 }
 
 // ---------------------------------------------------------------- moving bytes

@@ -251,6 +251,13 @@ def test_the_usage_page_tells_what_was_used_and_costs_nothing(gate, crm, user, a
     assert crm.counts()["requests"] == 7
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+def test_the_usage_page_names_its_methods_to_who_uses_another(gate, crm, auth, method):
+    reply = gate.call(method, "/.tollgate/usage", auth)
+    assert (reply.status, reply.get("Allow"), reply.json()["reason"]) == (405, "GET, HEAD", "method_not_allowed")
+    assert crm.counts()["requests"] == 0
+
+
 def test_the_usage_page_needs_a_token(gate):
     assert gate.call("GET", "/.tollgate/usage").status == 401
 

@@ -1,6 +1,7 @@
 """Hostile requests, by section of the RFCs: the status of each, and what of it reaches the upstream. The origin is a bare socket
 that keeps every byte; what reaches it is read by the grammar (grammar.py) and must be one canonical request, or nothing."""
 import random
+import socket
 import time
 
 import pytest
@@ -351,6 +352,9 @@ def trailers_are(*wanted):
     return check
 
 
+VOUCHED = ["Client-Cert", "Client_Cert", "Client-Cert-Chain", "X-ARR-ClientCert", "X-ARR-SSL", "MS-ASPNETCORE-CLIENTCERT",
+           "MS-ASPNETCORE-WINAUTHTOKEN", "X-Original-Proto", "X-Amzn-Mtls-Clientcert", "X-SSL-Cert", "OIDC_CLAIM_sub"]
+
 PASSED = {
     "9112-2.2 one empty line first": (b"\r\n" + get(), [target_is("/x")]),
     "9112-3.2.1 empty port": (b"GET /x HTTP/1.1\r\nHost: crm.test:\r\n\r\n", [has(Host="crm.test")]),
@@ -407,6 +411,10 @@ PASSED = {
             b"SSL_CLIENT_S_DN: CN=root\r\nX-SSL-Client-Verify: SUCCESS\r\nX-MS-CLIENT-PRINCIPAL: x\r\nX-Client-Cert: x\r\n"),
         [lacks("remote-user", "remote_user", "x-remote-user", "x-auth-request-user", "x-authenticated-user", "ssl_client_s_dn",
                "x-ssl-client-verify", "x-ms-client-principal", "x-client-cert")]),
+    "identity: RFC 9440-2.4 certificates, and what gateways say about them": (
+        get("".join(f"{name}: x\r\n" for name in VOUCHED).encode()), [lacks(*(name.lower() for name in VOUCHED))]),
+    "identity: RFC 9440-2.4 certificates as trailers": (
+        chunked(b"0\r\n" + "".join(f"{name}: x\r\n" for name in VOUCHED).encode() + b"X-Sum: 1\r\n\r\n"), [trailers_are(("X-Sum", "1"))]),
     "identity: other targets": (
         get(b"X-Original-URL: /admin\r\nX-Rewrite-URL: /admin\r\nX_Original_URL: /admin\r\nX-HTTP-Host-Override: evil\r\nX-HTTP-DestinationURL: /a\r\n"),
         [lacks("x-original-url", "x-rewrite-url", "x_original_url", "x-http-host-override", "x-http-destinationurl")]),
@@ -448,6 +456,35 @@ def test_the_upstream_believes_the_token_that_was_metered(gate, origin):
     assert request.get("X-Access-Token") == ann and request.get("Cookie") == "a=1"
 
 
+@pytest.mark.parametrize("metered", [False, True], ids=["streamed", "inspected"])
+def test_what_a_route_removes_or_sets_comes_neither_as_a_trailer_nor_in_another_spelling(proxy, origin, metered):
+    gate = proxy(name="edits", upstream=origin.url, workers=1, **{**settings(origin), "routes": [
+        {"path_prefix": "/", "upstream": "crm", "metered": metered,
+         "request_fields": {"remove": ["X-Debug"], "set": {"X-Tenant": "acme"}}}]})
+    fields = b"X-Debug: 1\r\nX_Debug: 1\r\nX-Tenant: evil\r\nX_Tenant: evil\r\nx_tenant: evil\r\nTransfer-Encoding: chunked\r\n"
+    target = b"/x"
+    if metered:  # a batch is held until it has been read as a whole
+        fields += b"Content-Type: application/json\r\nX-Access-Token: " + token("ann", user_type="staff").encode() + b"\r\n"
+        target = b"/0/odata/$batch"
+    content = b'{"requests":[]}'
+    body = b"%x\r\n%s\r\n0\r\nX-Debug: 1\r\nX-Tenant: evil\r\nX_Tenant: evil\r\nX-Sum: 1\r\n\r\n" % (len(content), content)
+    finals, _ = replies(*talk(gate.port, [post(fields, body, target)], half_close=True))
+    assert [final.start[0] for final in finals] == [200], finals[0].body
+    request = origin.requests()[0]
+    assert request.body == content and request.trailers == [("X-Sum", "1")]
+    assert [field for field in request.fields if field[1] == "evil" or "debug" in field[0].lower()] == []
+    assert request.get("X-Tenant") == "acme"
+
+
+@pytest.mark.parametrize("name,members", [("", ["1.0 front"]), ("gate", ["1.0 front", "1.1 gate"])])
+def test_via_is_added_when_it_is_configured(proxy, origin, name, members):
+    """RFC 9110 section 7.6.3."""
+    gate = proxy(name="via", upstream=origin.url, **{**settings(origin), "proxy": {"via": name}})
+    finals, _ = replies(*talk(gate.port, [get(b"Via: 1.0 front\r\n")], half_close=True))
+    assert finals[0].start[0] == 200
+    assert [value for field, value in origin.requests()[0].fields if field.lower() == "via"] == members
+
+
 def test_options_without_hops_is_answered_here(gate, origin):
     finals, _ = replies(*talk(gate.port, [b"OPTIONS /x HTTP/1.1\r\n" + H + b"Max-Forwards: 0\r\n\r\n"], half_close=True))
     assert finals[0].start[0] == 200 and finals[0].get("Allow") and origin.seen() == []
@@ -487,11 +524,35 @@ def test_other_versions_are_told_so(gate, message, words):
     assert words in finals[0].body
 
 
+REFUSED_HEADS = {
+    "field": (b"HEAD /x HTTP/1.1\r\n" + H + b"A : b\r\n\r\n", 400),
+    "no Host": (b"HEAD /x HTTP/1.1\r\n\r\n", 400),
+    "CL and TE": (b"HEAD /x HTTP/1.1\r\n" + H + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    "version": (b"HEAD /x HTTP/1.2\r\n" + H + b"\r\n", 400),
+    "large field": (b"HEAD /x HTTP/1.1\r\n" + H + b"A: " + b"x" * 20000 + b"\r\n\r\n", 431),
+    "endless request line": (b"HEAD /" + b"x" * 20000, 414),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_HEADS)
+def test_a_refused_head_is_answered_without_content(gate, origin, name):
+    """RFC 9110 section 9.3.2: the server MUST NOT send content in the response."""
+    message, status = REFUSED_HEADS[name]
+    for port in (gate.port, gate.admin_port):
+        received, closed = talk(port, [message], half_close=True)
+        head, _, content = received.partition(b"\r\n\r\n")
+        assert closed and head.split(b" ")[1] == b"%d" % status and content == b"", received
+        assert b"\r\nContent-Length: " in head
+    assert origin.seen() == []
+
+
 def test_a_head_that_does_not_come_is_408(gate, origin, proxy):
     slow = proxy(name="slow", upstream=origin.url, timeouts={"request_head": "200ms"})
     received, closed = talk(slow.port, [b"GET /echo HTTP/1.1\r\n"])
     finals, _ = replies(received, closed)
     assert [final.start[0] for final in finals] == [408] and closed and origin.seen() == []
+    received, closed = talk(slow.port, [b"HEAD /echo HTTP/1.1\r\n"])
+    assert b" 408 " in received and received.endswith(b"\r\n\r\n") and closed
 
 
 def test_a_connection_that_answered_early_carries_no_other_request(proxy, origin):
@@ -507,6 +568,43 @@ def test_a_connection_that_answered_early_carries_no_other_request(proxy, origin
         assert finals[0].start[0] == 200
     for connection in origin.seen():
         assert b"/early" not in connection.raw or b"/next" not in connection.raw
+
+
+UPLOADS = {
+    "too large": (post(b"Content-Length: %d\r\n" % 24_000_000), 413),
+    "too large, chunked": (chunked(b"%x\r\n" % 24_000_000), 413),
+    "malformed": (post(b"Content-Length: +1\r\n"), 400),
+}
+
+
+@pytest.mark.parametrize("name", UPLOADS)
+def test_a_client_that_writes_everything_before_it_reads_hears_the_refusal(gate, origin, name):
+    """RFC 9112 section 9.6. What is left of the connection is read and dropped; without that a reset destroys the reply."""
+    head, status = UPLOADS[name]
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", gate.port), 20 * PATIENCE) as sock:
+            sock.sendall(head)
+            for _ in range(24):
+                sock.sendall(bytes(1_000_000))
+            received = b""
+            while piece := sock.recv(65536):
+                received += piece
+        assert replies(received, True)[0][0].start[0] == status, received
+    assert origin.requests() == []
+
+
+def test_who_falls_silent_after_a_refusal_is_let_go(proxy, origin):
+    gate = proxy(name="silent", upstream=origin.url)
+
+    def held():
+        return gate.metric("tollgate_connections", side="client")
+
+    with socket.create_connection(("127.0.0.1", gate.port), 10) as sock:
+        sock.sendall(get(b"A : b\r\n"))
+        while sock.recv(65536):
+            pass
+        assert held() == 1
+        eventually(lambda: held() == 0, 20 * PATIENCE, "closed without a word of the client")
 
 
 # ---------------------------------------------------------------- property

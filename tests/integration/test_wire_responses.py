@@ -8,7 +8,7 @@ import pytest
 import grammar
 from harness import PATIENCE
 from origin import Exchange
-from wire import clean, gate_before_origin, origin, reason, replies, talk  # noqa: F401: fixtures among them
+from wire import clean, gate_before_origin, origin, reason, replies, settings, talk  # noqa: F401: fixtures among them
 
 NEXT = b"GET /next HTTP/1.1\r\nHost: crm.test\r\nConnection: close\r\n\r\n"
 FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nX-Forged: 1\r\n\r\nforged"
@@ -236,6 +236,16 @@ def test_connection_takes_trailers_away_too(gate, origin):
     origin.script["/x"] = Exchange([chunked(b"2\r\nok\r\n0\r\nX-Gone: 1\r\n\r\n")])
     finals, _ = replies(*talk(gate.port, [ask(fields=b"Connection: close\r\n")]))
     assert finals[0].trailers == [("X-Gone", "1")], "what an earlier reply named means nothing for this one"
+
+
+def test_what_a_route_removes_from_replies_comes_not_as_a_trailer(proxy, origin):
+    gate = proxy(name="edits", upstream=origin.url, **{**settings(origin), "routes": [
+        {"path_prefix": "/", "upstream": "crm", "metered": False, "reply_fields": {"remove": ["X-Secret"], "set": {"X-Frame": "deny"}}}]})
+    origin.script["/x"] = Exchange([reply(b"X-Secret: 1\r\nTransfer-Encoding: chunked\r\n",
+                                          b"2\r\nok\r\n0\r\nx-secret: 1\r\nX-Frame: allow\r\nX-Sum: 2\r\n\r\n")])
+    finals, _ = replies(*talk(gate.port, [ask(fields=b"Connection: close\r\n")]))
+    assert "x-secret" not in finals[0].names() and finals[0].get("X-Frame") == "deny"
+    assert finals[0].body == b"ok" and finals[0].trailers == [("X-Sum", "2")]
 
 
 def test_a_reply_without_a_byte_is_502(gate, origin):

@@ -39,6 +39,21 @@ TEST(Exchange, LegacyRateLimitFieldsOfTheUpstreamGiveWayToOurs) {
   }
 }
 
+TEST(Exchange, ViaIsAddedOnlyWhenNamed) {
+  for (const std::string via : {"", "gate"}) {
+    config::Settings settings = test::settings();
+    settings.proxy.via = via;
+    Stage stage(settings);
+    const Request request = read_case();
+    stage.begin(request);
+    stage.upstream_ready();
+    if (via.empty())
+      EXPECT_THAT(stage.port.to_upstream, Not(HasSubstr("Via:")));
+    else
+      EXPECT_THAT(stage.port.to_upstream, HasSubstr("\r\nVia: 1.1 gate\r\n"));
+  }
+}
+
 TEST(Exchange, RewrittenPathGoesOutAndAddressesInTheReplyComeBack) {
   for (const bool map_replies : {true, false}) {
     config::Settings settings = test::settings();

@@ -237,12 +237,23 @@ TEST(Exchange, RefusedHeadIsOneFactWithoutMethod) {
   arrival.snapshot = stage.snapshot;
   arrival.peer_address = "192.0.2.7";
   arrival.new_request_id = "made-request-id";
-  stage.exchange.on_request_refused(arrival, {Reason::header_too_large, "The header section is too large."});
+  stage.exchange.on_request_refused(arrival, {Reason::header_too_large, "The header section is too large."},
+                                    false);
   stage.port.flush_client();
   EXPECT_EQ(stage.port.status, 431);
   EXPECT_EQ(stage.port.facts, 1);
   EXPECT_THAT(stage.port.to_client, HasSubstr("X-Request-Id: made-request-id\r\n"));
   EXPECT_EQ(stage.exchange.client_end(), ClientEnd::close);
+}
+
+TEST(Exchange, RefusedHeadOfAHeadRequestIsAnsweredWithoutContent) {
+  Stage stage;
+  Arrival arrival;
+  arrival.snapshot = stage.snapshot;
+  stage.exchange.on_request_refused(arrival, {Reason::bad_request, "no Host"}, true);
+  stage.port.flush_client();
+  EXPECT_THAT(stage.port.to_client,
+              testing::AllOf(HasSubstr("\r\nContent-Length: "), testing::EndsWith("\r\n\r\n")));
 }
 
 TEST(Exchange, EndlessInterimRepliesAreInvalid) {

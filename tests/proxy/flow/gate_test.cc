@@ -241,6 +241,10 @@ TEST(Gate, UsageTellsWhatWasCountedAndCostsNothing) {
   }
   EXPECT_EQ(portal.send(Request("GET", "/.tollgate/usage")).call.reply.status, 401);
   EXPECT_EQ(portal.send(with_token("GET", "/.tollgate/other", token())).call.reply.status, 404);
+  const auto posted = portal.send(with_token("POST", "/.tollgate/usage", token()));
+  EXPECT_EQ(posted.call.reply.status, 405);
+  EXPECT_EQ(text_of(posted.call.reply.body, "reason"), "method_not_allowed");
+  EXPECT_NE(posted.call.reply.fields.find("\r\nAllow: GET, HEAD\r\n"), std::string::npos);
 }
 
 TEST(Gate, StoreAwayDeniesUnlessToldToAllow) {

@@ -150,6 +150,12 @@ TEST(ForwardedRequest, ProvenanceOfATrustedPeerIsContinued) {
             "Forwarded: for=203.0.113.9, for=\"[2001:db8::1]\";host=\"a:8080\";proto=https\r\n\r\n");
 }
 
+TEST(ForwardedRequest, WhatATrustedPeerVouchesForPassesAsItSpellsIt) {
+  const std::string fields = "Client-Cert: :a:\r\nOIDC_CLAIM_sub: ann\r\nSSL_CLIENT_CERT: a\r\n";
+  EXPECT_EQ(forwarded_fields(fields), "");
+  EXPECT_EQ(forwarded_fields(fields, {.trusted_peer = true}), "Client-Cert: :a:\r\nOIDC_CLAIM_sub: ann\r\n");
+}
+
 TEST(ForwardedRequest, PeerWithoutAnAddressIsUnknown) {
   EXPECT_NE(
       forward("GET / HTTP/1.1\r\nHost: a\r\n\r\n", {.peer_address = ""}).find("X-Forwarded-For: unknown\r\n"),
@@ -178,6 +184,41 @@ TEST(ForwardedRequest, CookiesAreDroppedByExactName) {
   EXPECT_EQ(forwarded_fields("Cookie: a=1\r\n", {.drop_fields = drop, .drop_cookies = cookies}), "");
   EXPECT_EQ(forwarded_fields("Cookie: a=1;t=2; T=3\r\nCookie: T=4\r\n", {.drop_cookies = both}),
             "Cookie: a=1\r\n");
+}
+
+TEST(ForwardedRequest, DroppedFieldsAreDroppedInEverySpelling) {
+  const std::string_view drop[] = {"X-Tenant", "cookie"}, cookies[] = {"t"};
+  EXPECT_EQ(forwarded_fields("x-tenant: 1\r\nX_Tenant: 2\r\nX-Tenants: 3\r\nCookie: a=1\r\n",
+                             {.drop_fields = drop, .drop_cookies = cookies}),
+            "X-Tenants: 3\r\n");
+}
+
+TEST(ForwardedRequest, TrailersPassForNoDroppedOrIdentityField) {
+  RequestParser parser({});
+  ASSERT_EQ(parser.parse("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            ParseStatus::complete);
+  const std::string_view drop[] = {"X-Tenant"}, identity[] = {"X-Access-Token"};
+  std::string out;
+  append_request_trailers(out, parser.head(),
+                          {{"x-tenant", "1"},
+                           {"X_Tenant", "2"},
+                           {"X_Access-Token", "3"},
+                           {"X-Access-Token", "4"},
+                           {"X-Sum", "5"}},
+                          identity, drop);
+  EXPECT_EQ(out, "0\r\nX-Sum: 5\r\n\r\n");
+}
+
+TEST(ForwardedReply, TrailersOfDroppedFieldsStayHere) {
+  const std::string_view drop[] = {"X-Secret"};
+  const std::string named[] = {"X-Gone"};
+  const std::vector<TrailerField> trailers = {{"x-secret", "1"}, {"x-gone", "2"}, {"X-Sum", "3"}};
+  std::string out;
+  append_response_trailers(out, trailers, named, drop);
+  EXPECT_EQ(out, "0\r\nX-Sum: 3\r\n\r\n");
+  out.clear();
+  append_response_trailers(out, trailers, {}, {});
+  EXPECT_EQ(out, "0\r\nx-secret: 1\r\nx-gone: 2\r\nX-Sum: 3\r\n\r\n");
 }
 
 TEST(ForwardedRequest, ExpectIsPassedOnlyWhenAskedFor) {

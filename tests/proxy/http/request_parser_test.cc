@@ -53,6 +53,28 @@ TEST(RequestParser, CrmReadIsTakenApart) {
   EXPECT_FALSE(head->wants_upgrade);
 }
 
+TEST(RequestParser, HeadIsKnownWhateverIsWrongWithTheRest) {
+  const std::string refused[] = {"HEAD / HTTP/1.1\r\nA : b\r\n\r\n", "\r\nHEAD / HTTP/1.1\r\n\r\n",
+                                 "HEAD /" + std::string(200, 'x'), "HEAD / HTTP/3\r\n",
+                                 "HEAD / HTTP/1.1\r\nA: " + std::string(500, 'x')};
+  for (const std::string& bytes : refused) {
+    RequestParser parser({.head_bytes = 256, .request_line = 100});
+    ASSERT_EQ(parser.parse(bytes), ParseStatus::failed) << bytes;
+    EXPECT_TRUE(parser.asks_head()) << bytes;
+    parser.reset();
+    EXPECT_FALSE(parser.asks_head());
+  }
+  for (const std::string bytes :
+       {"GET / HTTP/1.1\r\nHEAD : b\r\n\r\n", "HEADS / HTTP/1.1\r\n\r\n", "HEAD\t/ x\r\n"}) {
+    RequestParser parser({});
+    ASSERT_EQ(parser.parse(bytes), ParseStatus::failed) << bytes;
+    EXPECT_FALSE(parser.asks_head()) << bytes;
+  }
+  RequestParser slow({});
+  EXPECT_EQ(slow.parse("HEAD /x"), ParseStatus::incomplete);
+  EXPECT_TRUE(slow.asks_head());
+}
+
 TEST(RequestParser, HeadEndsBeforeBodyAndPipelinedRequest) {
   Accepted head("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\n");
   EXPECT_EQ(head.size(), std::string_view("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n").size());

@@ -63,6 +63,18 @@ TEST(LocalService, HeadIsGetWithoutTheBody) {
   EXPECT_EQ(head.field("content-length"), get.field("content-length"));
 }
 
+TEST(LocalService, RefusedHeadGetsNoBody) {
+  auto service = start(describe);
+  for (const char* request : {"HEAD /h HTTP/1.1\r\nHost : a\r\n\r\n",
+                              "HEAD /h HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n"}) {
+    Peer peer = Peer::connect(service->port());
+    ASSERT_TRUE(peer.send(request));
+    const Message reply = peer.read_message(true);
+    EXPECT_GE(reply.status(), 400);
+    EXPECT_TRUE(peer.at_end());
+  }
+}
+
 TEST(LocalService, ReplyMayComeLaterFromAnotherThread) {
   std::vector<std::thread> threads;
   auto service = start([&](const LocalRequest&, LocalReplyTo reply) {
