@@ -50,17 +50,20 @@ void UpstreamConnection::connect(std::vector<Endpoint> addresses, const ClientTl
   next_address_ = 0;
   tls_ = tls;
   tls_host_ = host;
-  state_ = State::connecting;
-  loop_.set(timer_, deadline);
+  deadline_ = deadline;
   connect_next();
 }
 
-// Tries the addresses one after the other; the deadline covers them all.
 void UpstreamConnection::connect_next() {
+  state_ = State::connecting;
+  loop_.clear(timer_);
+  watch_.stop();
+  transport_.close();
+  readable_ = writable_ = peer_closed_ = false;
   while (next_address_ < addresses_.size()) {
+    const auto left = static_cast<std::int64_t>(addresses_.size() - next_address_);
     const Endpoint& at = peer_ = addresses_[next_address_++];
-    watch_.stop();
-    transport_.close();
+    timed_out_ = false;
     const int fd = ::socket(at.address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) {
       error_ = std::strerror(errno);
@@ -71,11 +74,13 @@ void UpstreamConnection::connect_next() {
     if (::connect(fd, at.get(), at.length) < 0 && errno != EINPROGRESS) {
       error_ = std::strerror(errno);
       ::close(fd);
+      pool_.address_failed(*this);
       continue;
     }
     transport_.open(fd, tls_ == nullptr ? nullptr : tls_->new_session(tls_host_));
-    state_ = State::connecting;
     watch_.start(loop_, WatchKind::upstream, fd, this, &UpstreamConnection::on_event);
+    const MonotonicTime now = loop_.now();
+    loop_.set(timer_, now + (deadline_ - now) / left);
     return;
   }
   // Not from within acquire(): the user hears of it in the next turn.
@@ -87,19 +92,22 @@ void UpstreamConnection::connect_next() {
   });
 }
 
+void UpstreamConnection::attempt_failed(std::string error) {
+  error_ = std::move(error);
+  pool_.address_failed(*this);
+  connect_next();
+}
+
 void UpstreamConnection::go_on_connecting(short what) {
   if (state_ == State::connecting) {
     const int error = transport_.take_error();
-    if (error != 0) {
-      error_ = std::strerror(error);
-      return connect_next();
-    }
+    if (error != 0) return attempt_failed(std::strerror(error));
     if ((what & EV_WRITE) == 0) return;
     state_ = State::handshaking;
   }
   const IoResult result = transport_.handshake();
   if (result.status == Io::ok) return established();
-  if (result.status != Io::blocked) connect_failed(fmt::format("TLS handshake: {}", transport_.error()));
+  if (result.status != Io::blocked) attempt_failed(fmt::format("TLS handshake: {}", transport_.error()));
 }
 
 void UpstreamConnection::established() {
@@ -119,8 +127,9 @@ void UpstreamConnection::on_timer(void* self) {
   auto* connection = static_cast<UpstreamConnection*>(self);
   if (connection->state_ == State::idle) return connection->pool_.discard(*connection);
   connection->timed_out_ = true;
-  connection->connect_failed(connection->state_ == State::resolving ? "host name not resolved in time"
-                                                                    : "connecting took too long");
+  if (connection->state_ == State::resolving)
+    return connection->connect_failed("host name not resolved in time");
+  connection->attempt_failed("connecting took too long");
 }
 
 // ---------------------------------------------------------------- use
