@@ -17,6 +17,7 @@ namespace tollgate::net {
 
 namespace {
 constexpr int kReadsPerTurn = 4;  // of 64 KiB: then other connections have their turn
+constexpr Milliseconds kQueueFullPause{5};
 }  // namespace
 
 UpstreamConnection::UpstreamConnection(EventLoop& loop, UpstreamPool& pool, std::size_t server,
@@ -72,8 +73,13 @@ void UpstreamConnection::connect_next() {
     const int on = 1;
     ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (::connect(fd, at.get(), at.length) < 0 && errno != EINPROGRESS) {
-      error_ = std::strerror(errno);
+      const int error = errno;
+      error_ = std::strerror(error);
       ::close(fd);
+      if (error == EAGAIN && at.address.ss_family == AF_UNIX) {
+        state_ = State::queueing;
+        return loop_.set(timer_, std::min(deadline_, loop_.now() + kQueueFullPause));
+      }
       pool_.address_failed(*this);
       continue;
     }
@@ -126,6 +132,10 @@ void UpstreamConnection::connect_failed(std::string error) {
 void UpstreamConnection::on_timer(void* self) {
   auto* connection = static_cast<UpstreamConnection*>(self);
   if (connection->state_ == State::idle) return connection->pool_.discard(*connection);
+  if (connection->state_ == State::queueing && connection->loop_.now() < connection->deadline_) {
+    --connection->next_address_;
+    return connection->connect_next();
+  }
   connection->timed_out_ = true;
   if (connection->state_ == State::resolving)
     return connection->connect_failed("host name not resolved in time");
