@@ -138,7 +138,8 @@ Fields describe_upstream(Upstream& u) {
       {"resolve_interval", Span{&u.resolve_interval, 1s, kDay},
        "How often host names are looked up again. All addresses of a name are used; idle connections to "
        "addresses that "
-       "are gone are closed. The last good answer stays in use while look-ups fail."},
+       "are gone are closed. The last good answer stays in use while look-ups fail or take long, and through "
+       "reloads."},
       {"connect_timeout", Span{&u.connect_timeout, 1ms, 10min},
        "Longest wait for a connection. Several addresses of a name are tried one after the other, each with "
        "its share of the time that is left; one that fails comes last for 30 s."},

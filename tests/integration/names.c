@@ -31,6 +31,7 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
     usleep(10000);
     addresses = addresses_of(name, line, sizeof line);
   }
+  if (addresses == NULL) return EAI_NONAME;
   struct addrinfo *first = NULL, **last = &first;
   char *place = NULL;
   for (char *at = strtok_r(addresses, " \n", &place); at != NULL; at = strtok_r(NULL, " \n", &place)) {

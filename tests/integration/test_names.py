@@ -136,3 +136,46 @@ def test_a_health_check_gets_past_a_silent_address(named_proxy, names, origin):
         gate = named_proxy(f"http://crm.test:{origin.port}", upstreams={"crm": {"connect_timeout": "10s", "health_check": check}})
         eventually(lambda: gate.metric("tollgate_upstream_health_checks_total", result="passed") >= 3, 15, "checks pass")
         assert gate.metric("tollgate_upstream_health_checks_total", result="failed") == 0
+
+
+OPEN = {"path_prefix": "/open", "upstream": "quick", "metered": False}
+SLOW = {"path_prefix": "/slow", "upstream": "crm", "metered": False}
+
+
+def two_names(origin):
+    return {"upstream": f"http://crm.test:{origin.port}", "routes": [SLOW, OPEN],
+            "upstreams": {"crm": {"connect_timeout": "20s"},
+                          "quick": {"servers": [f"http://quick.test:{origin.port}"], "connect_timeout": "1s"}}}
+
+
+def test_a_look_up_that_takes_long_delays_no_other_upstream(named_proxy, names, origin):
+    names.set(crm=["silent"], quick=["127.0.0.1"])
+    gate = named_proxy(**two_names(origin))
+    try:
+        with gate.client() as waiting:
+            waiting.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert timed_calls(gate, 4)[0] == {200: 4}
+            names.set(crm=["127.0.0.1"], quick=["127.0.0.1"])
+            assert waiting.read().status == 200
+    finally:
+        names.set()
+
+
+def test_a_reload_keeps_what_is_known_about_a_name(named_proxy, names, origin):
+    names.set(crm=["127.0.0.1"], quick=["127.0.0.1"])
+    gate = named_proxy(**two_names(origin))
+    try:
+        assert gate.call("GET", "/open/x").status == 200
+        names.set(crm=["silent"], quick=["silent"])
+        gate.write_config(upstreams={"quick": {"response_timeout": "50s"}}, routes=[SLOW, OPEN, {**OPEN, "path_prefix": "/new"}])
+        gate.reload()
+        seen = set()
+
+        def reloaded():
+            seen.add(gate.call("GET", "/new").status)
+            return seen - {404}
+
+        eventually(reloaded, 10, "the new route is there")
+        assert seen <= {404, 200}
+    finally:
+        names.set()
