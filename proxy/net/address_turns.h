@@ -1,9 +1,9 @@
 // The addresses of one server, in the order in which the next connection tries them. Pure: the time is an argument.
 //
-// Those that answer take turns: with a b c the orders are a b c, b c a, c a b. One at which connecting failed comes after
-// them all for 30 s; then one connection tries it first again while the others keep off for another 30 s. So a silent
-// address costs one call its share of connect_timeout every 30 s, not every second call. When all have failed they take
-// turns again: an address that failed is better than none.
+// Those that answer take turns: with a b c the orders are a b c, b c a, c a b. One at which connecting failed comes
+// after them all for 30 s; then one connection tries it first again while the others keep off for another 30 s. So a
+// silent address costs one call its share of connect_timeout every 30 s, not every second call. When all have failed
+// they take turns again: an address that failed is better than none.
 //
 // Cost: linear in the number of addresses. Threads: one at a time.
 #pragma once

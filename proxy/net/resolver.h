@@ -3,13 +3,14 @@
 //
 //   auto lookup = resolver.watch({"crm.example", 9000}, 30s, [](const Result<std::vector<Endpoint>>& answer) { ... });
 //
-// Whoever watches the same name and port shares one look-up and what is known: a watch of a name that others watch is told
-// it at once. So a pool that takes the place of another at a reload begins with its addresses. The shortest interval counts.
+// Whoever watches the same name and port shares one look-up and what is known: a watch of a name that others watch
+// is told it at once. So a pool that takes the place of another at a reload begins with its addresses. The shortest
+// interval counts.
 //
 // Look-ups of different names never wait for each other, up to 32 at a time; of one name there is one at a time.
 //
-// Callbacks come on threads of the resolver or, with what is known already, from within watch(): at the first answer, when
-// the addresses changed and at the first failure. Threads: any; a callback must not call the resolver,
+// Callbacks come on threads of the resolver or, with what is known already, from within watch(): at the first
+// answer, when the addresses changed and at the first failure. Threads: any; a callback must not call the resolver,
 // nor end a watch.
 #pragma once
 #include <functional>

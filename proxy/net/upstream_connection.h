@@ -3,10 +3,10 @@
 //
 //   connecting ─> handshaking ─> in use <──> idle
 //
-// The addresses are tried one after the other, in the order given (RFC 1123 section 2.3). Each has its share of the time
-// that is left, the remaining time by the remaining addresses: with 2 s and two addresses a silent one costs 1 s.
-// A Unix socket whose accept queue is full refuses at once (EAGAIN, connect(2)) where TCP would be silent, and nothing
-// tells when there is room: it is tried again every 5 ms.
+// The addresses are tried one after the other, in the order given (RFC 1123 section 2.3). Each has its share of the
+// time that is left, the remaining time by the remaining addresses: with 2 s and two addresses a silent one costs 1
+// s. A Unix socket whose accept queue is full refuses at once (EAGAIN, connect(2)) where TCP would be silent, and
+// nothing tells when there is room: it is tried again every 5 ms.
 //
 // Bytes are read into the loop's scratch memory and decoded in place; only what cannot be used at once (half
 // a head, a paused body) is kept. A user is never called from within its own write(), release or pause.

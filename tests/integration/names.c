@@ -1,6 +1,6 @@
 /* Loaded in front of a program (LD_PRELOAD): host names of the file $NAMES have the addresses written there, one name a
-   line: "crm.test 127.0.0.1 127.0.0.2". A name without any does not exist; one whose address is "silent" has no answer until
-   the file says otherwise. All other names are as they were. */
+   line: "crm.test 127.0.0.1 127.0.0.2". A name without any does not exist; one whose address is "silent" has no answer
+   until the file says otherwise. All other names are as they were. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <netdb.h>
