@@ -138,8 +138,11 @@ Fields describe_upstream(Upstream& u) {
       {"resolve_interval", Span{&u.resolve_interval, 1s, kDay},
        "How often host names are looked up again. All addresses of a name are used; idle connections to "
        "addresses that "
-       "are gone are closed. The last good answer stays in use while look-ups fail."},
-      {"connect_timeout", Span{&u.connect_timeout, 1ms, 10min}, "Longest wait for a connection."},
+       "are gone are closed. The last good answer stays in use while look-ups fail or take long, and through "
+       "reloads."},
+      {"connect_timeout", Span{&u.connect_timeout, 1ms, 10min},
+       "Longest wait for a connection. Several addresses of a name are tried one after the other, each with "
+       "its share of the time that is left; one that fails comes last for 30 s."},
       {"response_timeout", Span{&u.response_timeout, 1ms, kDay},
        "From the whole request sent to the head of the reply."},
       {"idle_timeout", Span{&u.idle_timeout, 1ms, kDay}, "Between two reads or writes of a body."},

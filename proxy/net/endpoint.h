@@ -27,6 +27,7 @@ struct Endpoint {
 struct HostPort {
   std::string host;  // without brackets
   std::uint16_t port = 0;
+  bool operator==(const HostPort&) const = default;
 };
 // "127.0.0.1:8080", "[::1]:8080", "crm.example:443", "*:80". nullopt when there is no port or it is out of
 // range.

@@ -17,6 +17,7 @@ namespace tollgate::net {
 
 namespace {
 constexpr int kReadsPerTurn = 4;  // of 64 KiB: then other connections have their turn
+constexpr Milliseconds kQueueFullPause{5};
 }  // namespace
 
 UpstreamConnection::UpstreamConnection(EventLoop& loop, UpstreamPool& pool, std::size_t server,
@@ -50,17 +51,20 @@ void UpstreamConnection::connect(std::vector<Endpoint> addresses, const ClientTl
   next_address_ = 0;
   tls_ = tls;
   tls_host_ = host;
-  state_ = State::connecting;
-  loop_.set(timer_, deadline);
+  deadline_ = deadline;
   connect_next();
 }
 
-// Tries the addresses one after the other; the deadline covers them all.
 void UpstreamConnection::connect_next() {
+  state_ = State::connecting;
+  loop_.clear(timer_);
+  watch_.stop();
+  transport_.close();
+  readable_ = writable_ = peer_closed_ = false;
   while (next_address_ < addresses_.size()) {
+    const auto left = static_cast<std::int64_t>(addresses_.size() - next_address_);
     const Endpoint& at = peer_ = addresses_[next_address_++];
-    watch_.stop();
-    transport_.close();
+    timed_out_ = false;
     const int fd = ::socket(at.address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) {
       error_ = std::strerror(errno);
@@ -69,13 +73,20 @@ void UpstreamConnection::connect_next() {
     const int on = 1;
     ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (::connect(fd, at.get(), at.length) < 0 && errno != EINPROGRESS) {
-      error_ = std::strerror(errno);
+      const int error = errno;
+      error_ = std::strerror(error);
       ::close(fd);
+      if (error == EAGAIN && at.address.ss_family == AF_UNIX) {
+        state_ = State::queueing;
+        return loop_.set(timer_, std::min(deadline_, loop_.now() + kQueueFullPause));
+      }
+      pool_.address_failed(*this);
       continue;
     }
     transport_.open(fd, tls_ == nullptr ? nullptr : tls_->new_session(tls_host_));
-    state_ = State::connecting;
     watch_.start(loop_, WatchKind::upstream, fd, this, &UpstreamConnection::on_event);
+    const MonotonicTime now = loop_.now();
+    loop_.set(timer_, now + (deadline_ - now) / left);
     return;
   }
   // Not from within acquire(): the user hears of it in the next turn.
@@ -87,19 +98,22 @@ void UpstreamConnection::connect_next() {
   });
 }
 
+void UpstreamConnection::attempt_failed(std::string error) {
+  error_ = std::move(error);
+  pool_.address_failed(*this);
+  connect_next();
+}
+
 void UpstreamConnection::go_on_connecting(short what) {
   if (state_ == State::connecting) {
     const int error = transport_.take_error();
-    if (error != 0) {
-      error_ = std::strerror(error);
-      return connect_next();
-    }
+    if (error != 0) return attempt_failed(std::strerror(error));
     if ((what & EV_WRITE) == 0) return;
     state_ = State::handshaking;
   }
   const IoResult result = transport_.handshake();
   if (result.status == Io::ok) return established();
-  if (result.status != Io::blocked) connect_failed(fmt::format("TLS handshake: {}", transport_.error()));
+  if (result.status != Io::blocked) attempt_failed(fmt::format("TLS handshake: {}", transport_.error()));
 }
 
 void UpstreamConnection::established() {
@@ -120,9 +134,14 @@ void UpstreamConnection::connect_failed(std::string error) {
 void UpstreamConnection::on_timer(void* self) {
   auto* connection = static_cast<UpstreamConnection*>(self);
   if (connection->state_ == State::idle) return connection->pool_.discard(*connection);
+  if (connection->state_ == State::queueing && connection->loop_.now() < connection->deadline_) {
+    --connection->next_address_;
+    return connection->connect_next();
+  }
   connection->timed_out_ = true;
-  connection->connect_failed(connection->state_ == State::resolving ? "host name not resolved in time"
-                                                                    : "connecting took too long");
+  if (connection->state_ == State::resolving)
+    return connection->connect_failed("host name not resolved in time");
+  connection->attempt_failed("connecting took too long");
 }
 
 // ---------------------------------------------------------------- use

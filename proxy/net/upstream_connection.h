@@ -3,6 +3,11 @@
 //
 //   connecting ─> handshaking ─> in use <──> idle
 //
+// The addresses are tried one after the other, in the order given (RFC 1123 section 2.3). Each has its share of the
+// time that is left, the remaining time by the remaining addresses: with 2 s and two addresses a silent one costs 1
+// s. A Unix socket whose accept queue is full refuses at once (EAGAIN, connect(2)) where TCP would be silent, and
+// nothing tells when there is room: it is tried again every 5 ms.
+//
 // Bytes are read into the loop's scratch memory and decoded in place; only what cannot be used at once (half
 // a head, a paused body) is kept. A user is never called from within its own write(), release or pause.
 //
@@ -86,7 +91,7 @@ class UpstreamConnection {
   }
   void set_label(std::string label) { label_ = std::move(label); }
   std::string error() const { return error_; }
-  bool timed_out() const { return timed_out_; }  // why connecting failed
+  bool timed_out() const { return timed_out_; }  // why connecting failed, at the address tried last
   const Endpoint& peer() const { return peer_; }
 
   // ---- the user's
@@ -102,12 +107,13 @@ class UpstreamConnection {
   bool pump(UpstreamUser& user);  // reads and delivers; true when something was delivered
 
  private:
-  enum class State : std::uint8_t { resolving, connecting, handshaking, used, idle, closed };
+  enum class State : std::uint8_t { resolving, queueing, connecting, handshaking, used, idle, closed };
   enum class Phase : std::uint8_t { head, body, tunnel, done };
 
   static void on_event(void* self, short what);
   static void on_timer(void* self);
   void connect_next();
+  void attempt_failed(std::string error);
   void go_on_connecting(short what);
   void established();
   void connect_failed(std::string error);
@@ -132,6 +138,7 @@ class UpstreamConnection {
   std::string label_, error_, tls_host_;
   std::vector<Endpoint> addresses_;
   std::size_t next_address_ = 0;
+  MonotonicTime deadline_{};  // of connecting
   Endpoint peer_;
   bool timed_out_ = false;
   const ClientTls* tls_ = nullptr;  // the pool's; only while connecting

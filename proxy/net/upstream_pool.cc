@@ -66,7 +66,7 @@ void UpstreamPool::start_lookups() {
     const HostPort& at = servers_[i].url.at;
     if (at.host != "localhost") {
       if (auto numeric = numeric_endpoint(at)) {
-        servers_[i].addresses = {*numeric};
+        servers_[i].addresses.replace({*numeric});
         continue;
       }
     }
@@ -87,7 +87,7 @@ void UpstreamPool::resolved(std::size_t index, Result<std::vector<Endpoint>> ans
     server.lookup_error = answer.error().message;
     around_.log("warning", fmt::format("upstream {}: {}", settings_.name, server.lookup_error));
   } else {
-    server.addresses = std::move(*answer);
+    server.addresses.replace(*answer);
     const std::vector<UpstreamConnection*> idle = server.idle;
     for (UpstreamConnection* connection : idle)
       if (!still_its_own(*connection)) discard(*connection);
@@ -110,8 +110,7 @@ void UpstreamPool::answer_those_that_wait_for_address(std::size_t index) {
 }
 
 bool UpstreamPool::still_its_own(const UpstreamConnection& connection) const {
-  const std::vector<Endpoint>& addresses = servers_[connection.server()].addresses;
-  return std::find(addresses.begin(), addresses.end(), connection.peer()) != addresses.end();
+  return servers_[connection.server()].addresses.contains(connection.peer());
 }
 
 // ---------------------------------------------------------------- choosing a server
@@ -307,15 +306,30 @@ void UpstreamPool::open(UpstreamUser& user, std::size_t index) {
 
 void UpstreamPool::start_connecting(UpstreamConnection& connection) {
   Server& server = servers_[connection.server()];
-  std::vector<Endpoint> addresses = server.addresses;
-  const auto first = static_cast<std::ptrdiff_t>(server.next_address++ % addresses.size());
-  std::rotate(addresses.begin(), addresses.begin() + first, addresses.end());
-  connection.connect(std::move(addresses), server.url.tls ? tls_.get() : nullptr, server.url.at.host,
-                     around_.loop.now() + settings_.connect_timeout);
+  const MonotonicTime now = around_.loop.now();
+  // A check has to get past a silent address within its own time, or every second one would fail.
+  const Milliseconds patience = connection.user()->waiting.check
+                                    ? std::min(settings_.connect_timeout, settings_.health_check.timeout)
+                                    : settings_.connect_timeout;
+  connection.connect(server.addresses.next(now), server.url.tls ? tls_.get() : nullptr, server.url.at.host,
+                     now + patience);
+}
+
+void UpstreamPool::address_failed(const UpstreamConnection& connection) {
+  const std::size_t index = connection.server();
+  AddressTurns& addresses = servers_[index].addresses;
+  if (addresses.failed(connection.peer(), around_.loop.now()) && addresses.size() > 1)
+    around_.log("warning",
+                fmt::format("upstream {}: server {}: address {} cannot be reached: {}", settings_.name,
+                            settings_.servers[index], connection.peer().host(), connection.error()));
 }
 
 void UpstreamPool::connected(UpstreamConnection& connection) {
   const std::size_t index = connection.server();
+  AddressTurns& addresses = servers_[index].addresses;
+  if (addresses.answered(connection.peer()) && addresses.size() > 1)
+    around_.log("info", fmt::format("upstream {}: server {}: address {} can be reached again", settings_.name,
+                                    settings_.servers[index], connection.peer().host()));
   if (suspicions_.reached(index, around_.loop.now())) {
     health_[index]->reachable.store(true, std::memory_order_relaxed);
     around_.log("info", fmt::format("upstream {}: server {} can be reached again", settings_.name,

@@ -3,8 +3,8 @@
 // max_connections; beyond it requests wait in order, up to queue_timeout, and take whatever becomes free.
 //
 // Host names are resolved off the loop; requests that come before the first answer wait for it
-// (connect_timeout). All addresses of a name take turns; idle connections to addresses that are no longer its
-// own are closed.
+// (connect_timeout). All addresses of a name take turns (address_turns.h); a server cannot be reached when none of them
+// can. Idle connections to addresses that are no longer its own are closed.
 //
 // Threads: the worker's. Lives as long as something of it is in use (shared_ptr); retire() before it is
 // replaced.
@@ -19,6 +19,7 @@
 
 #include "config/settings.h"
 #include "proxy/http/message.h"
+#include "proxy/net/address_turns.h"
 #include "proxy/net/balancer.h"
 #include "proxy/net/health.h"
 #include "proxy/net/health_checker.h"
@@ -80,7 +81,8 @@ class UpstreamPool : public std::enable_shared_from_this<UpstreamPool> {
   // ---- for UpstreamConnection
   void connected(UpstreamConnection& connection);
   void connect_failed(UpstreamConnection& connection);
-  void discard(UpstreamConnection& connection);  // an idle one ended
+  void address_failed(const UpstreamConnection& connection);  // peer(); others may be left to try
+  void discard(UpstreamConnection& connection);               // an idle one ended
   bool owns(UpstreamConnection& connection) const { return connections_.contains(&connection); }
   void answered(const UpstreamConnection& connection, int status);  // with the head of a reply
   void completed(const UpstreamConnection& connection,
@@ -94,9 +96,8 @@ class UpstreamPool : public std::enable_shared_from_this<UpstreamPool> {
  private:
   struct Server {
     ServerUrl url;
-    std::vector<Endpoint> addresses;  // empty until resolved
-    std::size_t next_address = 0;     // they take turns
-    std::string lookup_error;         // of the last look-up that failed; empty until then
+    AddressTurns addresses;    // empty until resolved
+    std::string lookup_error;  // of the last look-up that failed; empty until then
     Resolver::Handle lookup;
     std::vector<UpstreamConnection*> idle;  // the last is taken first
   };

@@ -25,8 +25,8 @@ class Connection:
 
 
 class Origin:
-    def __init__(self):
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+    def __init__(self, address="127.0.0.1", port=0):
+        self.listener = socket.create_server((address, port), backlog=256)
         self.port = self.listener.getsockname()[1]
         self.lock = threading.Lock()
         self.connections = []

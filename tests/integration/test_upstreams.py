@@ -1,5 +1,6 @@
 """Several servers of the CRM: who gets the calls, who is left out, what is repeated, and each ending's reason."""
 import collections
+import contextlib
 import signal
 import socket
 import threading
@@ -238,6 +239,28 @@ def test_silence_while_connecting_is_504_with_its_own_reason_and_free(proxy, crm
         finally:
             for filler in fillers:
                 filler.close()
+
+
+def test_a_burst_at_a_unix_socket_waits_for_room_in_its_queue(proxy, auth, tmp_path):
+    path = str(tmp_path / "crm.sock")
+    with socket.create_server(path, family=socket.AF_UNIX, backlog=1) as narrow:
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    peer, _ = narrow.accept()
+                    with peer:
+                        peer.recv(65536)
+                        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+
+        threading.Thread(target=serve, daemon=True).start()
+        gate = proxy(upstream=f"unix:{path}", workers=1, upstreams={"crm": {"connect_timeout": "20s"}})
+        with contextlib.ExitStack() as clients:
+            burst = [clients.enter_context(gate.client()) for _ in range(40)]
+            for client in burst:
+                client.send(f"GET {COUNT} HTTP/1.1\r\nHost: a\r\nAuthorization: {auth['Authorization']}\r\n\r\n".encode())
+            assert collections.Counter(client.read().status for client in burst) == {200: 40}
+        narrow.shutdown(socket.SHUT_RDWR)  # ends accept()
 
 
 def test_the_total_time_bounds_a_reply_that_trickles(proxy, crm, auth):

@@ -10,6 +10,7 @@
 
 #include <latch>
 
+#include "proxy/net/endpoint.h"
 #include "tests/proxy/net/support/proxy_under_test.h"
 
 namespace tollgate::net::test {
@@ -278,6 +279,62 @@ TEST(TimeOut, ConnectingThatTakesTooLongIs504AndGivenBack) {
   EXPECT_EQ(ending.fact.units, 0U);
   EXPECT_EQ(ending.used, 0U);
   EXPECT_GE(ending.fact.total, Milliseconds(30));
+}
+
+// A Unix socket whose accept queue is full: connect() answers EAGAIN.
+class FullUnixServer {
+ public:
+  FullUnixServer() {
+    EXPECT_EQ(::bind(listener_, at_.get(), at_.length), 0);
+    EXPECT_EQ(::listen(listener_, 0), 0);
+    do fillers_.push_back(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    while (::connect(fillers_.back(), at_.get(), at_.length) == 0);
+    EXPECT_EQ(errno, EAGAIN);
+  }
+  ~FullUnixServer() {
+    for (const int fd : fillers_) ::close(fd);
+    ::close(listener_);
+    ::unlink(path_.c_str());
+  }
+  std::string url() const { return "unix:" + path_; }
+  // The connection after those that filled the queue.
+  Peer accept() {
+    for (std::size_t i = 0; i + 1 < fillers_.size(); ++i) ::close(::accept(listener_, nullptr, nullptr));
+    return Peer(::accept(listener_, nullptr, nullptr));
+  }
+
+ private:
+  const std::string path_ = testing::TempDir() + "full-" + std::to_string(::getpid()) + ".sock";
+  const Endpoint at_ = *numeric_endpoint({.host = path_});
+  const int listener_ = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  std::vector<int> fillers_;
+};
+
+TEST(TimeOut, FullQueueOfAUnixSocketIsWaitedForAsOneOfTcpIs) {
+  FullUnixServer full;
+  config::Settings impatient = settings({full.url()});
+  impatient.upstreams[0].connect_timeout = Milliseconds(30);
+  const Ending ending = metered_call(impatient);
+  EXPECT_EQ(ending.status, 504);
+  EXPECT_EQ(ending.fact.reason, Reason::upstream_connect_timeout);
+  EXPECT_EQ(ending.used, 0U);
+  EXPECT_GE(ending.fact.total, Milliseconds(30));
+}
+
+TEST(TimeOut, CallGoesOnWhenTheQueueOfAUnixSocketHasRoom) {
+  FullUnixServer full;
+  config::Settings patient = settings({full.url()});
+  patient.upstreams[0].connect_timeout = Seconds(10);
+  Proxy proxy(patient);
+  Peer client = proxy.connect();
+  ASSERT_TRUE(client.send(get("/")));
+  while (proxy.server->counters().upstream_connecting == 0 && proxy.facts.size() == 0)
+    std::this_thread::yield();
+  ASSERT_EQ(proxy.facts.size(), 0U) << "the call has ended";
+  Peer server = full.accept();
+  server.read_message();
+  server.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+  EXPECT_EQ(client.read_message().body, "ok");
 }
 
 // ---- out of descriptors
