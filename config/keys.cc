@@ -326,6 +326,8 @@ Fields describe_catalogue(Catalogue& catalogue) {
        "InFolder, Folder, InTag, Tag, Visa) need not be listed."},
       {"uids", TextMap{&catalogue.uids, Format::uid, Format::object_name},
        "Schema UId -> entity, for services that name an object only by its UId."},
+      {"relations", TextMap{&catalogue.relations, Format::relation, Format::object_name},
+       "`Object.Column` or `*.Column` -> entity that this look-up points to, beside those of the rulebook."},
       {"processes", Effects{&catalogue.processes},
        "Business process -> what it does, a list of `{object: Case, operation: edit}`."},
       {"allow_unknown", Flag{&catalogue.allow_unknown},

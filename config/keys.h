@@ -45,6 +45,7 @@ enum class Format : std::uint8_t {
   hash_key,     // user, ip or header:NAME
   uid,          // 32 hexadecimal digits, dashes allowed
   object_name,  // entity of the CRM: [A-Za-z_][A-Za-z0-9_]*; "" only where allowed
+  relation,     // a column of an entity, Object.Column, or of every one, *.Column
   column_path,  // columns of the CRM, each an object_name, with slashes between them; "" only where allowed
 };
 

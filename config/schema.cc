@@ -40,6 +40,8 @@ std::string_view pattern_of(Format format) {
       return "^(/[A-Za-z0-9/_.~$,=:@-]*)?$";
     case Format::object_name:
       return "^[A-Za-z_][A-Za-z0-9_]*$";
+    case Format::relation:
+      return "^([A-Za-z_][A-Za-z0-9_]*|[*])[.][A-Za-z_][A-Za-z0-9_]*$";
     case Format::column_path:
       return "^([A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*)?$";
     case Format::uid:

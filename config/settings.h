@@ -332,6 +332,8 @@ struct Catalogue {
   std::map<std::string, std::vector<std::string>>
       custom_children;                      // custom section root -> its detail entities
   std::map<std::string, std::string> uids;  // schema UId -> entity of this installation
+  std::map<std::string, std::string>
+      relations;  // "Object.Column" or "*.Column" -> entity that the column points to
   std::map<std::string, std::vector<std::pair<std::string, std::string>>>
       processes;                           // process -> [(entity, operation)]
   bool allow_unknown = true;               // calls whose object or effect cannot be told from the request

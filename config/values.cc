@@ -338,6 +338,15 @@ Parsed<std::string> check_object_name(std::string_view text) {
   return std::string(text);
 }
 
+Parsed<std::string> check_relation(std::string_view text) {
+  const std::size_t dot = text.find('.');
+  const std::string_view object = text.substr(0, dot);
+  if (dot == text.npos || (object != "*" && !check_object_name(object)) ||
+      !check_object_name(text.substr(dot + 1)))
+    return Failure("is no relation: write Object.Column or *.Column");
+  return std::string(text);
+}
+
 Parsed<std::string> check_column_path(std::string_view text) {
   for (std::string_view rest = text; !rest.empty();) {
     const std::size_t slash = rest.find('/');
@@ -483,6 +492,8 @@ Parsed<std::string> check_format(std::string_view text, Format format) {
       return check_uid(text);
     case Format::object_name:
       return check_object_name(text);
+    case Format::relation:
+      return check_relation(text);
     case Format::column_path:
       return check_column_path(text);
   }

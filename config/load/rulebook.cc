@@ -618,6 +618,12 @@ Result<void> apply_settings(licence::Rulebook& rulebook, const Catalogue& catalo
   rulebook.custom_children = catalogue.custom_children;
   rulebook.custom_prefixes = catalogue.custom_prefixes;
   rulebook.unlicensed_objects = catalogue.unlicensed_objects;
+  rulebook.unknown_denied = !catalogue.allow_unknown;
+  for (const auto& [column, target] : catalogue.relations) {
+    std::erase_if(rulebook.relations,
+                  [&](const auto& listed) { return equals_ignore_case(listed.first, column); });
+    rulebook.relations.emplace(column, target);
+  }
   return {};
 }
 

@@ -31,8 +31,10 @@ std::optional<std::string_view> preset_text(std::string_view system);
 Result<licence::Rulebook> load_rulebook(std::string_view yaml_text, const std::string& name_for_errors);
 
 // Adds what the operator's settings say (edition, main products, portal user types, custom sections, their children,
-// prefixes, unlicensed objects). Errors name the key: an unknown main product (with the known ones), more than 3 custom sections, a custom
-// section that is a stock object, an unknown edition or permission, children of a root that is not listed, an unknown operation of a process.
+// prefixes, unlicensed objects, relations, which win over those of the rulebook, and whether the unknown may pass).
+// Errors name the key: an unknown main product (with the known ones), more than 3 custom sections, a custom section that
+// is a stock object, an unknown edition or permission, children of a root that is not listed, an unknown operation of a
+// process.
 Result<void> apply_settings(licence::Rulebook& rulebook, const Catalogue& catalogue,
                             const Licensing& licensing);
 

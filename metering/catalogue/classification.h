@@ -35,6 +35,13 @@ enum class Via : std::uint8_t {
 };
 std::string_view name(Via via);  // "", "nav", "expand", ...
 
+// Where an OData path goes on from a record by a name that the schema does not know.
+enum class Beyond : std::uint8_t {
+  nothing,   // it does not
+  property,  // it ends there: a property of the record, or a look-up of another object
+  object,  // it goes further, or does there what is done to objects alone: another object, nobody knows which
+};
+
 struct ObjectUse {
   std::string object;  // canonical spelling where the object is known, else as sent
   Operation operation = Operation::read;
@@ -45,6 +52,7 @@ struct ObjectUse {
   // Cherwell: as cherwell_record() names it (cherwell_reply.h); of a create the object alone.
   // Creatio, of objects whose records have an owner that matters (Schema::add_owned): creatio_record.h.
   std::string record{};
+  Beyond beyond = Beyond::nothing;
 };
 
 enum class Kind : std::uint8_t {

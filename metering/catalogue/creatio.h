@@ -62,7 +62,7 @@ struct ResourceReading {
   const char* error = nullptr;  // set: reject
   bool metadata = false;
   bool query_in_body = false;  // POST .../$query: the options stand in the body
-  std::string object;          // what the path ends at, for references
+  std::string object;          // what the path ends at, for references; "" at a property, or what may be one
 };
 // Appends the uses. Anything that is not understood is an error or a use of the primary object, never nothing.
 ResourceReading read_resource(const Schema& schema, const Resource& resource, std::vector<ObjectUse>& uses);

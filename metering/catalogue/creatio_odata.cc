@@ -6,6 +6,17 @@
 // A path is a chain of hops (objects) and ends at a target. The method and the target give the operation on the last
 // hop; a write through a navigation also edits every hop before it, since the relation is theirs: the strict reading
 // where the specifications leave room.
+//
+// A name that the schema does not know is a property of the object before it or a look-up of another object: a model
+// would be needed to tell. The use of the object before says so (Beyond):
+//
+//   Relationship(1)/AccountA           GET, PUT, DELETE: property    PATCH, MERGE, POST: object
+//   Relationship(1)/AccountA/Name      object: a property has no properties (Creatio has no complex ones)
+//   Relationship(1)/AccountA/$value    nothing: the raw value of a property
+//   Relationship(1)/AccountA/$ref      nothing: the link is the relationship's
+//   City(1)/Name, CaseFile(1)/Data     nothing: columns of the base schemas
+#include <algorithm>
+
 #include "metering/base/ascii.h"
 #include "metering/base/guid.h"
 #include "metering/catalogue/creatio.h"
@@ -56,6 +67,16 @@ bool is_qualified(std::string_view name) {
   }
 }
 
+// Columns of Creatio's base schemas (BaseEntity, BaseLookup, BaseCodeLookup, File) that are no look-ups: what a name of
+// them is in every object.
+bool is_base_property(std::string_view name) {
+  static constexpr std::string_view kNames[] = {"Id",        "Name",       "Description", "Code",
+                                                "CreatedOn", "ModifiedOn", "Data",        "Size"};
+  for (std::string_view known : kNames)
+    if (equals_ignore_case(known, name)) return true;
+  return false;
+}
+
 class Reader {
  public:
   Reader(const Schema& schema, const Resource& resource, std::vector<ObjectUse>& uses)
@@ -73,6 +94,7 @@ class Reader {
   const char* step_below_collection(std::string_view text, const Segment& segment);
   const char* step_name(const Segment& segment);
   const char* finish();
+  void write();
   Operation operation_on_last() const;
   void hop(std::string_view object, Via via, std::string_view key = {}) {
     object_ = object;
@@ -84,6 +106,8 @@ class Reader {
     if (RecordNames names(schema_, uses_, uses_.size() - 1); names) [[unlikely]]
       names.read_key(key);
   }
+  // Of the last hop; what it leads to is never less than was said before.
+  void leads(Beyond beyond) { uses_.back().beyond = std::max(uses_.back().beyond, beyond); }
   std::size_t hops() const { return uses_.size() - first_use_; }
   std::string_view spell(std::string_view name) const { return schema_.canonical(name).value_or(name); }
 
@@ -111,7 +135,7 @@ ResourceReading Reader::read() {
     if (!reading_.error && !reading_.metadata) reading_.error = read_tail(resource_.first + 1);
     if (!reading_.error && !reading_.metadata) reading_.error = finish();
   }
-  reading_.object = object_;
+  if (target_ != Target::property) reading_.object = object_;
   return std::move(reading_);
 }
 
@@ -162,6 +186,8 @@ const char* Reader::read_entity_by_id() {
                  resource_.part, resource_.in_batch, nullptr,     {}};
   ResourceReading reading = read_resource(schema_, inner, uses_);
   if (reading.error) return reading.error;
+  for (std::size_t i = first_use_; i < uses_.size(); ++i)  // what $id names is an entity
+    if (uses_[i].beyond == Beyond::property) uses_[i].beyond = Beyond::object;
   object_ = reading.object;
   target_ = Target::entity;
   return nullptr;
@@ -197,6 +223,7 @@ const char* Reader::step(std::string_view text, std::size_t i) {
     auto type = segment->name.substr(segment->name.rfind('.') + 1);
     // A type cast keeps what is addressed: POST Case/Model.Case creates, DELETE Case(1)/Model.Case removes.
     bool cast = schema_.canonical(type).has_value() && !segment->has_arguments;
+    if (target_ == Target::property) leads(Beyond::object);
     if (!cast || target_ == Target::property) target_ = Target::bound;
     return nullptr;
   }
@@ -206,6 +233,12 @@ const char* Reader::step(std::string_view text, std::size_t i) {
 
 const char* Reader::step_system(std::string_view lower, std::size_t i) {
   terminal_ = true;
+  if (Beyond& beyond = uses_.back().beyond; target_ == Target::property) {
+    if (lower != "$value" && lower != "$ref")
+      beyond = Beyond::object;
+    else if (beyond == Beyond::property)
+      beyond = Beyond::nothing;
+  }
   if (lower == "$count") {
     target_ = Target::count;
   } else if (lower == "$value") {
@@ -261,9 +294,14 @@ const char* Reader::step_below_collection(std::string_view text, const Segment& 
 const char* Reader::step_name(const Segment& segment) {
   if (!is_identifier(segment.name)) return "the address has a segment that is no property";
   by_property_ = true;
+  if (target_ == Target::property) leads(Beyond::object);
   auto next = navigation(schema_, object_, segment.name);
   if (!next) {
     target_ = Target::property;
+    if (segment.has_arguments)
+      leads(Beyond::object);
+    else if (!is_base_property(segment.name))
+      leads(Beyond::property);
     return nullptr;
   }
   hop(next->object, Via::nav, segment.arguments);
@@ -291,20 +329,27 @@ Operation Reader::operation_on_last() const {
   return Operation::edit;
 }
 
+void Reader::write() {
+  // A property is replaced or removed; what is changed in part or added to is an object.
+  const bool of_property = resource_.method == Method::put || resource_.method == Method::remove;
+  if (uses_.back().beyond == Beyond::property && !of_property) leads(Beyond::object);
+  for (std::size_t i = first_use_; i + 1 < uses_.size(); ++i) uses_[i].operation = Operation::edit;
+  uses_.back().operation = operation_on_last();
+  // PUT or PATCH of a whole set makes entities as well as it changes them (OData 4.01 part 1, 11.4.12), and a server
+  // that ignores a method override sees a POST.
+  if (target_ == Target::collection && uses_.back().operation == Operation::edit) {
+    uses_.push_back(uses_.back());
+    uses_.back().operation = Operation::create;
+  }
+}
+
 const char* Reader::finish() {
   if (hops() == 0) return "the address names no entity set";
   ObjectUse model{{}, Operation::read, Via::expand, resource_.part, resource_.in_batch};
   const std::size_t last = uses_.size() - 1;
   if (!reads(resource_.method) && target_ != Target::query) {
     if (target_ == Target::count) return "$count can only be read";
-    for (std::size_t i = first_use_; i + 1 < uses_.size(); ++i) uses_[i].operation = Operation::edit;
-    uses_.back().operation = operation_on_last();
-    // PUT or PATCH of a whole set makes entities as well as it changes them (OData 4.01 part 1, 11.4.12), and a server
-    // that ignores a method override sees a POST.
-    if (target_ == Target::collection && uses_.back().operation == Operation::edit) {
-      uses_.push_back(uses_.back());
-      uses_.back().operation = Operation::create;
-    }
+    write();
   }
   if (RecordNames names(schema_, uses_, last); names) [[unlikely]] {
     names.read_query(resource_.path.query);

@@ -227,15 +227,36 @@ struct Policy::Judge {
     const bool out_of_place = place != nullptr && place->role == Role::detail && use.via != Via::nav;
     if (rulebook.unlisted_denied && (place == nullptr || out_of_place)) return unlisted(use, std::move(out));
     if (place == nullptr && index.has_custom_prefix(use.object)) return unlisted_custom(use, std::move(out));
-    if (place == nullptr || place->section == Index::kNoSection) return out;  // step 4: free
+    if (place == nullptr || place->section == Index::kNoSection) {  // step 4: free
+      if (leads_astray(use, true)) return astray(use, std::move(out));
+      return out;
+    }
     const Index::Target& target = index.sections[place->section];
     out.licensed = true;
     out.unit.object = place->canonical;
     out.unit.section = target.id;
     if (bound) grant(use, *place, target, out);
+    if (out.reason == Reason::ok && leads_astray(use, false)) return astray(use, std::move(out));
     if (bound && out.reason == Reason::ok && target.own_organization && !use.record.empty()) [[unlikely]]
       check_owner(use, *place, target, owner, out);
     return out;
+  }
+
+  // The path goes on from the record to what may be another object, and that is not for this user.
+  bool leads_astray(const ObjectUse& use, bool free) const {
+    if (!bound || use.beyond == catalogue::Beyond::nothing) return false;
+    const bool writes = use.operation != Operation::read;
+    if (use.beyond == catalogue::Beyond::object) return free || writes;
+    return free && (writes || rulebook.unknown_denied);
+  }
+  Judgement astray(const ObjectUse& use, Judgement&& out) const {
+    out.licensed = true;
+    out.reason = Reason::section_not_licensed;
+    out.detail = fmt::format(
+        "The address goes on from {} by a name that the licence rules do not know: what it "
+        "leads to may be an object that is not part of {}",
+        shown(use.object), granted.titles());
+    return std::move(out);
   }
 
   // An object that the rulebook does not know, where that denies it.

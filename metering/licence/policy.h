@@ -22,6 +22,11 @@
 // only says of what.
 // A use through $expand, $filter or a join is reported, not enforced: the CRM's own rights apply to it. Nor is `execute`
 // of a process that nobody declared; the objects of a declared one count like any other.
+// What an OData path reaches by a name that the rulebook does not know (catalogue::Beyond) is nobody's to use:
+//   another object, from a record of a free object, or in order to write         -> section_not_licensed
+//   a property or another object, from a record of a free object, to write       -> section_not_licensed
+//   the same, to read: what Rulebook::unknown_denied says
+// Else it is a property of the record, and that is judged and counted.
 // One denied part denies the whole request: parts of an atomic change set cannot be cut out.
 // Members of a portal are managed by staff: Kind::seat of a portal user                -> operation_not_licensed
 // Pages, assets, log-in and addresses outside the CRM's APIs (Kind::asset, authentication, foreign) pass without steps

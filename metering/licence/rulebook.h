@@ -111,6 +111,7 @@ struct Rulebook {
   // Not empty: every object is licensed, and these rows say what a call on it takes. There are no products then.
   std::vector<DecisionRow> decisions;
   // From the operator's settings:
+  bool unknown_denied = false;  // what cannot be told from a request is refused (catalogue.allow_unknown)
   // Whose single records are can be found out, so that Section::own_organization is enforced; else that is left to the
   // CRM.
   bool asks_owners = false;

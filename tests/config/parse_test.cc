@@ -55,6 +55,7 @@ catalogue:
   custom_sections: [UsrA]
   custom_children: {UsrA: [UsrB, UsrC]}
   uids: {117d32f9-8275-4534-8411-1c66115ce9cd: Case}
+  relations: {City.UsrDealer: Account, "*.UsrBuyer": Contact}
   processes: {P: [{object: Case, operation: edit}]}
   max_body: 64KiB
 licensing: {system: none}
@@ -79,6 +80,8 @@ journal: {retention: 90d}
   EXPECT_EQ(s.identity.sources[0].cookie, "portal");
   EXPECT_THAT(s.catalogue.custom_children.at("UsrA"), testing::ElementsAre("UsrB", "UsrC"));
   EXPECT_EQ(s.catalogue.uids.at("117d32f9-8275-4534-8411-1c66115ce9cd"), "Case");
+  EXPECT_EQ(s.catalogue.relations.at("City.UsrDealer"), "Account");
+  EXPECT_EQ(s.catalogue.relations.at("*.UsrBuyer"), "Contact");
   EXPECT_EQ(s.catalogue.processes.at("P")[0], std::make_pair(std::string("Case"), std::string("edit")));
   EXPECT_EQ(s.catalogue.max_body, 65'536U);
   EXPECT_EQ(s.quotas[0].window, std::chrono::hours(24 * 90));
@@ -262,6 +265,9 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"catalogue: {custom_sections: [UsrRealty], custom_children: {UsrRealti: [X]}}\n",
                 "did you mean \"UsrRealty\"?"},
         Mistake{"catalogue: {uids: {123: Case}}\n", "is no UId"},
+        Mistake{"catalogue: {relations: {Dealer: Account}}\n", "is no relation"},
+        Mistake{"catalogue: {relations: {City.Dealer.Name: Account}}\n", "is no relation"},
+        Mistake{"catalogue: {relations: {City.Dealer: \"an account\"}}\n", "is no entity name"},
         Mistake{"catalogue: {processes: {P: [{object: Case, operation: update}]}}\n",
                 "\"update\" is not known"},
         Mistake{"catalogue: {processes: {P: [{object: Case}]}}\n", "\"operation\" is missing"},

@@ -181,3 +181,40 @@ def test_zoho_calls_are_counted_like_any_other(proxy, crm, user):
 def test_zoho_portals_come_with_the_larger_editions(proxy, crm, user, edition, answer):
     gate = proxy(licensing={**ZOHO, "main_products": [edition]}, catalogue={"dialects": ["zoho"]})
     assert verdict(gate, crm, bearer(user, licenses=["client"]), *zoho("R", "Leads")) == answer
+
+
+# A navigation is bound by the licence of the object that it returns: known to the rulebook, or named by the operator. One that
+# nobody knows leads nowhere. What is done to the record itself stays free. Method, entity, path behind the record; the answer
+# with and without catalogue.allow_unknown.
+NAVIGATIONS = [
+    ("GET", "Relationship", "", "ok", "ok"),
+    ("GET", "Relationship", "/AccountA", "section_not_licensed", "section_not_licensed"),
+    ("GET", "Relationship", "/ContactB/Name", "section_not_licensed", "section_not_licensed"),
+    ("PATCH", "Relationship", "/AccountA", "section_not_licensed", "section_not_licensed"),
+    ("DELETE", "Relationship", "/AccountB", "section_not_licensed", "section_not_licensed"),
+    ("GET", "SysAdminUnit", "/PortalAccount", "section_not_licensed", "section_not_licensed"),
+    ("GET", "Relationship", "/AccountA/$ref", "ok", "ok"),
+    ("GET", "City", "/UsrDealer", "ok", "section_not_licensed"),
+    ("GET", "City", "/UsrBuyer", "section_not_licensed", "section_not_licensed"),
+    ("GET", "City", "/UsrDealer/Name", "section_not_licensed", "section_not_licensed"),
+    ("PUT", "City", "/UsrDealer", "section_not_licensed", "section_not_licensed"),
+    ("PATCH", "City", "/UsrDealer", "section_not_licensed", "section_not_licensed"),
+    ("POST", "City", "/UsrDealer", "section_not_licensed", "section_not_licensed"),
+    ("DELETE", "City", "/UsrDealer", "section_not_licensed", "section_not_licensed"),
+    ("GET", "City", "/Name", "ok", "ok"),
+    ("GET", "City", "/UsrCode/$value", "ok", "ok"),
+    ("PUT", "SysImage", "/Data", "ok", "ok"),
+    ("DELETE", "CaseFile", "/Data", "ok", "ok"),
+    ("DELETE", "Case", "/UsrNumber", "ok", "ok"),
+    ("PATCH", "Case", "/UsrDealer", "section_not_licensed", "section_not_licensed"),
+]
+
+
+@pytest.mark.parametrize("allow_unknown, column", [(True, 3), (False, 4)])
+def test_a_navigation_is_bound_by_the_licence_of_what_it_leads_to(proxy, crm, user, allow_unknown, column):
+    gate = proxy(licensing={"main_products": ["bank_customer_journey"]},
+                 catalogue={"relations": {"City.UsrBuyer": "Contact"}, "allow_unknown": allow_unknown})
+    who = bearer(user, licenses=[SELF_SERVICE])
+    for row in NAVIGATIONS:
+        method, entity, path = row[:3]
+        assert verdict(gate, crm, who, method, f"/0/odata/{entity}{RECORD}{path}") == row[column], row

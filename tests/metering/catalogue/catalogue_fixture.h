@@ -68,6 +68,8 @@ inline std::string describe(const Classification& c) {
     if (use.in_batch) uses += fmt::format("[{}] ", use.part);
     uses += fmt::format("{} {}", use.object, name(use.operation));
     if (use.via != Via::primary) uses += fmt::format(" {}", name(use.via));
+    if (use.beyond == Beyond::property) uses += " (property?)";
+    if (use.beyond == Beyond::object) uses += " (object?)";
   }
   if (!c.counted) uses += " (free)";
   if (c.kind == Kind::objects) return uses.empty() ? "objects" : uses;

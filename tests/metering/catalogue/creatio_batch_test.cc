@@ -29,6 +29,19 @@ TEST(BatchJson, UrlsMayBeRelativeRootRelativeOrAbsolute) {
   EXPECT_EQ(one("/0/ServiceModel/EntityDataService.svc/CaseCollection"), "[0] Case read");
 }
 
+// What a part returned of which nobody knows the object cannot be named by a later one.
+TEST(BatchJson, PartsThatEndAtAPropertyAreNoReferences) {
+  const auto then = [](const std::string& first) {
+    return json(R"({"requests":[{"id":"1","method":"GET","url":")" + first +
+                R"("},{"id":"2","method":"PATCH","url":"$1","dependsOn":["1"]}]})");
+  };
+  EXPECT_EQ(then("City(1)"), "[0] City read; [1] City edit");
+  EXPECT_EQ(then("City(1)/Account"), "[0] City read; [0] Account read nav; [1] Account edit");
+  EXPECT_EQ(then("City(1)/Dealer"), "reject");
+  EXPECT_EQ(one("City(1)/Dealer/Name"), "[0] City read (object?)");
+  EXPECT_EQ(one("City(1)/Dealer", "PATCH"), "[0] City edit (object?)");
+}
+
 TEST(BatchJson, MethodsMayBeInAnyCase) {
   EXPECT_EQ(one("Case", "post"), "[0] Case create");
   EXPECT_EQ(one("Case(1)", "Delete"), "[0] Case delete");

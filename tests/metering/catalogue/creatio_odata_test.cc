@@ -110,8 +110,49 @@ TEST(ODataPath, WritesThroughANavigationEditTheObjectsOnTheWay) {
        {"GET /0/ServiceModel/EntityDataService.svc/OrderCollection(1)/$links/Contact/$count", "Order read"}});
 }
 
+// A name that the schema does not know may be a look-up of any object.
+TEST(ODataPath, WhatLiesBehindAnUnknownNameIsSaid) {
+  check({{"GET /0/odata/City(1)/Dealer", "City read (property?)"},
+         {"GET /0/odata/City(1)/Dealer/Name", "City read (object?)"},
+         {"GET /0/odata/City(1)/Dealer/Name/$value", "City read (object?)"},
+         {"GET /0/odata/City(1)/Dealer/Account", "City read (object?); Account read nav"},
+         {"GET /0/odata/City(1)/Dealer/CaseCollectionByAccount", "City read (object?); Case read nav"},
+         {"GET /0/odata/City(1)/Dealer/Contact/$ref", "City read (object?)"},
+         {"GET /0/odata/City(1)/Dealer/Model.Account", "City read (object?)"},
+         {"GET /0/odata/City(1)/Dealer/Default.Find()", "City read (object?)"},
+         {"GET /0/odata/City(1)/Dealer/$count", "City read (object?)"},
+         {"POST /0/odata/City(1)/Dealer/$query", "City read (object?)"},
+         {"GET /0/odata/City(1)/Dealer(1)", "City read (object?)"},
+         {"GET /0/odata/City/405947d0-2ffb-4ded-8675-0475f19f5a81/Dealer", "City read (property?)"},
+         {"GET /0/odata/Case(1)/Account/Dealer", "Case read; Account read nav (property?)"},
+         {"GET /0/odata/$entity?$id=City(1)/Dealer", "City read (object?)"},
+         {"PATCH /0/odata/City(1)/Dealer", "City edit (object?)"},
+         {"MERGE /0/odata/City(1)/Dealer", "City edit (object?)"},
+         {"POST /0/odata/City(1)/Dealer", "City edit (object?)"},
+         {"POST /0/odata/City(1)/Dealer/Default.Close", "City edit (object?)"},
+         {"PUT /0/odata/City(1)/Dealer", "City edit (property?)"},
+         {"DELETE /0/odata/City(1)/Dealer", "City edit (property?)"},
+         {"PUT /0/odata/City(1)/Dealer/Name", "City edit (object?)"},
+         {"PATCH /0/odata/$entity?$id=City(1)/Dealer", "City edit (object?)"}});
+}
+
+TEST(ODataPath, ValuesLinksAndColumnsOfTheBaseSchemasAreNoOtherObject) {
+  check({{"GET /0/odata/City(1)/Name", "City read"},
+         {"PUT /0/odata/City(1)/name", "City edit"},
+         {"GET /0/odata/City(1)/Dealer/$value", "City read"},
+         {"PUT /0/odata/City(1)/Dealer/$value", "City edit"},
+         {"GET /0/odata/City(1)/Dealer/$ref", "City read"},
+         {"PUT /0/odata/City(1)/Dealer/$ref", "City edit"},
+         {"DELETE /0/odata/City(1)/Dealer/$ref", "City edit"},
+         {"GET /0/ServiceModel/EntityDataService.svc/CityCollection(1)/$links/Dealer", "City read"},
+         {"GET /0/odata/City(1)/Name/Dealer", "City read (object?)"},
+         {"GET /0/odata/SysImage(1)/Data", "SysImage read"},
+         {"PUT /0/odata/SysImage(1)/Data", "SysImage edit"},
+         {"DELETE /0/odata/CaseFile(1)/Data", "CaseFile edit"}});
+}
+
 TEST(ODataPath, DeletingAPropertyEditsAndDeletingAStreamDeletes) {
-  check({{"DELETE /0/odata/Case(1)/Number", "Case edit"},
+  check({{"DELETE /0/odata/Case(1)/Number", "Case edit (property?)"},
          {"DELETE /0/odata/Case(1)/Number/$value", "Case edit"},
          {"DELETE /0/odata/SysImage(1)/$value", "SysImage delete"},
          {"PUT /0/odata/SysImage(1)/$value", "SysImage edit"},

@@ -128,6 +128,42 @@ TEST(PortalMatrix, DeleteOnTheRootIsNeverGrantedButOnAChildItIsAnEdit) {
   EXPECT_EQ(decide(policy, kCustomer, "Case", Operation::remove), Reason::operation_not_licensed);
 }
 
+// A path that goes on by a name which the rulebook does not know: it may lead to an object of any section.
+TEST(UnknownName, LeadsNowhereFromAFreeObjectNorInOrderToWrite) {
+  using catalogue::Beyond;
+  Rulebook strict = preset();
+  strict.unknown_denied = true;
+  const Policy lenient_policy = policy_of(preset()), strict_policy = policy_of(std::move(strict));
+  struct Cell {
+    const char* object;
+    Operation operation;
+    Beyond beyond;
+    Reason lenient, strict;
+  };
+  constexpr Reason kOk = Reason::ok, kDenied = Reason::section_not_licensed;
+  for (const Cell& cell : {Cell{"City", Operation::read, Beyond::nothing, kOk, kOk},
+                           Cell{"City", Operation::edit, Beyond::nothing, kOk, kOk},
+                           Cell{"City", Operation::read, Beyond::property, kOk, kDenied},
+                           Cell{"Unheard", Operation::read, Beyond::property, kOk, kDenied},
+                           Cell{"City", Operation::edit, Beyond::property, kDenied, kDenied},
+                           Cell{"City", Operation::read, Beyond::object, kDenied, kDenied},
+                           Cell{"Unheard", Operation::read, Beyond::object, kDenied, kDenied},
+                           Cell{"CaseStatus", Operation::read, Beyond::object, kDenied, kDenied},
+                           Cell{"City", Operation::edit, Beyond::object, kDenied, kDenied},
+                           Cell{"Case", Operation::read, Beyond::property, kOk, kOk},
+                           Cell{"Case", Operation::edit, Beyond::property, kOk, kOk},
+                           Cell{"Case", Operation::read, Beyond::object, kOk, kOk},
+                           Cell{"Case", Operation::edit, Beyond::object, kDenied, kDenied}}) {
+    ObjectUse asked = use(cell.object, cell.operation);
+    asked.beyond = cell.beyond;
+    SCOPED_TRACE(testing::Message() << cell.object << " " << catalogue::name(cell.operation) << " "
+                                    << static_cast<int>(cell.beyond));
+    EXPECT_EQ(lenient_policy.decide(user(kSelfService), touching({asked})).reason, cell.lenient);
+    EXPECT_EQ(strict_policy.decide(user(kSelfService), touching({asked})).reason, cell.strict);
+    EXPECT_EQ(strict_policy.decide(user({}, identity::UserType::staff), touching({asked})).reason, kOk);
+  }
+}
+
 TEST(PortalMatrix, ViewsAreReadInPlaceOfTheRoot) {
   Policy policy = policy_of(preset());
   EXPECT_EQ(decide(policy, kPartner, "VwPortalOpportunity", Operation::read), Reason::ok);

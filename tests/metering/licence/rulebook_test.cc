@@ -261,10 +261,25 @@ TEST(MakeSchema, KnowsTheRulebooksNamesUidsAndRelations) {
   EXPECT_EQ(schema->relation("Order", "Owner"), "Contact");
   EXPECT_EQ(schema->relation("Case", "ParentCase"), "Case");
   EXPECT_EQ(schema->relation("Case", "Subject"), std::nullopt);
+  for (const char* column : {"AccountA", "AccountB"})
+    EXPECT_EQ(schema->relation("Relationship", column), "Account");
+  for (const char* column : {"ContactA", "ContactB"})
+    EXPECT_EQ(schema->relation("Relationship", column), "Contact");
+  EXPECT_EQ(schema->relation("SysAdminUnit", "PortalAccount"), "Account");
   const auto* effects = schema->process("usrclose");
   ASSERT_NE(effects, nullptr);
   EXPECT_EQ(effects->at(0).object, "Case");
   EXPECT_EQ(effects->at(0).operation, catalogue::Operation::edit);
+}
+
+TEST(ApplySettings, RelationsOfTheOperatorWinInWhateverCase) {
+  auto rulebook = load_rulebook(embedded::k_bpmonline, "bpmonline.yaml").value();
+  Catalogue catalogue;
+  catalogue.relations = {{"City.UsrDealer", "Account"}, {"case.ASSIGNEE", "SysAdminUnit"}};
+  ASSERT_TRUE(apply_settings(rulebook, catalogue, Licensing{}).has_value());
+  auto schema = make_schema(rulebook);
+  EXPECT_EQ(schema->relation("city", "usrdealer"), "Account");
+  EXPECT_EQ(schema->relation("Case", "Assignee"), "SysAdminUnit");
 }
 
 }  // namespace
