@@ -50,7 +50,7 @@ void LeaseLedger::Impl::charge(std::span<const AccountCharge> charges, ChargeDon
   spare_ = nullptr;
   call->charges.assign(charges.begin(), charges.end());  // into the texts of the charges before, where it can
   call->done = std::move(done);
-  call->answers.clear();
+  call->asked.clear();
   call->round = 0;
   if (options_.on_outage == OutagePolicy::deny)
     for (const AccountCharge& one : call->charges)
@@ -134,8 +134,7 @@ bool LeaseLedger::Impl::denied(const Call& call, std::size_t index) const {
   const Slot& slot = call.slots[index];
   if (slot.state != Slot::State::lacking || charge.limit == kUnlimited) return false;
   if (charge.units > kTokensMax) return true;
-  for (const auto& [account, answer] : call.answers)
-    if (account == slot.account && answer == Answer::refused) return true;
+  if (answer_of(call, slot.account) == Answer::refused) return true;
   const AccountView view = slot.account->view();
   if (view.rule_limit != charge.limit || view.denied_units == 0) return false;
   const MonotonicTime now = now_();
@@ -186,9 +185,7 @@ void LeaseLedger::Impl::run(const CallRef& call, bool last) {
     Slot& slot = call->slots[i];
     if (slot.state != Slot::State::lacking) continue;
     slot.denied = denied(*call, i);
-    bool no_answer = last;
-    for (const auto& [account, answer] : call->answers)
-      no_answer = no_answer || (account == slot.account && answer == Answer::unavailable);
+    const bool no_answer = last || answer_of(*call, slot.account) == Answer::unavailable;
     if (call->charges[i].shadow) {
       // What nobody can say of a candidate limit holds nobody up.
       shadow_lacking = shadow_lacking || (!slot.denied && !no_answer);
@@ -199,8 +196,11 @@ void LeaseLedger::Impl::run(const CallRef& call, bool last) {
     away = away || no_answer;
   }
   if (refused) {
+    bool more = false;
+    for (std::size_t i = 0; i < call->slots.size() && !last; ++i)
+      more = more || (call->slots[i].state == Slot::State::lacking && may_refuse_too(*call, i));
     undo(*call);
-    return refuse(call);
+    return more ? ask(call, true) : refuse(call);
   }
   if (lacking && away) {
     if (!allow) {
@@ -213,7 +213,7 @@ void LeaseLedger::Impl::run(const CallRef& call, bool last) {
   }
   if (!lacking && !shadow_lacking) return admit_call(call, now);
   undo(*call);
-  ask(call);
+  ask(call, false);
 }
 
 // Counts what lacks all the same (on_outage: allow).
@@ -233,18 +233,36 @@ void LeaseLedger::Impl::let_through(Call& call) {
   }
 }
 
-void LeaseLedger::Impl::ask(const CallRef& call) {
+std::optional<LeaseLedger::Impl::Answer> LeaseLedger::Impl::answer_of(const Call& call,
+                                                                      const AccountRef& account) const {
+  const auto found = std::ranges::find(call.asked, account, &Asked::account);
+  return found == call.asked.end() ? std::nullopt : found->answer;
+}
+
+// Of a call that is refused anyway: whether this charge may lack room as well, and for longer. Asked once a call.
+bool LeaseLedger::Impl::may_refuse_too(const Call& call, std::size_t index) const {
+  const AccountCharge& charge = call.charges[index];
+  const Slot& slot = call.slots[index];
+  return !charge.shadow && charge.limit != kUnlimited && slot.account && !slot.denied &&
+         !answer_of(call, slot.account) && owners_.store_up(slot.account->partition);
+}
+
+// `refused`: the call will not be admitted; only what may_refuse_too() is asked.
+void LeaseLedger::Impl::ask(const CallRef& call, bool refused) {
   struct Need {
     std::uint64_t units = 0, limit = 0;
+    bool enforced = false;
   };
   std::vector<std::pair<AccountRef, Need>> needs;
   for (std::size_t i = 0; i < call->slots.size(); ++i) {
     const Slot& slot = call->slots[i];
-    if (!slot.account || slot.denied) continue;
+    if (!slot.account || slot.denied || (refused && !may_refuse_too(*call, i))) continue;
     auto found = std::ranges::find(needs, slot.account, &std::pair<AccountRef, Need>::first);
     if (found == needs.end()) found = needs.insert(needs.end(), {slot.account, {}});
-    found->second.units += call->charges[i].units;
-    found->second.limit = call->charges[i].limit;
+    const AccountCharge& charge = call->charges[i];
+    found->second.units += charge.units;
+    found->second.limit = charge.limit;
+    found->second.enforced = found->second.enforced || (!charge.shadow && charge.limit != kUnlimited);
   }
   const MonotonicTime now = now_();
   std::erase_if(needs, [&](auto& one) {
@@ -268,8 +286,11 @@ void LeaseLedger::Impl::ask(const CallRef& call) {
       if (late && calls_.contains(late)) run(late, true);
     });
   }
-  call->answers.clear();
   if (needs.empty()) return run(call, false);  // they came back meanwhile
+  for (const auto& [account, need] : needs) {
+    std::erase_if(call->asked, [&](const Asked& one) { return one.account == account; });
+    call->asked.push_back({account, need.enforced, std::nullopt});
+  }
   call->awaited = needs.size();
   const unsigned round = call->round;
   for (auto& [account, need] : needs) {
@@ -286,18 +307,17 @@ void LeaseLedger::Impl::ask(const CallRef& call) {
 void LeaseLedger::Impl::on_answer(const CallRef& call, unsigned round, const AccountRef& account,
                                   Answer answer) {
   if (call->round != round || call->awaited == 0 || !calls_.contains(call)) return;
-  call->answers.emplace_back(account, answer);
+  const auto found = std::ranges::find(call->asked, account, &Asked::account);
+  CHECK(found != call->asked.end(), "an answer was asked for");
+  found->answer = answer;
   if (--call->awaited == 0) return run(call, false);
-  if (answer != Answer::refused) return;
-  // One refusal decides the call; the others need not be waited for.
-  for (std::size_t i = 0; i < call->charges.size(); ++i) {
-    Slot& slot = call->slots[i];
-    if (slot.account != account || call->charges[i].shadow) continue;
-    if (tokens_valid(*account, partition(*account), now_()) >= call->charges[i].units) continue;
-    slot.denied = true;
-    call->awaited = 0;
+  // A refused call waits for those that may refuse it as well and for longer, not for candidate limits.
+  bool refused = false, open = false;
+  for (const Asked& one : call->asked) {
+    refused = refused || (one.enforced && one.answer == Answer::refused);
+    open = open || (one.enforced && !one.answer);
   }
-  if (call->awaited == 0) refuse(call);
+  if (refused && !open) run(call, false);
 }
 
 // ---- the three ends

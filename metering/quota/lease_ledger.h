@@ -3,13 +3,21 @@
 //
 //   charge(accounts) ── all have tokens ──────────────────────────────> admitted, at once
 //        │ one lacks: the others get theirs back at once, locally
-//        ├── refused lately and still true ───────────────────────────> exceeded, at once, no round trip
-//        └── ask the owner ── granted: try again, all or nothing
-//                          ├─ refused ────────────────────────────────> exceeded
-//                          └─ down, or `timeout` passed ──────────────> unavailable (or what is configured)
+//        ├── one refused lately and still true, the others that lack
+//        │   as well, or cannot be asked ────────────────────────────> exceeded, at once, no round trip
+//        └── ask the owners of all that lack, at the same time
+//                          ├─ all granted: try again, all or nothing
+//                          ├─ one refused, all others answered ──────> exceeded
+//                          └─ down, or `timeout` passed ─────────────> unavailable (or what is configured),
+//                                                                      exceeded where one is known to refuse
+//
+// A refusal names every account without room, each with its wait: the same call fits after the longest of them. So a
+// call that one account refuses asks the others that lack tokens too, each once, and waits for them: no longer than
+// `timeout`, and none whose store is known to be down. What they grant is kept for later calls, what they refuse is
+// remembered, so the next such call asks nobody. Who did not answer in time is not named.
 //
 // Shadow accounts (AccountCharge::shadow) are charged in the same way, but their refusal refuses nothing: they are
-// reported in ChargeOutcome::shadow_violated and not charged.
+// reported in ChargeOutcome::shadow_violated and not charged. A refused call neither asks nor waits for them.
 //
 // Exactness of AccountState: used = settled in the store as of the last answer + admitted here since. So what this proxy
 // has admitted is always in it, and no unit twice. What other proxies hold unused counts as remaining: they hand it back

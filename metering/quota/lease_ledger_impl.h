@@ -3,6 +3,7 @@
 //   lease_ledger.cc        charges: attempts, asking, deadlines, outages
 //   lease_ledger_read.cc   states, reads, what is given back
 #pragma once
+#include <optional>
 #include <unordered_set>
 
 #include "metering/quota/lease_handles.h"
@@ -37,12 +38,17 @@ class LeaseLedger::Impl {
     bool forced = false;  // no token was taken
     bool denied = false;  // lacking, and known to stay so
   };
+  struct Asked {
+    AccountRef account;
+    bool enforced = false;  // some charge of it is limited and no shadow: its refusal refuses the call
+    std::optional<Answer> answer;
+  };
   struct Call {
     std::vector<AccountCharge> charges;
     ChargeDone done;
     std::vector<Slot> slots;
-    std::vector<std::pair<AccountRef, Answer>> answers;  // of the present round
-    std::size_t awaited = 0;
+    std::vector<Asked> asked;  // each account once, as it was asked last
+    std::size_t awaited = 0;   // answers, of the present round
     unsigned round = 0;
     std::shared_ptr<void> timer;
     ChargeOutcome outcome;  // its memory, for the next answer
@@ -70,7 +76,9 @@ class LeaseLedger::Impl {
   void undo(Call& call);
   void run(const CallRef& call, bool last);
   void let_through(Call& call);
-  void ask(const CallRef& call);
+  std::optional<Answer> answer_of(const Call& call, const AccountRef& account) const;
+  bool may_refuse_too(const Call& call, std::size_t index) const;
+  void ask(const CallRef& call, bool refused);
   void on_answer(const CallRef& call, unsigned round, const AccountRef& account, Answer answer);
   void admit_call(const CallRef& call, MonotonicTime now);
   void refuse(const CallRef& call);

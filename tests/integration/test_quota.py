@@ -81,6 +81,25 @@ def test_retry_after_is_not_a_second_too_late(proxy, crm, auth):
         assert client.request("GET", CASES, auth).status == 429
 
 
+@pytest.mark.parametrize("per", ["user", "organization"])
+def test_a_refusal_names_both_limits_without_room_and_the_longer_wait(proxy, crm, user, per):
+    gate = proxy(workers=1, quotas=[{"name": "short", "limit": 2, "window": "3s", "per": ["user"], "on": "licensed"},
+                                    {"name": "long", "limit": 3, "window": "7s", "per": [per], "on": "licensed"}])
+    auth = bearer(user, org=f"{user}-inc")
+    headers, body = json_batch([("GET", "Case?$top=1")] * 2)
+    with gate.client() as client:
+        assert read_many(client, auth, 2) == [200, 200]
+        first, again = (client.request("POST", "/0/odata/$batch", {**auth, **headers}, body) for _ in range(2))
+        asked = time.monotonic()
+        wait = int(again.get("Retry-After"))
+        for refused in (first, again):
+            assert refused.status == 429
+            assert sorted(refused.json()["violated-policies"]) == ["long", "short"]
+        assert 4 < wait <= 9  # the short one alone has room after 3 or 4
+        time.sleep(max(0.0, asked + wait - time.monotonic()))
+        assert client.request("POST", "/0/odata/$batch", {**auth, **headers}, body).status == 200
+
+
 def test_a_batch_of_37_costs_37(gate, crm, auth):
     headers, body = json_batch([("GET", f"Case?$top=1&$skip={n}") for n in range(37)])
     reply = gate.call("POST", "/0/odata/$batch", {**auth, **headers}, body)

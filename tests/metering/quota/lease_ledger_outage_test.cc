@@ -23,6 +23,52 @@ TEST_F(LeaseLedgerTest, TheDeadlineIsOneForAllAndALateGrantServesTheNextCall) {
   EXPECT_EQ(owners.requests, 2);
 }
 
+TEST_F(LeaseLedgerTest, ARememberedRefusalWaitsForTheOtherLimitsNoLongerThanACallMay) {
+  const AccountCharge burst = of("ann", "burst", 1), all = of("org", "all", 9);
+  charge({burst});
+  ASSERT_EQ(charge({burst}), Status::exceeded);
+  owners.at_once = false;
+  EXPECT_EQ(charge({burst, all}), kWaits);
+  now += 49ms;
+  owners.expire();
+  EXPECT_FALSE(outcome);
+  now += 1ms;
+  owners.expire();
+  ASSERT_TRUE(outcome);
+  EXPECT_EQ(outcome->status, Status::exceeded) << "what is known wins over what nobody said";
+  EXPECT_EQ(outcome->violated, std::vector<std::uint32_t>{0});
+  EXPECT_EQ(ledger->counters().timeouts, 0U);
+  owners.deliver();
+  const int asked = owners.requests;
+  EXPECT_EQ(charge({burst, all}), Status::exceeded) << "at once: tokens came in late";
+  EXPECT_EQ(owners.requests, asked);
+}
+
+TEST_F(LeaseLedgerTest, ARememberedRefusalAsksNobodyWhileTheStoreIsDown) {
+  const AccountCharge burst = of("ann", "burst", 1), all = of("org", "all", 9);
+  charge({burst});
+  ASSERT_EQ(charge({burst}), Status::exceeded);
+  const int asked = owners.requests;
+  for (const OutagePolicy policy : {OutagePolicy::lease, OutagePolicy::allow}) {
+    ledger->set_outage_policy(policy);
+    owners.up = false;
+    EXPECT_EQ(charge({burst, all}), Status::exceeded);
+    EXPECT_EQ(outcome->violated, std::vector<std::uint32_t>{0});
+    EXPECT_EQ(owners.requests, asked);
+  }
+}
+
+TEST_F(LeaseLedgerTest, ARefusalWinsOverAnOwnerThatCannotAsk) {
+  owners.at_once = false;
+  charge({of("ann", "burst", 0), of("org", "all", 9)});
+  owners.answer_next();
+  owners.up = false;
+  owners.answer_next();
+  ASSERT_TRUE(outcome);
+  EXPECT_EQ(outcome->status, Status::exceeded);
+  EXPECT_EQ(outcome->violated, std::vector<std::uint32_t>{0});
+}
+
 TEST_F(LeaseLedgerTest, WithoutTheStoreTokensAreSpentThenCallsAreUnavailable) {
   owners.extra = 1;
   charge({of("ann", "daily", 9)});

@@ -92,17 +92,87 @@ TEST_F(LeaseLedgerTest, AccountsOfSeveralOwnersAreAskedAtTheSameTime) {
   EXPECT_TRUE(owners.timers[0].token.expired());
 }
 
-TEST_F(LeaseLedgerTest, OneRefusalIsEnoughAndTheOthersAreNotWaitedFor) {
+TEST_F(LeaseLedgerTest, ARefusalNamesEveryLimitWithoutRoomAndTheWaitOfEach) {
   owners.at_once = false;
-  charge({of("ann", "daily", 0), of("org", "all", 9)});
-  auto first = std::move(owners.waiting.front());
-  owners.waiting.pop_front();
-  first();
+  charge({of("ann", "burst", 0), of("org", "all", 0), of("t", "all", 9)});
+  owners.answer_next();
+  EXPECT_FALSE(outcome) << "one of the others may refuse it for longer";
+  owners.refuse_until = owners.fits_at = kEpoch + 90'000ms;
+  owners.deliver();
   ASSERT_TRUE(outcome);
   EXPECT_EQ(outcome->status, Status::exceeded);
+  EXPECT_EQ(outcome->violated, (std::vector<std::uint32_t>{0, 1}));
+  EXPECT_GE(outcome->states[0].admitted_after, Milliseconds::max()) << "more than the limit";
+  EXPECT_EQ(account(of("t", "all", 9)).cell->available(), 1U) << "kept for the next call";
+}
+
+TEST_F(LeaseLedgerTest, ARememberedRefusalAsksTheOtherLimitsOnceAndThenNobody) {
+  const AccountCharge burst = of("ann", "burst", 2, 2), all = of("org", "all", 3, 2);
+  ASSERT_EQ(charge({burst, all}), Status::admitted);
+  ASSERT_EQ(charge({burst}), Status::exceeded);
+  const int asked = owners.requests;
+  owners.refuse_until = owners.fits_at = kEpoch + 90'000ms;
+  ASSERT_EQ(charge({burst, all}), Status::exceeded);
+  EXPECT_EQ(owners.requests, asked + 1);
+  EXPECT_EQ(outcome->violated, (std::vector<std::uint32_t>{0, 1}));
+  EXPECT_LE(outcome->states[0].admitted_after, 10'010ms);
+  EXPECT_GE(outcome->states[1].admitted_after, 90'000ms);
+  const std::uint64_t local = ledger->counters().denied_locally;
+  for (int i = 0; i < 1'000; ++i) {
+    ASSERT_EQ(charge({burst, all}), Status::exceeded);
+    ASSERT_EQ(outcome->violated.size(), 2U);
+  }
+  EXPECT_EQ(owners.requests, asked + 1);
+  EXPECT_EQ(ledger->counters().denied_locally, local + 1'000);
+}
+
+TEST_F(LeaseLedgerTest, WhatARefusedCallIsGrantedServesALaterOne) {
+  const AccountCharge burst = of("ann", "burst", 1), all = of("org", "all", 2);
+  ASSERT_EQ(charge({burst, all}), Status::admitted);
+  ASSERT_EQ(charge({burst}), Status::exceeded);
+  const int asked = owners.requests;
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_EQ(charge({burst, all}), Status::exceeded);
+    ASSERT_EQ(outcome->violated, std::vector<std::uint32_t>{0});
+    EXPECT_EQ(outcome->states[1].used, 1U);
+  }
+  EXPECT_EQ(owners.requests, asked + 1);
+  EXPECT_EQ(owners.book(account(all)).lent, 1U);
+  EXPECT_EQ(account(all).cell->available(), 1U);
+  EXPECT_EQ(charge({all}), Status::admitted);
+  EXPECT_EQ(owners.requests, asked + 1);
+  EXPECT_EQ(charge({all}), Status::exceeded);
+}
+
+// Two calls that wait at once: what one is granted the other takes.
+TEST_F(LeaseLedgerTest, ARefusedCallDoesNotAskAgainForWhatOthersTook) {
+  const AccountCharge burst = of("ann", "burst", 1), all = of("org", "all", 100);
+  ASSERT_EQ(charge({burst}), Status::admitted);
+  ASSERT_EQ(charge({burst}), Status::exceeded);
+  const int asked = owners.requests;
+  owners.steal = 1'000;
+  ASSERT_EQ(charge({burst, all}), Status::exceeded);
   EXPECT_EQ(outcome->violated, std::vector<std::uint32_t>{0});
-  owners.deliver();  // the late answer changes nothing, its tokens stay for the next call
-  EXPECT_EQ(account(of("org", "all", 9)).cell->available(), 1U);
+  EXPECT_EQ(owners.requests, asked + 1);
+}
+
+TEST_F(LeaseLedgerTest, ARefusedCallDoesNotWaitForACandidateLimit) {
+  AccountCharge candidate = of("org", "candidate", 9);
+  candidate.shadow = true;
+  const AccountCharge burst = of("ann", "burst", 1), all = of("t", "all", 9);
+  ASSERT_EQ(charge({burst}), Status::admitted);
+  owners.at_once = false;
+  ASSERT_EQ(charge({candidate, burst, all}), kWaits);
+  std::swap(owners.waiting[0], owners.waiting[2]);
+  owners.answer_next();
+  EXPECT_FALSE(outcome);
+  owners.answer_next();
+  ASSERT_TRUE(outcome);
+  EXPECT_EQ(outcome->violated, std::vector<std::uint32_t>{1});
+  EXPECT_TRUE(outcome->shadow_violated.empty());
+  const int asked = owners.requests;
+  EXPECT_EQ(charge({candidate, burst, all}), Status::exceeded) << "remembered";
+  EXPECT_EQ(owners.requests, asked);
 }
 
 TEST_F(LeaseLedgerTest, AShadowLimitIsChargedAndReportedAndRefusesNothing) {

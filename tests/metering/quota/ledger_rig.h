@@ -86,11 +86,12 @@ class FakeOwners final : public OwnerPort {
 
   // ---- for tests
   void deliver() {
-    while (!waiting.empty()) {
-      auto next = std::move(waiting.front());
-      waiting.pop_front();
-      next();
-    }
+    while (!waiting.empty()) answer_next();
+  }
+  void answer_next() {
+    auto next = std::move(waiting.front());
+    waiting.pop_front();
+    next();
   }
   void expire() {  // everything whose time has come
     auto due = std::move(timers);
