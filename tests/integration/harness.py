@@ -61,6 +61,14 @@ def free_port():
         return port
 
 
+def preloadable(source, folder):
+    """Path of the library made of one of the C files here, for LD_PRELOAD."""
+    path = os.path.join(folder, os.path.splitext(source)[0] + ".so")
+    here = os.path.join(os.path.dirname(os.path.abspath(__file__)), source)
+    subprocess.run(["cc", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-o", path, here], check=True)
+    return path
+
+
 def eventually(condition, timeout=10, what="condition"):
     """Polls until condition() is truthy and returns it."""
     deadline = time.monotonic() + timeout * PATIENCE

@@ -3,22 +3,17 @@ import collections
 import contextlib
 import os
 import socket
-import subprocess
 import time
 
 import pytest
 
-from harness import Proxy, eventually
+from harness import Proxy, eventually, preloadable
 from origin import Origin
-
-HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory):
-    path = str(tmp_path_factory.mktemp("names") / "names.so")
-    subprocess.run(["cc", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-o", path, f"{HERE}/names.c"], check=True)
-    return path
+    return preloadable("names.c", tmp_path_factory.mktemp("names"))
 
 
 class Names:

@@ -2,24 +2,20 @@
 disagreement is told, and all is well once the clock is right again."""
 import os
 import struct
-import subprocess
 import time
 
 import pytest
 
-from harness import Redis, bearer, eventually
+from harness import Redis, bearer, eventually, preloadable
 from test_failure_ladder import COUNT, admitted, quota, spend, statuses
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 HOUR = 3600
 KEEN = {"ping_interval": "1s", "flush_interval": "1s", "lease_max": 20}
 
 
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory):
-    path = str(tmp_path_factory.mktemp("clock") / "stepped_clock.so")
-    subprocess.run(["cc", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-o", path, f"{HERE}/stepped_clock.c"], check=True)
-    return path
+    return preloadable("stepped_clock.c", tmp_path_factory.mktemp("clock"))
 
 
 class Clock:

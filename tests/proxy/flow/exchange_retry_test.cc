@@ -279,15 +279,21 @@ TEST(Exchange, AReplyThatStopsInTheMiddleIsAFailureOfTheServer) {
   EXPECT_EQ(stage.port.stalled, 1);
 }
 
+// The head of an upload has left whose client waits for the upstream's leave.
+void begin_waiting_upload(Stage& stage) {
+  static const Request request =
+      with_token("POST", "/0/Other", token(), "body", {{"Expect", "100-continue"}});
+  stage.begin(request);
+  stage.upstream_ready();
+  stage.port.flush_upstream();
+  stage.exchange.on_upstream_writable();
+}
+
 // RFC 9110 section 10.1.1: until the upstream tells it to go on, the client owes nothing.
 TEST(Exchange, WhoWaitsForTheUpstreamsLeaveIsNotWaitedFor) {
   for (const bool tired : {false, true}) {
     Stage stage;
-    const Request request = with_token("POST", "/0/Other", token(), "body", {{"Expect", "100-continue"}});
-    stage.begin(request);
-    stage.upstream_ready();
-    stage.port.flush_upstream();
-    stage.exchange.on_upstream_writable();
+    begin_waiting_upload(stage);
     const config::Timeouts& timeouts = stage.snapshot->settings.timeouts;
     EXPECT_TRUE(stage.exchange.client_awaits_continue());
     EXPECT_TRUE(stage.port.reads_client) << "it may send without it";
@@ -311,11 +317,7 @@ TEST(Exchange, WhoWaitsForTheUpstreamsLeaveIsNotWaitedFor) {
 
 TEST(Exchange, AnUpstreamThatNeverSaysGoOnIsLate) {
   Stage stage;
-  const Request request = with_token("POST", "/0/Other", token(), "body", {{"Expect", "100-continue"}});
-  stage.begin(request);
-  stage.upstream_ready();
-  stage.port.flush_upstream();
-  stage.exchange.on_upstream_writable();
+  begin_waiting_upload(stage);
   stage.exchange.on_timer(Timer::upstream);
   stage.port.flush_client();
   EXPECT_EQ(stage.port.reason, Reason::upstream_timeout);
