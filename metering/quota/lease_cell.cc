@@ -331,8 +331,8 @@ void LeaseCell::finish_acknowledge() {
 }
 
 void LeaseCell::undo_snapshot(std::int64_t current_bucket) {
-  pending_seq_.store(0);
-  if (!Word::of(word_.load()).snapshot) return;
+  if (!Word::of(word_.load()).snapshot) return pending_seq_.store(0);
+  pending_seq_.store(kUndoing);
   std::uint64_t forced = forced_.load();
   while (true) {
     Forced next = Forced::of(forced);
@@ -353,8 +353,9 @@ void LeaseCell::undo_snapshot(std::int64_t current_bucket) {
     Word next = Word::of(seen);
     next.tokens = std::min(kTokensMax, next.tokens + moved.tokens);
     next.snapshot = false;
-    if (word_.compare_exchange_weak(seen, next.bits())) return;
+    if (word_.compare_exchange_weak(seen, next.bits())) break;
   }
+  pending_seq_.store(0);
 }
 
 bool LeaseCell::dirty() const {
@@ -377,10 +378,28 @@ std::uint64_t LeaseCell::unreported() const {
 
 // ---- restart
 
+// Some units are both in `closed` and in `moved`, of a snapshot that counts as never made; in `closed` they stay.
+// undo_snapshot() was cut off: it goes through the cells in order, and through the word last.
+void LeaseCell::drop_moved_back() {
+  for (auto& cell : moved_closed_)
+    if (cell.load() != 0) return cell.store(0);
+  Word moved = Word::of(moved_word_.load());
+  moved.units = 0;
+  moved_word_.store(moved.bits());
+}
+
+// snapshot() was cut off, and a thread had added to the original since it was copied: that is the last copy.
+void LeaseCell::drop_copied() {
+  for (std::size_t i = kClosedBuckets; i-- > 0;)
+    if (moved_closed_[i].load() != 0) return moved_closed_[i].store(0);
+}
+
 void LeaseCell::reopen() {
   const Word word = Word::of(word_.load());
+  const bool undoing = pending_seq_.load() == kUndoing;
   if (!word.snapshot && pending_seq() != 0) finish_acknowledge();
-  if (word.snapshot && pending_seq() == 0)
+  if (!word.snapshot && undoing) pending_seq_.store(0);
+  if (word.snapshot && pending_seq() == 0 && !undoing)
     for (std::size_t i = 0; i < kClosedBuckets; ++i)
       if (closed_[i].load() == moved_closed_[i].load()) moved_closed_[i].store(0);
   if (!word.snapshot)
@@ -391,23 +410,13 @@ void LeaseCell::reopen() {
                                 (word.snapshot ? Word::of(moved_word_.load()).tokens : 0) +
                                 Forced::of(forced_.load()).all;
   std::int64_t claimed = static_cast<std::int64_t>(unsettled());
-  // Claimed twice: undo_snapshot() was cut off. What was moved back stays, in the bucket it is in.
+  // What other threads were in the middle of only makes claimed the smaller one.
   if (claimed > admitted && word.snapshot && pending_seq() == 0) {
-    Word moved = Word::of(moved_word_.load());
-    const auto surplus = static_cast<std::uint64_t>(claimed - admitted);
-    for (auto& cell : moved_closed_) {
-      const Closed held = Closed::of(cell.load());
-      if (held.units == surplus) {
-        cell.store(0);
-        claimed = admitted;
-        break;
-      }
-    }
-    if (claimed > admitted && moved.units == surplus) {
-      moved.units = 0;
-      moved_word_.store(moved.bits());
-      claimed = admitted;
-    }
+    if (undoing)
+      drop_moved_back();
+    else
+      drop_copied();
+    claimed = static_cast<std::int64_t>(unsettled());
   }
   if (admitted > claimed) undated_.store(static_cast<std::uint64_t>(admitted - claimed));
 }

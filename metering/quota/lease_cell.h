@@ -23,7 +23,8 @@
 //
 //   bit  pending_seq   what was under way
 //    0        0        nothing
-//    1        0        snapshot() or undo_snapshot(): the moved part counts as never moved
+//    1        0        snapshot(): the moved part counts as never moved
+//   any    kUndoing    undo_snapshot(): likewise; to others it is 0
 //    1        n        op n; journaled or not, the log knows
 //    0        n        acknowledge(): done but for clearing up
 //
@@ -75,7 +76,10 @@ class LeaseCell {
   // What the snapshot holds: uses ascending and each bucket once.
   std::vector<BucketUse> pending_uses(std::int64_t current_bucket) const;
   std::uint64_t pending_returned() const;
-  std::uint64_t pending_seq() const { return pending_seq_.load(std::memory_order_acquire); }  // 0: none
+  std::uint64_t pending_seq() const {  // 0: none
+    const std::uint64_t seq = pending_seq_.load(std::memory_order_acquire);
+    return seq == kUndoing ? 0 : seq;
+  }
   // The op was applied, and the store's books now say `outstanding_now` for this account: the pending part is over, and
   // as many tokens come in as the store has lent beyond what we know of:
   //
@@ -114,6 +118,8 @@ class LeaseCell {
   void release();  // free for another account; owner, once nobody holds a handle
 
  private:
+  static constexpr std::uint64_t kUndoing = UINT64_MAX - 1;  // no number an op ever has
+
   bool count(std::int64_t bucket, std::uint32_t units, std::uint32_t tokens, std::int64_t* counted_in);
   bool closed_have_room() const;
   void add_closed(std::int64_t bucket, std::uint64_t units);
@@ -122,6 +128,8 @@ class LeaseCell {
   void end_snapshot(std::optional<std::uint64_t> outstanding_now);
   void finish_acknowledge();
   std::uint64_t moved_units() const;
+  void drop_moved_back();
+  void drop_copied();
 
   std::atomic<std::uint64_t> word_{0};
   std::array<std::atomic<std::uint64_t>, kClosedBuckets> closed_{};
