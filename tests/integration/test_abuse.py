@@ -269,10 +269,13 @@ def test_probes_are_answered_when_descriptors_are_used_up(proxy, crm):
             assert reader.sock.recv(1)
             with Client(gate.admin_port) as waiting:
                 waiting.send(render("GET", "/livez"))
-                before = cpu_seconds(gate.pid)
-                time.sleep(2)
-                spent = cpu_seconds(gate.pid) - before
-                assert spent < 0.5, f"{spent:.2f} s of CPU in 2 s: accepting is a busy loop"
+
+                def is_quiet():  # once the replies that nobody takes fill the buffers
+                    before = cpu_seconds(gate.pid)
+                    time.sleep(1)
+                    return cpu_seconds(gate.pid) - before < 0.25
+
+                eventually(is_quiet, 20, "accepting is no busy loop")
                 reader.close()
                 assert waiting.read().status == 200
         for client in idle + clients:
