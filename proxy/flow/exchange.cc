@@ -483,12 +483,9 @@ void Exchange::watch_upstream() {
 // After `limit` (max: never), or when the time for everything together is over, whichever is earlier.
 void Exchange::arm_upstream(Milliseconds limit) {
   const bool held = reply_ == Reply::acquiring || reply_ == Reply::forwarding || reply_ == Reply::replying;
-  timer_is_deadline_ = false;
-  if (deadline_ != MonotonicTime{} && held) {
-    const auto left = std::max(Milliseconds(0), std::chrono::ceil<Milliseconds>(deadline_ - port_.now()));
-    timer_is_deadline_ = left <= limit;
-    limit = std::min(limit, left);
-  }
+  if (deadline_ != MonotonicTime{} && held)  // from the event on, as timers run: never early
+    limit = std::min(
+        limit, std::max(Milliseconds(0), std::chrono::ceil<Milliseconds>(deadline_ - port_.event_time())));
   if (limit == Milliseconds::max())
     port_.clear_timer(Timer::upstream);
   else

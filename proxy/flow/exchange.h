@@ -346,9 +346,8 @@ class Exchange {
   ClientEnd client_end_ = ClientEnd::keep;
   bool https_ = false;  // of the client's own connection
   bool trusted_peer_ = false;
-  bool timer_is_deadline_ = false;  // Timer::upstream runs for the time of everything together
-  bool keep_alive_ = false;         // the client connection goes on afterwards
-  bool asks_head_ = false;          // no reply may have content
+  bool keep_alive_ = false;  // the client connection goes on afterwards
+  bool asks_head_ = false;   // no reply may have content
   bool store_pending_ = false;
   bool session_pending_ = false;  // the session store is asked or told, or a LookupService asked
   bool holding_ = false;          // the reply goes to held_

@@ -49,7 +49,7 @@ void Exchange::on_timer(Timer timer) {
     reply_ = Reply::flushing;
     return settle_if_flushed();
   }
-  const bool everything = timer_is_deadline_ || past_deadline();  // a timer may be early by what a turn takes
+  const bool everything = past_deadline();
   // The time for everything may have passed while the client sent, or within a long reply: then it is not the server's fault.
   const bool unanswered = reply_ == Reply::forwarding && (!everything || request_ == Request::complete);
   if (unanswered || (reply_ == Reply::replying && !everything)) port_.upstream_stalled();

@@ -176,17 +176,20 @@ bool UpstreamPool::may_repeat() {
 
 // ---------------------------------------------------------------- what calls tell
 
+bool UpstreamPool::is_failure(int status) const {
+  return status < kStatusEnd && failure_statuses_[static_cast<std::size_t>(status)];
+}
+
 void UpstreamPool::answered(const UpstreamConnection& connection, int status) {
   if (connection.user()->waiting.check) return;
   const std::size_t server = connection.server();
   health_[server]->calls_total.fetch_add(1, std::memory_order_relaxed);
-  if (status < kStatusEnd && failure_statuses_[static_cast<std::size_t>(status)])
-    failed(connection, fmt::format("status {}", status));
+  if (is_failure(status)) failed(connection, fmt::format("status {}", status));
 }
 
 void UpstreamPool::completed(const UpstreamConnection& connection, int status) {
   if (connection.user()->waiting.check) return;
-  if (status < kStatusEnd && failure_statuses_[static_cast<std::size_t>(status)]) return;
+  if (is_failure(status)) return;
   suspicions_.answered(connection.server());
 }
 

@@ -94,6 +94,7 @@ class UpstreamPool : public std::enable_shared_from_this<UpstreamPool> {
   void close_check(UpstreamUser& user, UpstreamConnection* connection);  // nullptr: it is still connecting
 
  private:
+  bool is_failure(int status) const;  // outlier.statuses
   struct Server {
     ServerUrl url;
     AddressTurns addresses;    // empty until resolved

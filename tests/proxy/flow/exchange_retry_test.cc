@@ -260,9 +260,12 @@ TEST(Exchange, AServerThatDoesNotAnswerInTheTotalTimeHasFailedUnlessTheClientSti
     Stage stage(settings);
     const Request request = sends ? with_token("POST", "/0/Other", token(), "body") : read_case();
     stage.begin(request);
+    stage.port.turn = Milliseconds(7);
     stage.upstream_ready();
+    EXPECT_EQ(stage.port.timer(Timer::upstream), Milliseconds(307))
+        << "or it would be early, and no deadline";
     stage.port.flush_upstream();
-    stage.port.clock += Milliseconds(299);  // a timer may be early by what a turn takes
+    stage.port.clock += Milliseconds(300);
     stage.exchange.on_timer(Timer::upstream);
     stage.port.flush_client();
     EXPECT_THAT(stage.port.to_client, HasSubstr("upstream_deadline"));

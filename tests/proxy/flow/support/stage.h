@@ -18,7 +18,7 @@ namespace tollgate::flow::test {
 
 struct ScriptedPort final : ExchangePort {
   MonotonicTime now() override { return clock; }
-  MonotonicTime event_time() override { return clock; }
+  MonotonicTime event_time() override { return clock - turn; }
   UnixTime unix_now() override { return from_unix_seconds(test::kNow); }
   std::string_view date() override { return "Sun, 22 Nov 2026 00:00:00 GMT"; }
   bool draining() override { return is_draining; }
@@ -129,6 +129,7 @@ struct ScriptedPort final : ExchangePort {
 
   Exchange* exchange = nullptr;
   MonotonicTime clock{Seconds(100)};
+  Milliseconds turn{0};  // since the event, from which timers run
   quota::MemoryLedger ledger{[] { return Milliseconds(test::kNow * 1'000); }};
   std::vector<quota::AccountCharge> pending_charges, accounts;
   std::optional<seats::Outcome> seat = seats::Outcome{.status = seats::Outcome::Status::held};
